@@ -1,0 +1,50 @@
+# Everything runs in .venv, which `make` creates on first use. `make help` lists the commands.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install run sweep table tensorboard test test-slow check format clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## create .venv and install everything
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@touch $@
+
+run: install  ## the main job: K=15 workers of which 3 lie (more choices: make run ARGS='q=5')
+	$(BIN)/python -m byzshield_exp $(ARGS)
+
+sweep: install  ## three approaches against two attacks, three numbers of liars
+	$(BIN)/python -m byzshield_exp -m approach=mols,detox,baseline attack=alie,reversed_gradient q=0,2,3 $(ARGS)
+
+table: install  ## the table of the README
+	$(BIN)/python scripts/readme_table.py
+
+tensorboard: install  ## look at the results
+	$(BIN)/tensorboard --logdir outputs
+
+test: install  ## the tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+test-slow: install  ## the tests with many processes or long runs (under 30 minutes)
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: install  ## format, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## write the format and the lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove .venv and caches; results stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

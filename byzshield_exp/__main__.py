@@ -1,0 +1,19 @@
+"""``python -m byzshield_exp``, the console script, and every rank under torchrun."""
+
+import os
+
+
+def main() -> None:
+    """Rank 0, or the only process, reads the configuration; ranks above 0 follow it."""
+    if "WORLD_SIZE" in os.environ and int(os.environ.get("RANK", "0")) > 0:
+        from byzshield_exp.train import follow_torchrun
+
+        follow_torchrun()
+    else:
+        from byzshield_exp.app import cli
+
+        cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The command line: read the configuration, check it, run it, say where the results are."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import hydra
+import torch.distributed as dist
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from byzshield_exp import config as configuration
+from byzshield_exp.clusters import broadcast_text, join, leave, run_ranks
+from byzshield_exp.errors import ConfigError, RunError
+from byzshield_exp.experiment import Experiment, build
+from byzshield_exp.folders import RunFolder
+from byzshield_exp.train import describe_job, run_rank, train
+
+configuration.register()
+_wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+_failures: list[Exception] = []
+_PRELOAD = ("byzshield_exp.train", "byzshield_exp.networks", "byzshield_exp.datasets")
+
+
+@hydra.main(version_base="1.3", config_path=configuration.conf_dir(), config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """One run; returns the final test accuracy in [0, 1] for sweepers."""
+    try:
+        return run(cfg)
+    except Exception as error:
+        if _wants_traceback or HydraConfig.get().runtime.choices["hydra/launcher"] != "basic":
+            raise  # other launchers bring an exception back from another process
+        if isinstance(error, ConfigError) and cfg.on_invalid == "skip":
+            print(f"skipped: {error}", flush=True)
+        else:
+            _complain(error)
+            _failures.append(error)  # the other points of a sweep go on
+        return None
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Check, announce and do one run.
+
+    Raises:
+        ConfigError: before any worker starts.
+        RunError: when a started run cannot go on.
+    """
+    config = configuration.plain(cfg)
+    _check_torchrun(config)
+    experiment = build(config)
+    experiment.make_optimizer(experiment.params.clone())  # checks its arguments
+    folder = RunFolder(Path(config["output_dir"]) / configuration.run_name(cfg))
+    with folder.open(config, configuration.differing_keys):
+        print(_headline(config, experiment), flush=True)
+        for note in experiment.notes:
+            print(f"warning: {note}", file=sys.stderr, flush=True)
+        print(f"{folder.state}: {folder.path}", flush=True)
+        if config["plan"]:
+            return None
+        summary = folder.finished or _start(experiment, config, folder.path)
+    accuracy = summary["final_test_accuracy"]
+    end = (
+        f"diverged at step {summary['diverged_at_step']}" if summary["diverged_at_step"] else "done"
+    )
+    print(
+        f"{end}: test accuracy {accuracy:.4f} after {summary['steps']} steps "
+        f"({summary['seconds_per_step']:.3f} s each), results in {folder.path}",
+        flush=True,
+    )
+    return float(accuracy)
+
+
+def _start(experiment: Experiment, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    if configuration.started_by_torchrun() is not None:
+        if not dist.is_initialized():
+            join()
+        job = describe_job(config, folder)
+        broadcast_text(job)
+        summary = run_rank(None, job)
+    elif config["cluster"]["num_processes"] > 1:
+        job = describe_job(config, folder)
+        summary = run_ranks(run_rank, config["cluster"]["num_processes"], job, _PRELOAD)
+    else:
+        result = train(experiment, config, folder)
+        summary = json.dumps(result)
+    return dict(json.loads(summary or "{}"))
+
+
+def _headline(config: Mapping[str, Any], experiment: Experiment) -> str:
+    assignment, choices = experiment.assignment, config["choices"]
+    return (
+        f"{choices['approach']} + {choices['aggregator']}: K={assignment.num_workers} workers, "
+        f"f={assignment.num_files} files, r={assignment.replication}, l={assignment.load}; "
+        f"q={experiment.num_byzantine} liars ({choices['adversary']}, {choices['attack']}) can win "
+        f"{experiment.num_corrupt} files, epsilon_hat={experiment.epsilon_hat:.2f}; "
+        f"{choices['network']} on {choices['dataset']}, d={len(experiment.params):,}, "
+        f"batch {experiment.batches.batch_size} = {assignment.num_files} x "
+        f"{experiment.batches.file_size}"
+    )
+
+
+def _check_torchrun(config: Mapping[str, Any]) -> None:
+    world_size = configuration.started_by_torchrun()
+    if world_size is None:
+        return
+    if config["choices"]["cluster"] != "processes":
+        raise ConfigError(
+            f"cluster={config['choices']['cluster']} under torchrun: leave it out, "
+            f"its {world_size} processes are the cluster"
+        )
+    if config["cluster"]["num_processes"] != world_size:
+        raise ConfigError(
+            f"cluster.num_processes={config['cluster']['num_processes']} under torchrun must be "
+            f"its number of processes, {world_size}"
+        )
+
+
+def cli(arguments: list[str] | None = None) -> None:
+    """The command line; exits with 2 for a bad configuration, 1 for a failed run."""
+    sys.argv[1:] = _with_torchrun(sys.argv[1:] if arguments is None else arguments)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, and the lines below print
+    signal.signal(signal.SIGTERM, _terminate)
+    _failures.clear()
+    try:
+        main()
+        _end_torchrun()
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command resumes")
+        sys.exit(130)
+    except Exception as error:
+        if _wants_traceback:
+            raise
+        _complain(error)
+        _failures.append(error)
+    if _failures:
+        sys.exit(2 if all(_is_bad_input(error) for error in _failures) else 1)
+
+
+def _is_bad_input(error: Exception) -> bool:
+    return isinstance(error, ConfigError | HydraException | OmegaConfBaseException)
+
+
+def _with_torchrun(arguments: list[str]) -> list[str]:
+    """Under torchrun the cluster is its processes, unless the arguments say something else."""
+    world_size = configuration.started_by_torchrun()
+    if world_size is None:
+        return arguments
+    added = {"cluster=": "processes", "cluster.num_processes=": str(world_size)}
+    missing = [key for key in added if not any(given.startswith(key) for given in arguments)]
+    if any(given.startswith("cluster=local") for given in arguments):
+        missing = []
+    return arguments + [key + added[key] for key in missing]
+
+
+def _end_torchrun() -> None:
+    if dist.is_initialized():
+        broadcast_text("")
+        leave()
+
+
+def _complain(error: BaseException | str) -> None:
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        error = configuration.one_line(error)
+    elif isinstance(error, BaseException) and not isinstance(error, ConfigError | RunError):
+        error = f"{type(error).__name__}: {error}"
+    print(f"byzshield_exp: {error}", file=sys.stderr, flush=True)
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + signal_number)

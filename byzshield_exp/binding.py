@@ -1,0 +1,113 @@
+"""From a configuration choice (`_target_` and arguments) to a checked Python call.
+
+Every argument is bound and its type checked before anything starts, so that a misspelt or
+mistyped one fails in a line that names it, and not in a worker an hour later.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, get_type_hints
+
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+
+from byzshield_exp.errors import ConfigError
+
+_NUMBERS = BeartypeConf(is_pep484_tower=True)  # an int is a good float in YAML
+
+
+def bind(
+    key: str, choice: Mapping[str, Any], reserved: tuple[str, ...] = (), **given: Any
+) -> "partial[Any]":
+    """The function a choice names, with the choice's arguments bound and checked.
+
+    Args:
+        key: the group, for messages: ``"aggregator"``.
+        choice: ``_target_`` (dotted path of a function) and its arguments by name.
+        reserved: arguments that the caller of the result passes; never configured.
+        given: arguments that follow from other parts; passed on where the function has them.
+
+    Raises:
+        ConfigError: if the target cannot be imported, or an argument is unknown, missing or of a
+            wrong type.
+    """
+    function = _import(key, choice)
+    parameters = inspect.signature(function).parameters
+    options = [name for name in parameters if name not in reserved and name not in given]
+    hints = get_type_hints(function)
+    arguments = {name: value for name, value in choice.items() if name != "_target_"}
+    for name, value in arguments.items():
+        _check_argument(f"{key}.{name}", value, name, options, hints)
+    for name in options:
+        if parameters[name].default is inspect.Parameter.empty and name not in arguments:
+            raise ConfigError(f"{key}.{name} is not given: {_name(function)} needs it")
+    runtime = {name: value for name, value in given.items() if name in parameters}
+    return partial(function, **runtime, **arguments)
+
+
+def construct(key: str, choice: Mapping[str, Any], **given: Any) -> Any:
+    """Call what :func:`bind` returns.
+
+    Raises:
+        ConfigError: as :func:`bind`, and for a ``ValueError`` or ``OSError`` of the call.
+    """
+    return checked(key, bind(key, choice, **given))
+
+
+def checked(key: str, call: "partial[Any]", **arguments: Any) -> Any:
+    """Call a bound function.
+
+    Raises:
+        ConfigError: for its ``ValueError`` or ``OSError``, with the choice it was made of.
+    """
+    try:
+        return call(**arguments)
+    except ConfigError:
+        raise
+    except (ValueError, OSError) as error:
+        name = _name(call.func)
+        prefix = key if str(error).startswith(name) else f"{key}={name}"
+        raise ConfigError(f"{prefix}: {error}") from error
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """``"; did you mean 'alie'?"``, or nothing when no known name is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", str(function))
+
+
+def _import(key: str, choice: Mapping[str, Any]) -> Callable[..., Any]:
+    target = choice.get("_target_")
+    module, _, name = str(target).rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{key}._target_={target!r} cannot be imported: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"{key}._target_={target!r} is not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def _check_argument(
+    key: str, value: Any, name: str, options: list[str], hints: Mapping[str, Any]
+) -> None:
+    if name not in options:
+        known = f"known are {', '.join(options)}" if options else "it takes none"
+        raise ConfigError(
+            f"{key}={value!r}: unknown argument, {known}{did_you_mean(name, options)}"
+        )
+    hint = hints.get(name, Any)
+    is_wrong_bool = isinstance(value, bool) and bool not in (hint, *getattr(hint, "__args__", ()))
+    if hint is not Any and (is_wrong_bool or not is_bearable(value, hint, conf=_NUMBERS)):
+        raise ConfigError(f"{key}={value!r} must be {_spell(hint)}")
+
+
+def _spell(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

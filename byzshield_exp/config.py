@@ -1,0 +1,260 @@
+"""The configuration: its schema, its checks, the name it gives a run, and its errors in a line."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from byzshield_exp.binding import did_you_mean
+from byzshield_exp.errors import ConfigError
+from byzshield_exp.recorder import flatten
+
+# Keys that neither change what a step computes nor name the run's folder.
+FREE_KEYS = frozenset(
+    {
+        "output_dir", "steps", "eval_every", "checkpoint_every", "keep", "plan", "on_invalid",
+        "profile",
+    }
+)  # fmt: skip
+_LONGEST_NAME = 200  # file systems allow 255 bytes
+
+
+@dataclass
+class Cluster:
+    """Where workers live."""
+
+    num_processes: int | None = None
+    backend: str = "auto"
+    worker_timeout: float = 300.0
+
+
+@dataclass
+class Config:
+    """Types of the top-level keys; ``conf/config.yaml`` holds their values and meaning.
+
+    A group's arguments are checked against the function that the choice names.
+    """
+
+    approach: dict[str, Any] = field(default_factory=dict)
+    adversary: dict[str, Any] = field(default_factory=dict)
+    attack: dict[str, Any] = field(default_factory=dict)
+    vote: dict[str, Any] = field(default_factory=dict)
+    pre_aggregator: dict[str, Any] = field(default_factory=dict)
+    aggregator: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    cluster: Cluster = field(default_factory=Cluster)
+    K: int = 15
+    r: int = 3
+    q: int = 3
+    batch_size: Any = "auto"
+    batch_rounding: str = "error"
+    steps: int = 300
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    worker_momentum: float = 0.0
+    on_nonfinite: str = "finish"
+    eval_every: int = 50
+    checkpoint_every: int = 50
+    keep: int = 2
+    output_dir: str = "outputs"
+    on_invalid: str = "error"
+    plan: bool = False
+    profile: bool = False
+
+
+def register() -> None:
+    """Make the schema known to Hydra."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def conf_dir() -> str:
+    """The folder of YAML files: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return str(inside if (inside / "config.yaml").is_file() else package.parent / "conf")
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as dictionaries and values, checked, with the choice of every group.
+
+    Raises:
+        ConfigError: listing every key that is unknown or out of its bound.
+    """
+    choices = HydraConfig.get().runtime.choices
+    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    config["choices"] = {
+        group: choice for group, choice in choices.items() if not group.startswith("hydra/")
+    }
+    problems = [*_unknown_keys(config), *_out_of_bounds(config)]
+    if problems:
+        raise ConfigError("; ".join(problems))
+    if config["cluster"]["num_processes"] is None:
+        config["cluster"]["num_processes"] = config["K"] + 1
+    return dict(config)
+
+
+def _unknown_keys(config: Mapping[str, Any]) -> list[str]:
+    schema = {"": Config, "cluster.": Cluster}
+    problems = []
+    for prefix, node in schema.items():
+        known = list(node.__dataclass_fields__)
+        values = config[prefix[:-1]] if prefix else config
+        problems += [
+            f"unknown key {prefix}{key}{did_you_mean(key, known)}"
+            for key in values
+            if key not in known and key != "choices"
+        ]
+    return problems
+
+
+def _out_of_bounds(config: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for key in ("K", "r", "steps", "threads", "eval_every", "checkpoint_every", "keep"):
+        if config[key] < 1:
+            problems.append(f"{key}={config[key]} must be at least 1")
+    for key in ("q", "seed"):
+        if config[key] < 0:
+            problems.append(f"{key}={config[key]} must be at least 0")
+    if config["q"] > config["K"] >= 1:
+        problems.append(f"q={config['q']} must be at most K={config['K']}")
+    if not 0 <= config["worker_momentum"] < 1:
+        problems.append(f"worker_momentum={config['worker_momentum']} must lie in [0, 1)")
+    for key, choices in {
+        "batch_rounding": ("error", "down"),
+        "device": ("cpu", "cuda"),
+        "on_nonfinite": ("finish", "stop", "skip_step"),
+        "on_invalid": ("error", "skip"),
+    }.items():
+        if config[key] not in choices:
+            problems.append(f"{key}={config[key]} must be one of {', '.join(choices)}")
+    return problems + _cluster_problems(config)
+
+
+def _cluster_problems(config: Mapping[str, Any]) -> list[str]:
+    cluster, most = config["cluster"], config["K"] + 1
+    count, is_local = cluster["num_processes"], config["choices"]["cluster"] == "local"
+    problems = []
+    if is_local and count != 1:
+        problems.append(
+            f"cluster.num_processes={count} must be 1 with cluster=local: use cluster=processes"
+        )
+    if not is_local and count is not None and not 2 <= count <= most:
+        problems.append(f"cluster.num_processes={count} must lie between 2 and K+1={most}")
+    if cluster["backend"] not in ("auto", "gloo", "nccl"):
+        problems.append(f"cluster.backend={cluster['backend']} must be one of auto, gloo, nccl")
+    if cluster["worker_timeout"] <= 0:
+        problems.append(f"cluster.worker_timeout={cluster['worker_timeout']} must be above 0")
+    if cluster["backend"] == "nccl" and config["device"] != "cuda":
+        problems.append(f"cluster.backend=nccl needs device=cuda, got device={config['device']}")
+    if not is_local and config["device"] == "cuda":
+        problems.append("device=cuda needs cluster=local")
+    return problems
+
+
+def run_name(cfg: DictConfig) -> str:
+    """A folder name made of every choice and value that is not a default, whatever their order.
+
+    Values are compared with a composition of the same choices, so that typing a default changes
+    nothing, and an aggregator that an approach implies is not named.
+    """
+    choices = {
+        group: str(choice)
+        for group, choice in HydraConfig.get().runtime.choices.items()
+        if not group.startswith("hydra/") and choice is not None
+    }
+    implied = _choices_of([f"{g}={choices[g]}" for g in ("approach", "experiment") if g in choices])
+    standard = _choices_of([])
+    parts = {
+        group: choice
+        for group, choice in choices.items()
+        if choice != implied.get(group)
+        or (group in ("approach", "experiment") and choice != standard.get(group))
+    }
+    same_choices = compose("config", [f"{group}={choice}" for group, choice in choices.items()])
+    reference, mine = (
+        flatten(OmegaConf.to_container(tree, resolve=False))  # type: ignore[arg-type]
+        for tree in (same_choices, cfg)
+    )
+    parts |= {
+        key: value
+        for key, value in mine.items()
+        if key not in FREE_KEYS and (key not in reference or reference[key] != value)
+    }
+    return _safe(",".join(f"{key}={value}" for key, value in sorted(parts.items())) or "default")
+
+
+def _choices_of(overrides: list[str]) -> dict[str, str]:
+    composed = compose("config", overrides, return_hydra_config=True)
+    return dict(composed.hydra.runtime.choices)
+
+
+def _safe(name: str) -> str:
+    safe = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", name)
+    if len(safe) > _LONGEST_NAME:
+        safe = f"{safe[: _LONGEST_NAME - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return safe
+
+
+def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Keys (dotted) that change a run and differ between two configurations."""
+    mine, other = flatten(ours), flatten(theirs)
+    return [
+        key
+        for key in sorted(mine.keys() | other.keys())
+        if key.partition(".")[0] not in FREE_KEYS and mine.get(key) != other.get(key)
+    ]
+
+
+def one_line(error: BaseException) -> str:
+    """An error of Hydra or OmegaConf as one line that names the key and what is allowed."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, MissingConfigException) and cause.options is not None:
+            group, _, choice = str(cause.missing_cfg_file).rpartition("/")
+            near = did_you_mean(choice, list(cause.options))
+            return f"{group}={choice}: no such choice, there are {', '.join(cause.options)}{near}"
+    for cause in causes:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return _key_error(error, cause)
+    return " ".join(str(error).split())
+
+
+def _key_error(error: BaseException, cause: OmegaConfBaseException) -> str:
+    key = str(cause.full_key)
+    reason = (cause.msg or str(cause)).strip().splitlines()[0]
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{key} is not given"
+    if "is not in struct" in reason or "not in '" in reason:
+        typed = re.search(r"override '([^']*)'", str(error))
+        name = typed.group(1) if typed else key
+        known = list(Config.__dataclass_fields__)
+        parent = name.partition(".")[0]
+        if "." in name and parent in known:
+            node = cause.parent_node if isinstance(cause.parent_node, DictConfig) else {}
+            options = [str(option) for option in node if option != "_target_"]
+            near = did_you_mean(name.rpartition(".")[2], options)
+            return f"unknown key {name}, {parent} has {', '.join(options) or 'no arguments'}{near}"
+        return f"unknown key {name}{did_you_mean(name, known)} (--help lists all keys)"
+    return f"{key}: {reason}"
+
+
+def started_by_torchrun() -> int | None:
+    """The number of ranks when torchrun started this process, else None."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    return None

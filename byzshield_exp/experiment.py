@@ -1,0 +1,223 @@
+"""The finished, cross-checked parts of one run, built from a plain configuration."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from byzshield_exp.assignments import Assignment
+from byzshield_exp.attacks import alie, alie_z
+from byzshield_exp.binding import bind, checked, construct
+from byzshield_exp.datasets import Batches, Dataset, nearest_batch_size
+from byzshield_exp.distortion import WorstCase, worst_case
+from byzshield_exp.errors import ConfigError
+from byzshield_exp.networks import flatten_parameters
+from byzshield_exp.streams import Stream, generator
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """Everything a run needs, checked against each other.
+
+    Attributes:
+        assignment: who computes what.
+        dataset: pictures and classes.
+        batches: which samples make up a file.
+        network: its parameters are views of ``params``.
+        params: ``[d]``, float32.
+        choose: ``choose(step) -> workers`` who lie.
+        forge: ``forge(knowledge) -> rows``; None: liars behave.
+        vote: labels replicas.
+        aggregate: ``aggregate(rows, num_corrupt, step) -> [d]``.
+        make_optimizer: ``make_optimizer(params) -> (optimizer, scheduler)``; raises
+            ``ConfigError``. Called on the server alone: torch's optimizers cost a second to import.
+        num_byzantine: q.
+        worst: the worst set of q workers; its count is ``num_corrupt``.
+        attack_effective: False where the attack can do nothing.
+        notes: one warning a line, for a person.
+        seed: of the run.
+        worker_momentum: in [0, 1).
+    """
+
+    assignment: Assignment
+    dataset: Dataset
+    batches: Batches
+    network: nn.Module
+    params: Float[Tensor, " d"]
+    choose: Callable[[int], tuple[int, ...]]
+    forge: Callable[..., Tensor] | None
+    vote: Callable[..., Tensor]
+    aggregate: Callable[[Tensor, int, int], Tensor]
+    make_optimizer: Callable[[Tensor], Any]
+    num_byzantine: int
+    worst: WorstCase
+    attack_effective: bool
+    notes: tuple[str, ...]
+    seed: int
+    worker_momentum: float
+
+    @property
+    def num_corrupt(self) -> int:
+        """The most files that q workers can win."""
+        return self.worst.count
+
+    @property
+    def epsilon_hat(self) -> float:
+        """``num_corrupt / f``, ByzShield's distortion fraction."""
+        return self.worst.count / self.assignment.num_files
+
+
+def build(config: Mapping[str, Any]) -> Experiment:
+    """Build and cross-check the parts of one run.
+
+    Args:
+        config: plain dictionaries and values, interpolations resolved.
+
+    Raises:
+        ConfigError: in one line, with the key, the value and the bound.
+    """
+    notes: list[str] = []
+    seed, num_byzantine = config["seed"], config["q"]
+    assignment: Assignment = construct("approach", config["approach"])
+    worst = _worst(assignment, num_byzantine)
+    dataset: Dataset = _on_device(construct("dataset", config["dataset"]), config["device"])
+    network = _network(config, dataset)
+    params = flatten_parameters(network)
+    batches = Batches(
+        dataset.num_train, _batch_size(config, assignment, notes), assignment.num_files, seed
+    )
+    choose = bind(
+        "adversary", config["adversary"], reserved=("step",), assignment=assignment,
+        num_byzantine=num_byzantine, seed=seed, worst=worst,
+    )  # fmt: skip
+    liars: tuple[int, ...] = checked("adversary", choose, step=0)
+    forge = bind("attack", config["attack"], ("knowledge",)) if config["attack"] else None
+    why_idle = _why_idle(forge, liars, num_byzantine, assignment)
+    if forge is not None and why_idle:
+        notes.append(f"the attack does nothing: {why_idle}")
+    aggregate = _aggregate(config, assignment, worst.count, notes)
+    return Experiment(
+        assignment=assignment,
+        dataset=dataset,
+        batches=batches,
+        network=network,
+        params=params,
+        choose=choose,
+        forge=forge,
+        vote=bind("vote", config["vote"], ("replicas",)),
+        aggregate=aggregate,
+        make_optimizer=lambda flat: construct("optimizer", config["optimizer"], params=flat),
+        num_byzantine=num_byzantine,
+        worst=worst,
+        attack_effective=not why_idle,
+        notes=tuple(notes),
+        seed=seed,
+        worker_momentum=config["worker_momentum"],
+    )
+
+
+def _worst(assignment: Assignment, num_byzantine: int) -> WorstCase:
+    try:
+        return worst_case(assignment, num_byzantine)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _on_device(dataset: Dataset, device: str) -> Dataset:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda: torch sees no GPU on this machine")
+    if device == "cpu":
+        return dataset
+    tensors = {
+        name: value.to(device) for name, value in vars(dataset).items() if isinstance(value, Tensor)
+    }
+    return Dataset(**tensors, num_classes=dataset.num_classes)
+
+
+def _network(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:
+    """The network, initialised from the run's seed; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(config["seed"], Stream.NETWORK).integers(2**62)))
+        network: nn.Module = construct(
+            "network", config["network"], shape=dataset.shape, num_classes=dataset.num_classes
+        )
+    if next(network.buffers(), None) is not None:
+        raise ConfigError(
+            f"network={config['choices']['network']}: networks with running statistics "
+            "(BatchNorm) are not supported: their statistics would not reach the server"
+        )
+    return network.to(config["device"])
+
+
+def _batch_size(config: Mapping[str, Any], assignment: Assignment, notes: list[str]) -> int:
+    wanted, files = config["batch_size"], assignment.num_files
+    if wanted == "auto":
+        return nearest_batch_size(files)
+    if not isinstance(wanted, int) or wanted < 1:
+        raise ConfigError(f"batch_size={wanted!r} must be auto or a whole number from 1")
+    lower, upper = wanted // files * files, -(-wanted // files) * files
+    if lower == upper:
+        return wanted
+    if config["batch_rounding"] == "down" and lower > 0:
+        notes.append(f"batch_size={wanted} is rounded down to {lower}, a multiple of f={files}")
+        return lower
+    near = f"{lower} and {upper}" if lower else f"{upper}"
+    raise ConfigError(
+        f"batch_size={wanted} does not split into f={files} equal files: nearest valid are {near}"
+    )
+
+
+def _why_idle(
+    forge: "partial[Tensor] | None",
+    liars: tuple[int, ...],
+    num_byzantine: int,
+    assignment: Assignment,
+) -> str:
+    if forge is None:
+        return "attack=none"
+    if not liars:
+        return f"nobody lies (q={num_byzantine})" if num_byzantine == 0 else "adversary=none"
+    is_automatic = (
+        inspect.unwrap(forge.func) is inspect.unwrap(alie) and forge.keywords.get("z") is None
+    )
+    if is_automatic:
+        try:
+            z = alie_z(assignment.num_workers, len(liars))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if z == 0:
+            return f"the automatic z of alie is 0 at K={assignment.num_workers} q={num_byzantine}"
+    return ""
+
+
+def _aggregate(
+    config: Mapping[str, Any], assignment: Assignment, num_corrupt: int, notes: list[str]
+) -> Callable[[Tensor, int, int], Tensor]:
+    """The rule, tried on zeros, so that an undefined (n, num_corrupt) stops before the start."""
+    rule = bind("aggregator", config["aggregator"], ("rows", "num_corrupt", "generator"))
+    seed, files = config["seed"], assignment.num_files
+    is_random = "generator" in inspect.signature(rule.func).parameters
+
+    def aggregate(rows: Tensor, num_corrupt: int, step: int) -> Tensor:
+        if not is_random:
+            return rule(rows, num_corrupt)  # type: ignore[no-any-return]
+        return rule(rows, num_corrupt, generator=generator(seed, Stream.AGGREGATE, step))  # type: ignore[no-any-return]
+
+    try:
+        aggregate(torch.zeros(files, 2), num_corrupt, 0)
+    except ValueError as error:
+        raise ConfigError(
+            f"aggregator={config['choices']['aggregator']} {error} "
+            f"(q={config['q']} workers can win {num_corrupt} of f={files} files)"
+        ) from error
+    if 2 * num_corrupt >= files:
+        notes.append(
+            f"q={config['q']} workers can win {num_corrupt} of f={files} files: no aggregator "
+            "withstands half of its rows being forged"
+        )
+    return aggregate

@@ -1,0 +1,91 @@
+"""The folder of a run: one process at a time, one configuration for ever."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from byzshield_exp import checkpoint
+from byzshield_exp.errors import ConfigError
+from byzshield_exp.recorder import read_summary
+from byzshield_exp.server import CHECKPOINTS
+
+
+class RunFolder:
+    """Where a run's results are.
+
+    Attributes:
+        path: the folder.
+        state: ``new``, ``resumes after step n`` or ``finished``.
+        finished: the summary, where there is nothing left to do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = "new"
+        self.finished: dict[str, Any] | None = None
+
+    @contextmanager
+    def open(
+        self,
+        config: Mapping[str, Any],
+        differing: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
+    ) -> Iterator[None]:
+        """Hold the folder for one run of ``config``.
+
+        Args:
+            config: of the run to do.
+            differing: the keys in which two configurations are different runs.
+
+        Raises:
+            ConfigError: if it cannot be written, another process holds it, its checkpoint cannot
+                be read, or it holds another run.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise ConfigError(
+                f"output_dir={config['output_dir']} cannot be written: {error}"
+            ) from error
+        with lock:
+            self._hold(lock.fileno())
+            self._look(config, differing)
+            text = yaml.safe_dump(dict(config), sort_keys=False)
+            checkpoint.write_atomically(self.path / "config.yaml", text.encode())
+            yield
+
+    def _hold(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"{self.path} is in use by another process") from error
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+
+    def _look(
+        self,
+        config: Mapping[str, Any],
+        differing: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
+    ) -> None:
+        newest = checkpoint.checkpoints(self.path / CHECKPOINTS)[-1:]
+        if not newest:
+            return
+        saved = checkpoint.load(newest[0])
+        keys = differing(config, json.loads(saved["config"]))
+        if keys:
+            raise ConfigError(
+                f"{self.path} holds a run with another value of {', '.join(keys)}: delete it or "
+                "choose another output_dir"
+            )
+        summary = read_summary(self.path)
+        over = saved["step"] >= config["steps"] or saved["diverged_at_step"] is not None
+        if summary is not None and over:
+            self.state, self.finished = "finished", summary
+        else:
+            self.state = f"resumes after step {saved['step']}"

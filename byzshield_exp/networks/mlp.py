@@ -1,0 +1,28 @@
+"""A plain perceptron with hidden layers."""
+
+from itertools import pairwise
+
+from torch import nn
+
+
+def mlp(
+    shape: tuple[int, int, int], num_classes: int, hidden: list[int] | None = None
+) -> nn.Module:
+    """Fully connected layers with ReLU between them.
+
+    Args:
+        shape: channels, height and width of a picture.
+        num_classes: outputs.
+        hidden: widths of the hidden layers; None means one of 128.
+
+    Raises:
+        ValueError: if a width is not positive.
+    """
+    channels, height, width = shape
+    widths = [channels * height * width, *([128] if hidden is None else hidden), num_classes]
+    if min(widths) < 1:
+        raise ValueError(f"layer widths must be positive, got hidden={hidden}")
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

@@ -1,0 +1,49 @@
+"""What a person sees while the server trains: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+class Progress:
+    """Shows steps, loss and test accuracy."""
+
+    def __init__(self, done: int, steps: int) -> None:
+        self._steps = steps
+        self._bar: Any = None
+        if sys.stdout.isatty():
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("training"), BarColumn(), MofNCompleteColumn(),
+                TimeRemainingColumn(), TextColumn("{task.description}"),
+            )  # fmt: skip
+            self._task = self._bar.add_task("", total=steps, completed=done)
+            self._bar.start()
+
+    def evaluated(self, record: Mapping[str, Any]) -> None:
+        """Say how good the network is now."""
+        line = (
+            f"step {record['step']}/{self._steps}  loss {record['loss']:.4f}  "
+            f"test accuracy {record['test_accuracy']:.4f}"
+        )
+        if self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.update(self._task, description=line)
+
+    def advance(self, record: Mapping[str, Any]) -> None:
+        """One more step is done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=record["step"])
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()

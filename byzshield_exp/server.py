@@ -1,0 +1,203 @@
+"""What the server keeps between steps: optimizer, records, checkpoints, the end of the run."""
+
+import json
+import platform
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from byzshield_exp import checkpoint
+from byzshield_exp.errors import RunError
+from byzshield_exp.evaluate import evaluate
+from byzshield_exp.experiment import Experiment
+from byzshield_exp.progress import Progress
+from byzshield_exp.protocols import ParameterServer, Report
+from byzshield_exp.recorder import Recorder, read_metrics
+
+CHECKPOINTS = "checkpoints"
+
+
+class Server:
+    """Applies updates, evaluates, records and checkpoints; resumes from the newest checkpoint."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        protocol: ParameterServer,
+        config: Mapping[str, Any],
+        folder: Path,
+    ) -> None:
+        self._experiment, self._protocol = experiment, protocol
+        self._config, self._folder = config, folder
+        self._optimizer, self._scheduler = experiment.make_optimizer(experiment.params)
+        self._done = 0
+        self._first = 0
+        self._best = 0.0
+        self._accuracy: float | None = None
+        self._diverged: int | None = None
+        self._saved_at: int | None = None
+        self._report: Report | None = None
+        self._resume()
+        self._recorder = Recorder(folder, self._done, config)
+        self._progress = Progress(self._done, config["steps"])
+        self._profile = self._start_profile()
+        self._tick = perf_counter()
+
+    @property
+    def next_step(self) -> int | None:
+        """The step to do next, None when the run is over."""
+        over = self._done >= self._config["steps"] or self._diverged is not None
+        return None if over else self._done
+
+    def finish_step(self, update: Float[Tensor, " d"], report: Report) -> None:
+        """Apply an update, record the step, evaluate and checkpoint when due.
+
+        Raises:
+            RunError: at a non-finite update with ``on_nonfinite=stop``.
+        """
+        lr = self._optimizer.param_groups[0]["lr"]
+        start = perf_counter()
+        applied = self._apply(update)
+        self._done += 1
+        self._report = report
+        end = perf_counter()
+        record: dict[str, Any] = {
+            "step": self._done,
+            "loss": report.loss,
+            "lr": lr,
+            "distorted_files": report.distorted_files,
+            "files_without_majority": report.files_without_majority,
+            "vote_disagreements": report.vote_disagreements,
+            "byzantine": report.byzantine,
+            "bytes_in": report.bytes_in,
+            "skipped": not applied,
+            "seconds": {**report.seconds, "update": end - start, "total": end - self._tick},
+        }
+        if self._done % self._config["eval_every"] == 0 or self.next_step is None:
+            record |= self._evaluate()
+            self._progress.evaluated(record)
+        self._recorder.step(record)
+        if self._done % self._config["checkpoint_every"] == 0:
+            self._save()
+        self._progress.advance(record)
+        if self._profile:
+            self._profile.step()
+        self._tick = perf_counter()
+
+    def finish(self) -> dict[str, Any]:
+        """Evaluate and checkpoint if that is still to be done, and write the summary."""
+        if self._accuracy is None:
+            self._evaluate()
+        if self._saved_at != self._done:
+            self._save()
+        summary = self._summary()
+        self._recorder.finish(summary)
+        return summary
+
+    def close(self) -> None:
+        """Close the files and the progress bar."""
+        if self._profile:
+            self._profile.stop()
+        self._progress.close()
+        self._recorder.close()
+
+    def _start_profile(self) -> torch.profiler.profile | None:
+        """A trace of steps 3 to 5 on the server, for TensorBoard's profile page."""
+        if not self._config["profile"]:
+            return None
+        profile = torch.profiler.profile(
+            schedule=torch.profiler.schedule(wait=1, warmup=1, active=3, repeat=1),
+            on_trace_ready=torch.profiler.tensorboard_trace_handler(str(self._folder / "profile")),
+        )
+        profile.start()
+        return profile
+
+    def _apply(self, update: Float[Tensor, " d"]) -> bool:
+        params = self._experiment.params
+        if not bool(torch.isfinite(update).all()):
+            self._on_nonfinite("the update")
+            if self._config["on_nonfinite"] == "skip_step":
+                self._scheduler.step()
+                return False
+        params.grad = update
+        self._optimizer.step()
+        self._scheduler.step()
+        self._accuracy = None
+        if self._diverged is None and not bool(torch.isfinite(params).all()):
+            self._diverged = self._done
+            self._on_nonfinite("the parameters")
+        return True
+
+    def _on_nonfinite(self, what: str) -> None:
+        policy = self._config["on_nonfinite"]
+        if policy == "stop":
+            raise RunError(f"step {self._done}: {what} became NaN or Inf (on_nonfinite=stop)")
+        if policy == "finish":
+            self._diverged = self._done
+
+    def _evaluate(self) -> dict[str, float]:
+        data = self._experiment.dataset
+        accuracy, loss = evaluate(self._experiment.network, data.test_images, data.test_labels)
+        self._accuracy, self._best = accuracy, max(self._best, accuracy)
+        return {"test_accuracy": accuracy, "test_loss": loss}
+
+    def _save(self) -> None:
+        state = {
+            "step": self._done,
+            "params": self._experiment.params,
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+            "state": self._protocol.state,
+            "best_test_accuracy": self._best,
+            "diverged_at_step": self._diverged,
+            "config": json.dumps(self._config),
+        }
+        checkpoint.save(self._folder / CHECKPOINTS, self._done, state, self._config["keep"])
+        self._saved_at = self._done
+
+    def _resume(self) -> None:
+        newest = checkpoint.checkpoints(self._folder / CHECKPOINTS)[-1:]
+        if not newest:
+            return
+        saved = checkpoint.load(newest[0])
+        self._experiment.params.copy_(saved["params"])
+        self._optimizer.load_state_dict(saved["optimizer"])
+        self._scheduler.load_state_dict(saved["scheduler"])
+        self._protocol.state.update(saved["state"])
+        self._best, self._diverged = saved["best_test_accuracy"], saved["diverged_at_step"]
+        self._done = self._first = self._saved_at = saved["step"]
+
+    def _summary(self) -> dict[str, Any]:
+        experiment, report = self._experiment, self._report
+        records = read_metrics(self._folder)
+        steps_here = max(1, self._done - self._first)
+        computed = [count / steps_here for count in report.files_computed] if report else []
+        params = experiment.params.detach().cpu().numpy().astype(np.float32)
+        return {
+            "final_test_accuracy": self._accuracy,
+            "best_test_accuracy": self._best,
+            "steps": self._done,
+            "seconds_per_step": median([r["seconds"]["total"] for r in records] or [0.0]),
+            "num_parameters": len(params),
+            "num_corrupt": experiment.num_corrupt,
+            "epsilon_hat": experiment.epsilon_hat,
+            "byzantine": list(experiment.choose(step=max(0, self._done - 1))),
+            "parameters_sha256": sha256(params.tobytes()).hexdigest(),
+            "bytes_in_per_step": report.bytes_in if report else 0,
+            "files_computed": [int(n) if n == int(n) else n for n in computed],
+            "attack_effective": experiment.attack_effective,
+            "diverged_at_step": self._diverged,
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "numpy", "byzshield_exp")},
+            },
+        }

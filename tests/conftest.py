@@ -1,0 +1,68 @@
+"""Fixtures: runs of the real program, small enough for a test."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Small: a perceptron on made-up pictures.
+SMALL = ("dataset=synthetic", "network=mlp", "network.hidden=[16]", "steps=4", "eval_every=4")
+
+
+def run_program(*overrides: str, timeout: float = 120, **environment: str):
+    """Run the program as a user would; returns the finished process."""
+    return subprocess.run(
+        [sys.executable, "-m", "byzshield_exp", *overrides],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+    )
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """The one summary below a folder."""
+    (path,) = folder.glob("**/summary.json")
+    return json.loads(path.read_text())
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    """The records of the one run below a folder."""
+    (path,) = folder.glob("**/metrics.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """Run the command line in this process: ``cli(*overrides) -> (exit code, out, err)``."""
+    from byzshield_exp import app
+
+    monkeypatch.setattr(sys, "argv", ["byzshield_exp"])
+
+    def call(*overrides: str) -> tuple[int, str, str]:
+        code = 0
+        try:
+            app.cli(list(overrides))
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def run(cli, tmp_path):
+    """Do a small run in this process and return its summary: ``run(*overrides)``."""
+
+    def call(*overrides: str, small: bool = True, folder: Path | None = None) -> dict[str, Any]:
+        target = folder or tmp_path / "outputs"
+        code, _, err = cli(*(SMALL if small else ()), f"output_dir={target}", *overrides)
+        assert code == 0, err
+        return summary_of(target)
+
+    return call
