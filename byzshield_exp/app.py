@@ -57,13 +57,12 @@ def run(cfg: DictConfig) -> float | None:
     experiment = build(config)
     experiment.make_optimizer(experiment.params.clone())  # checks its arguments
     folder = RunFolder(Path(config["output_dir"]) / configuration.run_name(cfg))
+    if config["plan"]:
+        folder.look(config, configuration.differing_keys)
+        _announce(config, experiment, folder)
+        return None
     with folder.open(config, configuration.differing_keys):
-        print(_headline(config, experiment), flush=True)
-        for note in experiment.notes:
-            print(f"warning: {note}", file=sys.stderr, flush=True)
-        print(f"{folder.state}: {folder.path}", flush=True)
-        if config["plan"]:
-            return None
+        _announce(config, experiment, folder)
         summary = folder.finished or _start(experiment, config, folder.path)
     accuracy = summary["final_test_accuracy"]
     end = (
@@ -75,6 +74,13 @@ def run(cfg: DictConfig) -> float | None:
         flush=True,
     )
     return float(accuracy)
+
+
+def _announce(config: Mapping[str, Any], experiment: Experiment, folder: RunFolder) -> None:
+    print(_headline(config, experiment), flush=True)
+    for note in experiment.notes:
+        print(f"warning: {note}", file=sys.stderr, flush=True)
+    print(f"{folder.state}: {folder.path}", flush=True)
 
 
 def _start(experiment: Experiment, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -139,6 +145,9 @@ def cli(arguments: list[str] | None = None) -> None:
             raise
         _complain(error)
         _failures.append(error)
+    finally:
+        if not _wants_traceback:
+            del os.environ["HYDRA_FULL_ERROR"]
     if _failures:
         sys.exit(2 if all(_is_bad_input(error) for error in _failures) else 1)
 

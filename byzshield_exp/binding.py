@@ -11,12 +11,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, get_type_hints
 
-from beartype import BeartypeConf
 from beartype.door import is_bearable
 
 from byzshield_exp.errors import ConfigError
-
-_NUMBERS = BeartypeConf(is_pep484_tower=True)  # an int is a good float in YAML
 
 
 def bind(
@@ -40,7 +37,7 @@ def bind(
     hints = get_type_hints(function)
     arguments = {name: value for name, value in choice.items() if name != "_target_"}
     for name, value in arguments.items():
-        _check_argument(f"{key}.{name}", value, name, options, hints)
+        arguments[name] = _checked_argument(f"{key}.{name}", value, name, options, hints)
     for name in options:
         if parameters[name].default is inspect.Parameter.empty and name not in arguments:
             raise ConfigError(f"{key}.{name} is not given: {_name(function)} needs it")
@@ -95,9 +92,10 @@ def _import(key: str, choice: Mapping[str, Any]) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _check_argument(
+def _checked_argument(
     key: str, value: Any, name: str, options: list[str], hints: Mapping[str, Any]
-) -> None:
+) -> Any:
+    """The value, an int as a float where one is asked for: YAML writes 1 for 1.0."""
     if name not in options:
         known = f"known are {', '.join(options)}" if options else "it takes none"
         raise ConfigError(
@@ -105,8 +103,11 @@ def _check_argument(
         )
     hint = hints.get(name, Any)
     is_wrong_bool = isinstance(value, bool) and bool not in (hint, *getattr(hint, "__args__", ()))
-    if hint is not Any and (is_wrong_bool or not is_bearable(value, hint, conf=_NUMBERS)):
-        raise ConfigError(f"{key}={value!r} must be {_spell(hint)}")
+    if hint is Any or (is_bearable(value, hint) and not is_wrong_bool):
+        return value
+    if type(value) is int and is_bearable(float(value), hint):
+        return float(value)
+    raise ConfigError(f"{key}={value!r} must be {_spell(hint)}")
 
 
 def _spell(hint: Any) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: listing every key that is unknown or out of its bound.
     """
-    choices = HydraConfig.get().runtime.choices
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    config["choices"] = {
-        group: choice for group, choice in choices.items() if not group.startswith("hydra/")
-    }
+    config["choices"] = _groups(HydraConfig.get().runtime.choices)
     problems = [*_unknown_keys(config), *_out_of_bounds(config)]
     if problems:
         raise ConfigError("; ".join(problems))
@@ -107,10 +104,9 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _unknown_keys(config: Mapping[str, Any]) -> list[str]:
-    schema = {"": Config, "cluster.": Cluster}
     problems = []
-    for prefix, node in schema.items():
-        known = list(node.__dataclass_fields__)
+    for prefix, node in {"": Config, "cluster.": Cluster}.items():
+        known = [entry.name for entry in fields(node)]
         values = config[prefix[:-1]] if prefix else config
         problems += [
             f"unknown key {prefix}{key}{did_you_mean(key, known)}"
@@ -170,18 +166,15 @@ def run_name(cfg: DictConfig) -> str:
     Values are compared with a composition of the same choices, so that typing a default changes
     nothing, and an aggregator that an approach implies is not named.
     """
-    choices = {
-        group: str(choice)
-        for group, choice in HydraConfig.get().runtime.choices.items()
-        if not group.startswith("hydra/") and choice is not None
-    }
-    implied = _choices_of([f"{g}={choices[g]}" for g in ("approach", "experiment") if g in choices])
-    standard = _choices_of([])
+    choices = _groups(HydraConfig.get().runtime.choices)
+    heads = [
+        f"{group}={choices[group]}" for group in ("approach", "experiment") if group in choices
+    ]
+    standard, implied = _choices_of([]), _choices_of(heads)
     parts = {
         group: choice
         for group, choice in choices.items()
-        if choice != implied.get(group)
-        or (group in ("approach", "experiment") and choice != standard.get(group))
+        if choice != (standard if group in ("approach", "experiment") else implied).get(group)
     }
     same_choices = compose("config", [f"{group}={choice}" for group, choice in choices.items()])
     reference, mine = (
@@ -193,12 +186,27 @@ def run_name(cfg: DictConfig) -> str:
         for key, value in mine.items()
         if key not in FREE_KEYS and (key not in reference or reference[key] != value)
     }
-    return _safe(",".join(f"{key}={value}" for key, value in sorted(parts.items())) or "default")
+    named = ",".join(f"{key}={_spelled(value)}" for key, value in sorted(parts.items()))
+    return _safe(named or "default")
 
 
 def _choices_of(overrides: list[str]) -> dict[str, str]:
     composed = compose("config", overrides, return_hydra_config=True)
-    return dict(composed.hydra.runtime.choices)
+    return _groups(composed.hydra.runtime.choices)
+
+
+def _groups(choices: Mapping[str, str | None]) -> dict[str, str]:
+    """Our groups among Hydra's, without those that are not chosen."""
+    return {
+        group: choice
+        for group, choice in choices.items()
+        if choice is not None and not group.startswith("hydra/")
+    }
+
+
+def _spelled(value: Any) -> str:
+    """One spelling for 1 and 1.0, which configure the same run."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _safe(name: str) -> str:
@@ -242,7 +250,7 @@ def _key_error(error: BaseException, cause: OmegaConfBaseException) -> str:
     if "is not in struct" in reason or "not in '" in reason:
         typed = re.search(r"override '([^']*)'", str(error))
         name = typed.group(1) if typed else key
-        known = list(Config.__dataclass_fields__)
+        known = [entry.name for entry in fields(Config)]
         parent = name.partition(".")[0]
         if "." in name and parent in known:
             node = cause.parent_node if isinstance(cause.parent_node, DictConfig) else {}

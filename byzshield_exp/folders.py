@@ -55,7 +55,7 @@ class RunFolder:
             ) from error
         with lock:
             self._hold(lock.fileno())
-            self._look(config, differing)
+            self.look(config, differing)
             text = yaml.safe_dump(dict(config), sort_keys=False)
             checkpoint.write_atomically(self.path / "config.yaml", text.encode())
             yield
@@ -68,11 +68,16 @@ class RunFolder:
         os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
 
-    def _look(
+    def look(
         self,
         config: Mapping[str, Any],
         differing: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
     ) -> None:
+        """Find out the state without writing anything.
+
+        Raises:
+            ConfigError: if its checkpoint cannot be read, or is of another run.
+        """
         newest = checkpoint.checkpoints(self.path / CHECKPOINTS)[-1:]
         if not newest:
             return

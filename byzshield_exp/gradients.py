@@ -21,6 +21,19 @@ class Table(Protocol):
         ...
 
 
+@runtime_checkable
+class Truth(Protocol):
+    """What an attacker reads of the true gradients."""
+
+    def rows(self, files: Iterable[int] | None = None) -> Float[Tensor, "m d"]:
+        """The rows of some files, None: of all; not to be written to."""
+        ...
+
+    def blank_row(self) -> Float[Tensor, " d"]:
+        """A new vector of a row's size, type and device; its entries are not set."""
+        ...
+
+
 class TrueGradients:
     """The truth: the gradient of each file's mean loss, computed when it is first read in a step.
 
@@ -46,7 +59,7 @@ class TrueGradients:
         self._batches = batches
         self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
         size = sum(parameter.numel() for parameter in self._parameters)
-        self._rows = self._parameters[0].new_empty((num_files, size), requires_grad=False)
+        self._rows: Tensor = self._parameters[0].new_empty((num_files, size), requires_grad=False)
         self.losses = torch.full((num_files,), torch.nan)
         self.num_computed = 0
         self._step = 0
@@ -85,12 +98,14 @@ class TrueGradients:
 
     def rows(self, files: Iterable[int] | None = None) -> Float[Tensor, "m d"]:
         """The rows of ``files``, or without a copy the rows of all files."""
-        chosen = range(len(self._rows)) if files is None else list(files)
+        if files is None:
+            self.compute(range(len(self._rows)))
+            return self._rows
+        chosen = list(files)
         self.compute(chosen)
-        return self._rows if files is None else self._rows[list(chosen)]
+        return self._rows[chosen]
 
     def blank_row(self) -> Float[Tensor, " d"]:
-        """A new vector of a row's size, type and device; its entries are not set."""
         return torch.empty_like(self._rows[0])
 
     def _compute(self, file: int) -> None:
@@ -105,7 +120,7 @@ class Lies:
     """What the liars of this process send: the forged row of each file that one of them holds."""
 
     def __init__(self, files: Iterable[int], rows: Float[Tensor, "m d"]) -> None:
-        self._rows = dict(zip(files, rows, strict=True))
+        self._rows: dict[int, Tensor] = dict(zip(files, rows, strict=True))
 
     def row(self, file: int) -> Float[Tensor, " d"]:
         return self._rows[file]

@@ -62,11 +62,11 @@ class Recorder:
         lines = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomically(folder / METRICS, lines.encode())
         self._file = (folder / METRICS).open("a")
-        self._events = SummaryWriter(str(folder), purge_step=first_step + 1)  # type: ignore[no-untyped-call]
+        self._events = SummaryWriter(str(folder), purge_step=first_step + 1)
         self._config = config
         if first_step == 0:
             text = json.dumps(to_json(config), indent=2)
-            self._events.add_text("config", f"```json\n{text}\n```", 0)  # type: ignore[no-untyped-call]
+            self._events.add_text("config", f"```json\n{text}\n```", 0)
 
     def step(self, record: Mapping[str, Any]) -> None:
         """Write one record; ``record["step"]`` counts updates from 1."""
@@ -74,7 +74,7 @@ class Recorder:
         self._file.flush()
         for name, value in flatten(record).items():
             if isinstance(value, int | float) and name != "step":
-                self._events.add_scalar(name.replace(".", "/"), value, record["step"])  # type: ignore[no-untyped-call]
+                self._events.add_scalar(name.replace(".", "/"), value, record["step"])
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary and the hparams with the final accuracy."""
@@ -88,11 +88,11 @@ class Recorder:
             for key, value in flatten(self._config).items()
         }
         name = "hp/final_test_accuracy"
-        for part in hparams(values, {name: summary["final_test_accuracy"]}):  # type: ignore[no-untyped-call]
-            self._events.file_writer.add_summary(part)
-        self._events.add_scalar(name, summary["final_test_accuracy"], summary["steps"])  # type: ignore[no-untyped-call]
+        for part in hparams(values, {name: summary["final_test_accuracy"]}):
+            self._events.file_writer.add_summary(part)  # type: ignore[attr-defined]
+        self._events.add_scalar(name, summary["final_test_accuracy"], summary["steps"])
 
     def close(self) -> None:
         """Flush and close the files."""
         self._file.close()
-        self._events.close()  # type: ignore[no-untyped-call]
+        self._events.close()

@@ -46,6 +46,7 @@ class Server:
         self._diverged: int | None = None
         self._saved_at: int | None = None
         self._report: Report | None = None
+        folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         self._recorder = Recorder(folder, self._done, config)
         self._progress = Progress(self._done, config["steps"])
@@ -66,9 +67,9 @@ class Server:
         """
         lr = self._optimizer.param_groups[0]["lr"]
         start = perf_counter()
-        applied = self._apply(update)
         self._done += 1
         self._report = report
+        applied = self._apply(update)
         end = perf_counter()
         record: dict[str, Any] = {
             "step": self._done,
@@ -126,14 +127,13 @@ class Server:
         if not bool(torch.isfinite(update).all()):
             self._on_nonfinite("the update")
             if self._config["on_nonfinite"] == "skip_step":
-                self._scheduler.step()
-                return False
+                return False  # the schedule counts updates, not steps
         params.grad = update
         self._optimizer.step()
         self._scheduler.step()
         self._accuracy = None
         if self._diverged is None and not bool(torch.isfinite(params).all()):
-            self._diverged = self._done
+            self._diverged = self._done  # there is no step back, whatever on_nonfinite says
             self._on_nonfinite("the parameters")
         return True
 
@@ -190,7 +190,7 @@ class Server:
             "num_parameters": len(params),
             "num_corrupt": experiment.num_corrupt,
             "epsilon_hat": experiment.epsilon_hat,
-            "byzantine": list(experiment.choose(step=max(0, self._done - 1))),
+            "byzantine": list(experiment.choose(max(0, self._done - 1))),
             "parameters_sha256": sha256(params.tobytes()).hexdigest(),
             "bytes_in_per_step": report.bytes_in if report else 0,
             "files_computed": [int(n) if n == int(n) else n for n in computed],

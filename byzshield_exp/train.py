@@ -47,9 +47,11 @@ def train(
     )  # fmt: skip
     protocol = ParameterServer(experiment, cluster, truth)
     server = Server(experiment, protocol, config, folder) if cluster.is_server else None
-    protocol.check_replicas()
     try:
-        while (step := cluster.begin_step(params, server and server.next_step)) is not None:
+        protocol.check_replicas()
+        while (
+            step := cluster.begin_step(params, server.next_step if server else None)
+        ) is not None:
             update, report = protocol.step(step)
             if server and update is not None and report is not None:
                 server.finish_step(update, report)

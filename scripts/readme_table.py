@@ -37,7 +37,9 @@ def accuracies(overrides: tuple[str, ...], output_dir: Path) -> list[float]:
     done = subprocess.run(
         [*command, f"output_dir={output_dir}"], check=True, stdout=subprocess.PIPE, text=True
     )
-    folders = [line.rpartition(" in ")[2] for line in done.stdout.splitlines() if " steps (" in line]
+    folders = [
+        line.rpartition(" in ")[2] for line in done.stdout.splitlines() if " steps (" in line
+    ]
     summaries = [json.loads(Path(folder, "summary.json").read_text()) for folder in folders]
     return [summary["final_test_accuracy"] for summary in summaries]
 

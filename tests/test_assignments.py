@@ -47,8 +47,12 @@ def test_slots_lead_back_to_the_file(name):
     flat = assignment.files_of_worker.flatten()
     for file, slots in enumerate(assignment.slots_of_file):
         assert (flat[slots] == file).all()
-        assert assignment.workers_of_file[file].tolist() == sorted(set((slots // assignment.load).tolist()))
-    assert torch.equal(assignment.incidence.sum(dim=0), torch.full((assignment.num_files,), assignment.replication))
+        assert assignment.workers_of_file[file].tolist() == sorted(
+            set((slots // assignment.load).tolist())
+        )
+    assert torch.equal(
+        assignment.incidence.sum(dim=0), torch.full((assignment.num_files,), assignment.replication)
+    )
 
 
 def test_mols_is_table_2_of_the_paper():
@@ -67,7 +71,9 @@ def test_ramanujan_is_the_block_matrix_of_cyclic_shifts():
     size, blocks = 5, 10
     shift = torch.roll(torch.eye(size, dtype=torch.int64), 1, dims=1)
     # P[i, j] = 1 iff j = i - 1 (mod s)
-    shift = torch.stack([torch.roll(torch.eye(size, dtype=torch.int64)[i], -1) for i in range(size)])
+    shift = torch.stack(
+        [torch.roll(torch.eye(size, dtype=torch.int64)[i], -1) for i in range(size)]
+    )
     block = torch.cat(
         [
             torch.cat([torch.matrix_power(shift, a * c) for c in range(blocks)], dim=1)
@@ -112,14 +118,17 @@ def test_ramanujan_two_needs_m_to_be_a_multiple_of_r():
 
 @pytest.mark.parametrize("files", [[[0, 0], [1, 1]], [[0, 1], [0, 2]], [[0, 3], [0, 3]]])
 def test_an_assignment_that_is_not_biregular_is_refused(files):
-    with pytest.raises(ValueError, match="holders|twice"):
+    with pytest.raises(ValueError, match=r"holders|twice"):
         Assignment(torch.tensor(files))
 
 
 @given(st.integers(1, 60), st.integers(1, 8))
 def test_mols_accepts_exactly_the_sizes_that_it_names(workers, replication):
     load = workers / replication
-    fits = load in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59) and load > replication
+    fits = (
+        load in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
+        and load > replication
+    )
     try:
         assert mols(workers, replication).num_files == load**2
     except ValueError:

@@ -8,6 +8,7 @@ from byzshield_exp.aggregators.distances import squared_distances
 
 _TINY = 1e-150  # float64: its reciprocal, summed over rows, is still finite
 
+
 def geometric_median(
     rows: Float[Tensor, "n d"],
     num_corrupt: int = 0,

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.assignments import Assignment
-from byzshield_exp.gradients import TrueGradients
+from byzshield_exp.gradients import Truth
 from byzshield_exp.streams import Stream, generator
 
 
@@ -28,7 +28,7 @@ class Knowledge:
         aggregate: the defence, ``aggregate(rows, num_corrupt) -> [d]``.
     """
 
-    truth: TrueGradients
+    truth: Truth
     assignment: Assignment
     liars: tuple[int, ...]
     files: tuple[int, ...]

@@ -117,7 +117,11 @@ class Cluster:
         """
         if self.world_size == 1:
             return Inbox(message.rows, message.losses, message.seconds, [message.files_computed])
-        inbox = self._receive(step) if self.is_server else self._send(message, step)
+        inbox = None
+        if self.is_server:
+            inbox = self._receive(step)
+        else:
+            self._send(message, step)
         self._in_step = False
         return inbox
 

@@ -24,7 +24,7 @@ def join(rendezvous: tuple[str, int, int] | None = None) -> None:
     loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     if loopback:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
-    store = dist.FileStore(path, world_size)
+    store = dist.FileStore(path, world_size)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT)
 
 

@@ -97,7 +97,7 @@ def _watch(ranks: list[_Rank]) -> None:
             while time.monotonic() < deadline and not all(rank.done for rank in ranks):
                 _collect(ranks, timeout_s=0.1)
             break
-    _collect(ranks, timeout_s=0)
+    _collect(ranks, timeout_s=0.0)
     error = root_cause({rank.number: (rank.process.exitcode, rank.report) for rank in ranks})
     if error is not None:
         raise error
@@ -114,32 +114,37 @@ def root_cause(ends: dict[int, tuple[int | None, dict[str, Any] | None]]) -> Exc
     Returns:
         The error to raise, or None when every rank ended well.
     """
-    own, killed, lost = [], [], []
-    for rank, (code, report) in ends.items():
-        if report is not None and "error" in report:
-            is_lost = any(word in report["error"].lower() for word in _LOST_PEER)
-            (lost if is_lost else own).append((report["time"], rank, report))
-        elif code not in (None, 0):
-            killed.append((0, rank, code))
-        elif code == 0 and report is None:
-            lost.append((0, rank, {"error": "ended without a report", "traceback": ""}))
-    for _, rank, report in sorted(own, key=lambda entry: entry[:2]):
-        if report.get("kind") == "ConfigError":
-            return ConfigError(report["error"])
-        _show(report)
-        return RunError(f"rank {rank}: {report['error']}")
-    for _, rank, code in killed:
-        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-        return RunError(f"rank {rank} {how}")
-    for _, rank, report in sorted(lost, key=lambda entry: entry[:2]):
-        return RunError(f"rank {rank}: {report['error']}")
-    return None
+    failures = [
+        failure
+        for rank, (code, report) in ends.items()
+        if (failure := _failure(rank, code, report)) is not None
+    ]
+    if not failures:
+        return None
+    *_, kind, error, trace = min(failures)
+    if kind == "ConfigError":
+        return ConfigError(error)
+    if kind != "RunError":  # a programming error; a run that failed as foreseen has its line
+        sys.stderr.write(trace)
+    return RunError(error)
 
 
-def _show(report: dict[str, Any]) -> None:
-    """A traceback is for a programming error; a run that failed as foreseen has its line."""
-    if report["kind"] != "RunError":
-        sys.stderr.write(report["traceback"])
+def _failure(
+    rank: int, code: int | None, report: dict[str, Any] | None
+) -> tuple[int, int, int, str, str, str] | None:
+    """How bad, when, which rank, kind, one line, traceback; None if the rank is well."""
+    if report is not None and "error" in report:
+        lost_peer = any(word in report["error"].lower() for word in _LOST_PEER)
+        error = (
+            report["error"]
+            if report["kind"] == "ConfigError"
+            else f"rank {rank}: {report['error']}"
+        )
+        return (2 * lost_peer, report["time"], rank, report["kind"], error, report["traceback"])
+    if report is not None or code is None:
+        return None
+    how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+    return (1, 0, rank, "RunError", f"rank {rank} {how}", "")
 
 
 def _collect(ranks: list[_Rank], timeout_s: float) -> None:

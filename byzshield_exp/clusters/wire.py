@@ -72,8 +72,12 @@ def unpack(content: UInt8[Tensor, " bytes"], expected: Header) -> Header:
     magic, *integers = np.frombuffer(raw, dtype="<i8", count=_INTEGERS).tolist()
     seconds = np.frombuffer(raw, dtype="<f8", count=len(PHASES), offset=8 * _INTEGERS)
     losses = np.frombuffer(raw, dtype="<f4", offset=HEADER_BYTES)
-    got = Header(*integers, dict(zip(PHASES, seconds.tolist(), strict=True)), losses.tolist())
     names = ("step", "rank", "first_worker", "num_workers", "load", "size", "item_bytes")
+    got = Header(
+        **dict(zip((*names, "files_computed"), integers, strict=True)),
+        seconds=dict(zip(PHASES, seconds.tolist(), strict=True)),
+        losses=losses.tolist(),
+    )
     wrong = [
         f"{name}={getattr(got, name)} instead of {getattr(expected, name)}"
         for name in names

@@ -1,0 +1,158 @@
+"""Each mistake is one line that names the key, its value and the bound; nothing has started."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import SMALL, run_program
+
+CASES = {
+    "K does not fit": (["K=16"], "K=16 r=3; nearest are K=15 (l=5), K=21 (l=7)"),
+    "q > K": (["q=16"], "q=16 must be at most K=15"),
+    "q < 0": (["q=-1"], "q=-1 must be at least 0"),
+    "batch": (["batch_size=301"], "batch_size=301 does not split into f=25 equal files"),
+    "batch type": (["batch_size=many"], "batch_size='many' must be auto or a whole number"),
+    "krum": (["aggregator=krum", "q=7"], "needs n >= 2*num_corrupt+3, got n=25 num_corrupt=14"),
+    "bulyan": (["aggregator=bulyan", "q=6"], "needs n >= 4*num_corrupt+3, got n=25 num_corrupt=12"),
+    "trimmed": (["aggregator=trimmed_mean", "q=7"], "n > 2*num_corrupt"),
+    "rule's type": (
+        ["aggregator=multi_krum", "aggregator.m=abc"],
+        "aggregator.m='abc' must be int | None",
+    ),
+    "rule's bool": (
+        ["aggregator=multi_krum", "aggregator.m=true"],
+        "aggregator.m=True must be int | None",
+    ),
+    "rule's bound": (
+        ["aggregator=multi_krum", "aggregator.m=40"],
+        "needs 1 <= m <= n, got m=40 n=25",
+    ),
+    "rule's argument": (
+        ["aggregator=multi_krum", "aggregator.mm=1"],
+        "unknown key aggregator.mm, aggregator has m",
+    ),
+    "forced argument": (["+aggregator.trim=1"], "aggregator.trim=1: unknown argument"),
+    "num_corrupt is computed": (
+        ["+aggregator.num_corrupt=1"],
+        "aggregator.num_corrupt=1: unknown argument",
+    ),
+    "choice": (["attack=alei"], "attack=alei: no such choice, there are alie, constant"),
+    "experiment": (["experiment=nope"], "experiment=nope: no such choice"),
+    "group": (["attck=alie"], "unknown key attck; did you mean 'attack'?"),
+    "key": (["stpes=3"], "unknown key stpes; did you mean 'steps'?"),
+    "forced key": (["+stpes=3"], "stpes"),
+    "sub key": (["optimizer.lrr=3"], "unknown key optimizer.lrr"),
+    "type": (["K=abc"], "K: Value 'abc' of type 'str' could not be converted to Integer"),
+    "data": (
+        ["dataset=mnist", "dataset.root=nowhere"],
+        "dataset.root=nowhere has no MNIST/raw/train-images",
+    ),
+    "output": (["output_dir=pyproject.toml/x"], "output_dir=pyproject.toml/x cannot be written"),
+    "processes": (
+        ["cluster=processes", "cluster.num_processes=17"],
+        "cluster.num_processes=17 must lie between 2 and K+1=16",
+    ),
+    "one process": (
+        ["cluster=processes", "cluster.num_processes=1"],
+        "cluster.num_processes=1 must lie between 2",
+    ),
+    "local": (["cluster.num_processes=4"], "use cluster=processes"),
+    "backend": (["cluster.backend=mpi"], "cluster.backend=mpi must be one of auto, gloo, nccl"),
+    "nccl": (
+        ["cluster=processes", "cluster.backend=nccl"],
+        "cluster.backend=nccl needs device=cuda",
+    ),
+    "z": (["attack.z=abc"], "attack.z='abc' must be float | None"),
+    "z unbounded": (["q=8"], "q=8 of K=15: it needs q <= 7"),
+    "explicit": (["adversary=explicit"], "adversary.workers is not given"),
+    "explicit number": (
+        ["adversary=explicit", "adversary.workers=[1]"],
+        "workers=[1] names 1 workers, but q=3",
+    ),
+    "explicit range": (["adversary=explicit", "adversary.workers=[1,2,15]"], "from 0 to 14"),
+    "groups": (["adversary=whole_group"], "no groups"),
+    "optimizer": (["optimizer.lr=-1"], "lr=-1"),
+    "optimizer type": (["optimizer.lr=fast"], "optimizer.lr='fast' must be float"),
+    "nesterov": (
+        ["optimizer.nesterov=true", "optimizer.momentum=0"],
+        "nesterov=true needs momentum > 0",
+    ),
+    "network": (["network.hidden=[0]"], "hidden=[0]"),
+    "several": (["threads=0", "keep=0"], "threads=0 must be at least 1; keep=0 must be at least 1"),
+    "momentum": (["worker_momentum=1"], "worker_momentum=1.0 must lie in [0, 1)"),
+    "policy": (["on_nonfinite=hope"], "on_nonfinite=hope must be one of finish, stop, skip_step"),
+    "too many sets": (["K=35", "r=5", "q=13", "attack=none"], "q=13"),
+    "m": (["approach=ramanujan_two", "K=25", "r=5", "approach.m=7"], "m=7 r=5"),
+    "target": (["aggregator._target_=byzshield_exp.aggregators.nope"], "cannot be imported"),
+    "target is no function": (
+        ["aggregator._target_=byzshield_exp.aggregators.__doc__"],
+        "is not a function",
+    ),
+    "grammar": (["foo"], "foo"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), CASES.values(), ids=CASES)
+def test_bad_input_is_one_line(cli, tmp_path, overrides, message):
+    where = (
+        () if any(o.startswith("output_dir") for o in overrides) else (f"output_dir={tmp_path}",)
+    )
+    code, out, err = cli(*SMALL, *where, *overrides)
+    assert code == 2, err
+    assert message in err
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("byzshield_exp: ")
+    assert out == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_without_a_gpu(cli):
+    code, _, err = cli("device=cuda")
+    assert (code, err) == (2, "byzshield_exp: device=cuda: torch sees no GPU on this machine\n")
+
+
+def test_the_real_program_fails_in_one_line():
+    done = run_program("K=16", timeout=30)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_traceback_on_demand():
+    done = run_program("K=16", timeout=30, HYDRA_FULL_ERROR="1")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_a_point_of_a_sweep_that_fails_does_not_stop_the_others(cli, tmp_path):
+    code, out, err = cli("-m", *SMALL, "K=15,16,21", f"output_dir={tmp_path}")
+    assert code == 2, err
+    assert err.count("K=16") >= 1
+    assert out.count("done: ") == 2
+    assert len(list(tmp_path.glob("*/summary.json"))) == 2
+
+
+def test_an_impossible_point_is_skipped_on_demand(cli, tmp_path):
+    code, out, _ = cli("-m", *SMALL, "K=15,16", "on_invalid=skip", f"output_dir={tmp_path}")
+    assert code == 0
+    assert "skipped: " in out
+
+
+def test_help_lists_groups_and_keys():
+    done = run_program("--help", timeout=30)
+    assert done.returncode == 0
+    for word in ("approach: baseline, detox", "aggregator:", "worker_momentum", "torchrun"):
+        assert word in done.stdout
+
+
+def test_workers_do_not_import_what_only_the_driver_needs():
+    code = (
+        "import sys; import byzshield_exp.train, byzshield_exp.networks, byzshield_exp.datasets\n"
+        "bad = {'hydra', 'omegaconf', 'rich', 'tensorboard', 'sklearn', 'torchvision', 'scipy',"
+        " 'numba', 'boto3', 'submitit', 'torch.utils.tensorboard', 'torch._dynamo'}\n"
+        "print(sorted(bad & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,59 @@
+import torch
+from torch.nn.functional import cross_entropy
+
+from byzshield_exp.datasets import Batches, synthetic
+from byzshield_exp.gradients import Lies, Table, TrueGradients
+from byzshield_exp.networks import flatten_parameters, lenet
+
+
+def make(num_threads=1):
+    torch.manual_seed(0)
+    data = synthetic(num_train=100, num_test=1)
+    network = lenet(data.shape, 10)
+    flatten_parameters(network)
+    return TrueGradients(network, data, Batches(100, 50, 5, seed=0), 5, num_threads), network, data
+
+
+def test_a_row_is_the_gradient_of_the_files_mean_loss():
+    truth, network, data = make()
+    truth.begin(3)
+    samples = Batches(100, 50, 5, seed=0).file(3, 2)
+    loss = cross_entropy(network(data.train_images[samples]), data.train_labels[samples])
+    expected = torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]
+    )
+    assert torch.equal(truth.row(2), expected)
+    assert truth.losses[2] == loss
+    assert torch.isnan(truth.losses[0])
+
+
+def test_each_file_is_computed_once_a_step_and_only_when_read():
+    truth, _, _ = make()
+    truth.begin(0)
+    truth.rows([1, 3])
+    truth.row(3)
+    assert truth.num_computed == 2
+    truth.rows()
+    assert truth.num_computed == 5
+    truth.begin(1)
+    truth.row(0)
+    assert truth.num_computed == 6
+
+
+def test_bits_do_not_depend_on_threads_or_order():
+    one, _, _ = make(num_threads=1)
+    many, _, _ = make(num_threads=4)
+    for step in range(3):
+        one.begin(step)
+        many.begin(step)
+        for file in (4, 0, 2, 1, 3):
+            one.row(file)
+        assert torch.equal(one.rows().view(torch.int32), many.rows().view(torch.int32))
+
+
+def test_both_tables_are_tables():
+    truth, _, _ = make()
+    lies = Lies([7], torch.ones(1, 3))
+    assert isinstance(truth, Table)
+    assert isinstance(lies, Table)
+    assert lies.row(7).tolist() == [1, 1, 1]
