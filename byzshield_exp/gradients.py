@@ -93,6 +93,7 @@ class TrueGradients:
         self.num_computed += len(todo)
 
     def row(self, file: int) -> Float[Tensor, " d"]:
+        """The row of one file."""
         self.compute([file])
         return self._rows[file]
 
@@ -106,6 +107,7 @@ class TrueGradients:
         return self._rows[chosen]
 
     def blank_row(self) -> Float[Tensor, " d"]:
+        """A new vector of a row's size, type and device; its entries are not set."""
         return torch.empty_like(self._rows[0])
 
     def _compute(self, file: int) -> None:
@@ -123,4 +125,5 @@ class Lies:
         self._rows: dict[int, Tensor] = dict(zip(files, rows, strict=True))
 
     def row(self, file: int) -> Float[Tensor, " d"]:
+        """The forged row of one file."""
         return self._rows[file]

@@ -259,9 +259,8 @@ def test_the_error_of_the_rank_that_failed_is_on_top(start, tmp_path):
 
 def test_a_failed_point_of_a_sweep_on_ranks_does_not_stop_the_others(tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
-    done = run_program(
-        "-m", *SMALL, *processes(3), f"output_dir={tmp_path}/out", "attack._target_=failing.forge", "+attack.when=2,100", PYTHONPATH=str(tmp_path),
-    )  # fmt: skip
+    options = ("attack._target_=failing.forge", "+attack.when=2,100", f"output_dir={tmp_path}/out")
+    done = run_program("-m", *SMALL, *processes(3), *options, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert "a rule of the user's own broke" in done.stderr
     assert done.stdout.count("done: ") == 1

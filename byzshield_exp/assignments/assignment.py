@@ -32,6 +32,7 @@ class Assignment:
 
     @property
     def num_workers(self) -> int:
+        """``K``."""
         return self.files_of_worker.shape[0]
 
     @property
@@ -41,6 +42,7 @@ class Assignment:
 
     @cached_property
     def num_files(self) -> int:
+        """``f``."""
         return int(self.files_of_worker.max()) + 1
 
     @property

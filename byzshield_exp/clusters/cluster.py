@@ -69,6 +69,7 @@ class Cluster:
 
     @property
     def is_server(self) -> bool:
+        """Whether this process receives."""
         return self.rank == 0
 
     @property

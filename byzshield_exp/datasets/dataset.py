@@ -32,4 +32,5 @@ class Dataset:
 
     @property
     def num_train(self) -> int:
+        """Training pictures, n."""
         return len(self.train_labels)

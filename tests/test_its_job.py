@@ -1,0 +1,34 @@
+"""The main job on real digits: the numbers of the README's first rows."""
+
+import os
+
+import pytest
+
+JOB = ("steps=300", "eval_every=300")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "low", "high"),
+    [
+        (("approach=baseline", "aggregator=mean", "attack=none"), 0.95, 1),
+        (("approach=mols", "aggregator=median", "attack=none"), 0.95, 1),
+        (("approach=baseline", "aggregator=mean", "attack=reversed_gradient"), 0, 0.3),
+        (("approach=mols", "aggregator=median", "attack=reversed_gradient"), 0.9, 1),
+    ],
+)
+def test_digits(run, overrides, low, high):
+    summary = run(*JOB, *overrides, small=False)
+    assert low <= summary["final_test_accuracy"] <= high
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("BYZSHIELD_DATA" not in os.environ, reason="BYZSHIELD_DATA is not set")
+def test_mnist(run):
+    root = os.environ["BYZSHIELD_DATA"]
+    summary = run(
+        "dataset=mnist", f"dataset.root={root}", "approach=mols", "network=lenet",
+        "batch_size=300", "steps=200", small=False,
+    )  # fmt: skip
+    assert summary["num_parameters"] == 431_080
+    assert summary["final_test_accuracy"] >= 0.93

@@ -1,0 +1,102 @@
+"""What a stranger gets: a wheel with its configuration, a README that tells the truth."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_wheel_runs_in_an_empty_folder(tmp_path):
+    """Build it, install it alone in a new environment, run it from somewhere else."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)],
+        check=True, capture_output=True, timeout=280,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert "byzshield_exp/conf/config.yaml" in archive.namelist()
+        assert not [name for name in archive.namelist() if name.startswith(("conf/", "tests/"))]
+    environment = tmp_path / "env"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    subprocess.run(
+        [python, "-m", "pip", "install", "--no-deps", "--no-index", str(wheel)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (packages,) = [p for p in map(Path, sys.path) if p.name == "site-packages"][:1]
+    (target,) = environment.glob("lib/python*/site-packages")
+    # The dependencies from here; an editable install is no dependency.
+    (target / "dependencies.pth").write_text(f"{packages}\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    script = environment / "bin" / "byzshield"
+    arguments = [
+        "dataset=synthetic",
+        "network=mlp",
+        "steps=2",
+        "cluster=processes",
+        "cluster.num_processes=2",
+    ]
+    where = subprocess.run(
+        [python, "-c", "import byzshield_exp; print(byzshield_exp.__file__)"],
+        cwd=empty, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert str(environment) in where.stdout
+    done = subprocess.run(
+        [script, *arguments], cwd=empty, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(empty.glob("outputs/*/summary.json"))
+
+
+def commands():
+    """The command lines of the README's shell blocks."""
+    for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL):
+        yield from (line.partition("#")[0].strip() for line in block.splitlines() if line.strip())
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {line.split()[1] for line in commands() if line.startswith("make ")}
+    assert {"run", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if " -m byzshield_exp" in c])
+def test_commands_of_the_readme_are_valid(cli, monkeypatch, tmp_path, command):
+    """Composed and checked by the program; what they run is tested elsewhere."""
+    overrides = command.split(" -m byzshield_exp")[1].replace("'", "").split()
+    if command.startswith("torchrun"):
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", re.search(r"--nproc-per-node (\d+)", command)[1])
+    if any("mnist" in override for override in overrides):
+        if "BYZSHIELD_DATA" not in os.environ:
+            pytest.skip("BYZSHIELD_DATA is not set")
+        overrides = [
+            f"dataset.root={os.environ['BYZSHIELD_DATA']}" if o.startswith("dataset.root") else o
+            for o in overrides
+        ]
+    code, out, err = cli(*overrides, "plan=true", f"output_dir={tmp_path}")
+    assert code == 0, err
+    assert "new: " in out
+
+
+def test_links_of_the_documents_resolve():
+    for document in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), (document.name, target)
+
+
+def test_top_level_holds_what_the_project_says():
+    for name in ("LICENSE", "Makefile", "conf/config.yaml", "outputs/.gitkeep", ".ci/run"):
+        assert (ROOT / name).exists()
