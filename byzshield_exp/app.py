@@ -13,6 +13,7 @@ import hydra
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,14 +36,21 @@ def main(cfg: DictConfig) -> float | None:
     try:
         return run(cfg)
     except Exception as error:
-        if _wants_traceback or HydraConfig.get().runtime.choices["hydra/launcher"] != "basic":
-            raise  # other launchers bring an exception back from another process
+        if _wants_traceback or _is_elsewhere():
+            raise
         if isinstance(error, ConfigError) and cfg.on_invalid == "skip":
             print(f"skipped: {error}", flush=True)
         else:
             _complain(error)
             _failures.append(error)  # the other points of a sweep go on
         return None
+
+
+def _is_elsewhere() -> bool:
+    """Whether a launcher runs this in another process, from which it brings exceptions back."""
+    hydra_config = HydraConfig.get()
+    in_sweep = hydra_config.mode == RunMode.MULTIRUN
+    return in_sweep and hydra_config.runtime.choices["hydra/launcher"] != "basic"
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -153,7 +161,7 @@ def cli(arguments: list[str] | None = None) -> None:
 
 
 def _is_bad_input(error: Exception) -> bool:
-    return isinstance(error, ConfigError | HydraException | OmegaConfBaseException)
+    return isinstance(error, ConfigError | HydraException | OmegaConfBaseException | OSError)
 
 
 def _with_torchrun(arguments: list[str]) -> list[str]:
@@ -177,6 +185,8 @@ def _end_torchrun() -> None:
 def _complain(error: BaseException | str) -> None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         error = configuration.one_line(error)
+    elif isinstance(error, OSError):
+        error = f"output_dir cannot be written: {error}"  # Hydra's; our own are ConfigErrors
     elif isinstance(error, BaseException) and not isinstance(error, ConfigError | RunError):
         error = f"{type(error).__name__}: {error}"
     print(f"byzshield_exp: {error}", file=sys.stderr, flush=True)

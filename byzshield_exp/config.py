@@ -12,6 +12,7 @@ from hydra import compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -25,6 +26,10 @@ FREE_KEYS = frozenset(
         "output_dir", "steps", "eval_every", "checkpoint_every", "keep", "plan", "on_invalid",
         "profile",
     }
+)  # fmt: skip
+_GROUPS = (
+    "approach", "adversary", "attack", "vote", "pre_aggregator", "aggregator", "dataset",
+    "network", "optimizer", "cluster",
 )  # fmt: skip
 _LONGEST_NAME = 200  # file systems allow 255 bytes
 
@@ -95,6 +100,12 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     """
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     config["choices"] = _groups(HydraConfig.get().runtime.choices)
+    for group in _GROUPS:
+        if group not in config["choices"]:
+            raise ConfigError(f"{group} is not chosen: it cannot be left out")
+    launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
+    if launcher != "basic" and HydraConfig.get().mode == RunMode.RUN:
+        raise ConfigError(f"hydra/launcher={launcher} works in a sweep only: add -m")
     problems = [*_unknown_keys(config), *_out_of_bounds(config)]
     if problems:
         raise ConfigError("; ".join(problems))
@@ -153,10 +164,10 @@ def _cluster_problems(config: Mapping[str, Any]) -> list[str]:
         problems.append(f"cluster.backend={cluster['backend']} must be one of auto, gloo, nccl")
     if cluster["worker_timeout"] <= 0:
         problems.append(f"cluster.worker_timeout={cluster['worker_timeout']} must be above 0")
-    if cluster["backend"] == "nccl" and config["device"] != "cuda":
-        problems.append(f"cluster.backend=nccl needs device=cuda, got device={config['device']}")
+    if cluster["backend"] == "nccl":
+        problems.append("cluster.backend=nccl is not supported yet: gradients travel over gloo")
     if not is_local and config["device"] == "cuda":
-        problems.append("device=cuda needs cluster=local")
+        problems.append("device=cuda needs cluster=local: gradients travel over gloo")
     return problems
 
 

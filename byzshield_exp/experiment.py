@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.attacks import alie, alie_z
@@ -18,6 +19,8 @@ from byzshield_exp.distortion import WorstCase, worst_case
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.networks import flatten_parameters
 from byzshield_exp.streams import Stream, generator
+
+_STEPS_TRIED = 20  # sets of liars looked at for the warnings, where they change with the step
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,10 @@ def build(config: Mapping[str, Any]) -> Experiment:
     notes: list[str] = []
     seed, num_byzantine = config["seed"], config["q"]
     assignment: Assignment = construct("approach", config["approach"])
+    if assignment.num_workers != config["K"]:
+        raise ConfigError(
+            f"K={config['K']}: the placement is for K={assignment.num_workers} workers"
+        )
     worst = _worst(assignment, num_byzantine)
     dataset: Dataset = _on_device(construct("dataset", config["dataset"]), config["device"])
     network = _network(config, dataset)
@@ -95,12 +102,21 @@ def build(config: Mapping[str, Any]) -> Experiment:
         "adversary", config["adversary"], reserved=("step",), assignment=assignment,
         num_byzantine=num_byzantine, seed=seed, worst=worst,
     )  # fmt: skip
-    liars: tuple[int, ...] = checked("adversary", choose, step=0)
-    forge = bind("attack", config["attack"], ("knowledge",)) if config["attack"] else None
-    why_idle = _why_idle(forge, liars, num_byzantine, assignment)
+    sets = [checked("adversary", choose, step=step) for step in range(_STEPS_TRIED)]
+    forge = (
+        bind("attack", config["attack"], ("knowledge",)) if _is_chosen(config, "attack") else None
+    )
+    why_idle = _why_idle(forge, assignment, sets)
     if forge is not None and why_idle:
         notes.append(f"the attack does nothing: {why_idle}")
-    aggregate = _aggregate(config, assignment, worst.count, notes)
+    if _is_chosen(config, "pre_aggregator"):
+        raise ConfigError(
+            f"pre_aggregator={config['choices']['pre_aggregator']} is not supported yet"
+        )
+    left_out = (
+        max(_blocked(assignment, liars) for liars in sets) if _can_tie(assignment, forge) else 0
+    )
+    aggregate = _aggregate(config, assignment, worst.count, left_out, notes)
     return Experiment(
         assignment=assignment,
         dataset=dataset,
@@ -119,6 +135,20 @@ def build(config: Mapping[str, Any]) -> Experiment:
         seed=seed,
         worker_momentum=config["worker_momentum"],
     )
+
+
+def _is_chosen(config: Mapping[str, Any], group: str) -> bool:
+    """Whether a group that may be ``none`` names a function; ``none`` takes no arguments."""
+    choice = config[group]
+    if choice and "_target_" not in choice:
+        key, value = next(iter(choice.items()))
+        name = config["choices"][group]
+        raise ConfigError(f"{group}.{key}={value!r}: {group}={name} takes no arguments")
+    return bool(choice)
+
+
+def _can_tie(assignment: Assignment, forge: object) -> bool:
+    return forge is not None and assignment.replication % 2 == 0
 
 
 def _worst(assignment: Assignment, num_byzantine: int) -> WorstCase:
@@ -151,6 +181,11 @@ def _network(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:
             f"network={config['choices']['network']}: networks with running statistics "
             "(BatchNorm) are not supported: their statistics would not reach the server"
         )
+    if any(isinstance(module, _DropoutNd) for module in network.modules()):
+        raise ConfigError(
+            f"network={config['choices']['network']}: networks with dropout are not supported: "
+            "the replicas of a file would differ"
+        )
     return network.to(config["device"])
 
 
@@ -173,30 +208,39 @@ def _batch_size(config: Mapping[str, Any], assignment: Assignment, notes: list[s
 
 
 def _why_idle(
-    forge: "partial[Tensor] | None",
-    liars: tuple[int, ...],
-    num_byzantine: int,
-    assignment: Assignment,
+    forge: "partial[Tensor] | None", assignment: Assignment, sets: list[tuple[int, ...]]
 ) -> str:
+    """Why the attack can do nothing in this configuration, or nothing."""
     if forge is None:
         return "attack=none"
-    if not liars:
-        return f"nobody lies (q={num_byzantine})" if num_byzantine == 0 else "adversary=none"
-    is_automatic = (
-        inspect.unwrap(forge.func) is inspect.unwrap(alie) and forge.keywords.get("z") is None
-    )
-    if is_automatic:
+    num_byzantine = len(sets[0])
+    if num_byzantine == 0:
+        return "nobody lies"
+    if not any(_blocked(assignment, liars) for liars in sets):
+        return f"every file keeps a majority of honest replicas against these q={num_byzantine}"
+    if inspect.unwrap(forge.func) is inspect.unwrap(alie):
+        z = forge.keywords.get("z")
         try:
-            z = alie_z(assignment.num_workers, len(liars))
+            z = alie_z(assignment.num_workers, num_byzantine) if z is None else z
         except ValueError as error:
             raise ConfigError(str(error)) from error
         if z == 0:
-            return f"the automatic z of alie is 0 at K={assignment.num_workers} q={num_byzantine}"
+            return f"the z of alie is 0 at K={assignment.num_workers} q={num_byzantine}"
     return ""
 
 
+def _blocked(assignment: Assignment, liars: tuple[int, ...]) -> int:
+    """Files that liars can win or, with an even r, leave without a majority."""
+    holders = assignment.incidence[list(liars)].sum(dim=0)
+    return int((assignment.replication - holders < assignment.majority).sum())
+
+
 def _aggregate(
-    config: Mapping[str, Any], assignment: Assignment, num_corrupt: int, notes: list[str]
+    config: Mapping[str, Any],
+    assignment: Assignment,
+    num_corrupt: int,
+    left_out: int,
+    notes: list[str],
 ) -> Callable[[Tensor, int, int], Tensor]:
     """The rule, tried on zeros, so that an undefined (n, num_corrupt) stops before the start."""
     rule = bind("aggregator", config["aggregator"], ("rows", "num_corrupt", "generator"))
@@ -208,13 +252,20 @@ def _aggregate(
             return rule(rows, num_corrupt)  # type: ignore[no-any-return]
         return rule(rows, num_corrupt, generator=generator(seed, Stream.AGGREGATE, step))  # type: ignore[no-any-return]
 
-    try:
-        aggregate(torch.zeros(files, 2), num_corrupt, 0)
-    except ValueError as error:
+    if left_out == files:
         raise ConfigError(
-            f"aggregator={config['choices']['aggregator']} {error} "
-            f"(q={config['q']} workers can win {num_corrupt} of f={files} files)"
-        ) from error
+            f"q={config['q']} workers can leave all f={files} files without a majority of "
+            f"{assignment.majority} equal replicas"
+        )
+    for rows in {files, files - left_out}:
+        try:
+            aggregate(torch.zeros(rows, 2), num_corrupt, 0)
+        except (ValueError, IndexError) as error:
+            ties = f" and leave {left_out} without a majority" if left_out else ""
+            raise ConfigError(
+                f"aggregator={config['choices']['aggregator']} {error} "
+                f"(q={config['q']} workers can win {num_corrupt} of f={files} files{ties})"
+            ) from error
     if 2 * num_corrupt >= files:
         notes.append(
             f"q={config['q']} workers can win {num_corrupt} of f={files} files: no aggregator "

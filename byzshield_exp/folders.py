@@ -88,9 +88,15 @@ class RunFolder:
                 f"{self.path} holds a run with another value of {', '.join(keys)}: delete it or "
                 "choose another output_dir"
             )
+        done, diverged = saved["step"], saved["diverged_at_step"] is not None
+        if done > config["steps"] and not diverged:
+            raise ConfigError(
+                f"steps={config['steps']}: {self.path} has done {done} steps already: ask for at "
+                f"least {done} or choose another output_dir"
+            )
         summary = read_summary(self.path)
-        over = saved["step"] >= config["steps"] or saved["diverged_at_step"] is not None
-        if summary is not None and over:
+        is_over = done == config["steps"] or diverged
+        if is_over and summary is not None and summary["steps"] == done:
             self.state, self.finished = "finished", summary
         else:
-            self.state = f"resumes after step {saved['step']}"
+            self.state = f"resumes after step {done}"

@@ -162,14 +162,14 @@ class ParameterServer:
     ) -> Float[Tensor, " d"]:
         files = [file for file, place in enumerate(places.tolist()) if place != NO_WINNER]
         if not files:
-            raise RunError(f"step {step}: no file has a majority of equal replicas")
+            raise RunError(f"step {step + 1}: no file has a majority of equal replicas")
         rows = torch.stack([replicas[file][int(places[file])] for file in files])
         rows = self._with_momentum(rows, files)
         try:
             return self.experiment.aggregate(rows, self.experiment.num_corrupt, step)
         except ValueError as error:
             lost = len(places) - len(files)
-            raise RunError(f"step {step}: {error}; {lost} files have no majority") from error
+            raise RunError(f"step {step + 1}: {error}; {lost} files have no majority") from error
 
     def _with_momentum(self, rows: Float[Tensor, "n d"], files: list[int]) -> Float[Tensor, "n d"]:
         """Worker momentum, kept per file after the vote: ``m <- beta m + (1 - beta) row``."""

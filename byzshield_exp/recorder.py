@@ -33,16 +33,24 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run, one per step; a half-written last line is left out."""
+    """The records of a run, one per step, up to the first line that is damaged or half written."""
     path = folder / METRICS
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    records = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary of a finished run, None if there is none."""
-    path = folder / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
+    """The summary of a finished run, None if there is none that can be read."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return None
+    return summary if "steps" in summary else None
 
 
 class Recorder:
@@ -58,6 +66,7 @@ class Recorder:
         from torch.utils.tensorboard import SummaryWriter  # slow; workers never need it
 
         self._folder = folder
+        (folder / SUMMARY).unlink(missing_ok=True)  # it would be of fewer steps
         kept = [record for record in read_metrics(folder) if record["step"] <= first_step]
         lines = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomically(folder / METRICS, lines.encode())

@@ -45,7 +45,8 @@ class Server:
         self._accuracy: float | None = None
         self._diverged: int | None = None
         self._saved_at: int | None = None
-        self._report: Report | None = None
+        self._bytes_in = 0  # per step
+        self._files_computed: list[float] = []  # per rank and step
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         self._recorder = Recorder(folder, self._done, config)
@@ -68,7 +69,8 @@ class Server:
         lr = self._optimizer.param_groups[0]["lr"]
         start = perf_counter()
         self._done += 1
-        self._report = report
+        self._bytes_in = report.bytes_in
+        self._files_computed = [n / (self._done - self._first) for n in report.files_computed]
         applied = self._apply(update)
         end = perf_counter()
         record: dict[str, Any] = {
@@ -159,6 +161,8 @@ class Server:
             "state": self._protocol.state,
             "best_test_accuracy": self._best,
             "diverged_at_step": self._diverged,
+            "bytes_in": self._bytes_in,
+            "files_computed": self._files_computed,
             "config": json.dumps(self._config),
         }
         checkpoint.save(self._folder / CHECKPOINTS, self._done, state, self._config["keep"])
@@ -174,13 +178,12 @@ class Server:
         self._scheduler.load_state_dict(saved["scheduler"])
         self._protocol.state.update(saved["state"])
         self._best, self._diverged = saved["best_test_accuracy"], saved["diverged_at_step"]
+        self._bytes_in, self._files_computed = saved["bytes_in"], saved["files_computed"]
         self._done = self._first = self._saved_at = saved["step"]
 
     def _summary(self) -> dict[str, Any]:
-        experiment, report = self._experiment, self._report
+        experiment = self._experiment
         records = read_metrics(self._folder)
-        steps_here = max(1, self._done - self._first)
-        computed = [count / steps_here for count in report.files_computed] if report else []
         params = experiment.params.detach().cpu().numpy().astype(np.float32)
         return {
             "final_test_accuracy": self._accuracy,
@@ -192,8 +195,8 @@ class Server:
             "epsilon_hat": experiment.epsilon_hat,
             "byzantine": list(experiment.choose(max(0, self._done - 1))),
             "parameters_sha256": sha256(params.tobytes()).hexdigest(),
-            "bytes_in_per_step": report.bytes_in if report else 0,
-            "files_computed": [int(n) if n == int(n) else n for n in computed],
+            "bytes_in_per_step": self._bytes_in,
+            "files_computed": [int(n) if n == int(n) else n for n in self._files_computed],
             "attack_effective": experiment.attack_effective,
             "diverged_at_step": self._diverged,
             "versions": {

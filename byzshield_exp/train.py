@@ -36,6 +36,8 @@ def train(
         RunError: if the run cannot go on.
     """
     torch.set_num_threads(config["threads"])
+    if config["device"] == "cuda":
+        _make_cuda_deterministic()
     assignment, params = experiment.assignment, experiment.params
     cluster = Cluster(
         assignment.num_workers, assignment.load, rank, world_size,
@@ -46,8 +48,9 @@ def train(
         _parallel_files(world_size, config["threads"]),
     )  # fmt: skip
     protocol = ParameterServer(experiment, cluster, truth)
-    server = Server(experiment, protocol, config, folder) if cluster.is_server else None
+    server = None
     try:
+        server = Server(experiment, protocol, config, folder) if cluster.is_server else None
         protocol.check_replicas()
         while (
             step := cluster.begin_step(params, server.next_step if server else None)
@@ -96,6 +99,13 @@ def follow_torchrun() -> None:
     while job := broadcast_text(None):
         run_rank(None, job)
     leave()
+
+
+def _make_cuda_deterministic() -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def _parallel_files(world_size: int, threads: int) -> int:

@@ -3,8 +3,10 @@
 import ast
 import inspect
 import re
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_datasets import write_mnist
 
@@ -18,6 +20,13 @@ NEEDS = {
     ("approach", "maj_vote"): ("batch_size=15",),
     ("approach", "detox"): ("batch_size=15",),
     ("approach", "ramanujan_two"): ("K=9", "batch_size=27"),
+    ("approach", "fractional_repetition"): ("batch_size=15",),
+    ("approach", "affine_plane"): ("K=9", "batch_size=24"),
+    ("approach", "projective_plane"): ("K=7", "batch_size=21"),
+    ("approach", "steiner"): ("batch_size=35",),
+    ("approach", "subsets"): ("K=7", "batch_size=35"),
+    ("approach", "random"): ("batch_size=15",),
+    ("approach", "custom"): ("K=4", "batch_size=6", "approach.path={custom}", "q=1"),
     ("adversary", "explicit"): ("adversary.workers=[3,4]",),
     ("adversary", "one_per_group"): ("approach=maj_vote",),
     ("adversary", "whole_group"): ("approach=detox",),
@@ -30,9 +39,14 @@ NEEDS = {
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=map("=".join, CHOICES))
 def test_every_choice_trains(cli, tmp_path, group, choice):
     write_mnist(tmp_path / "mnist" / "MNIST" / "raw", packed=True)
+    pairs = list(combinations(range(4), 2))  # four workers, a file for each pair
+    np.save(tmp_path / "pairs.npy", [[worker in pair for pair in pairs] for worker in range(4)])
     base = () if group in ("dataset", "experiment") else ("dataset=synthetic",)
     base += () if group in ("network", "experiment") else ("network=mlp",)
-    more = [part.format(mnist=tmp_path / "mnist") for part in NEEDS.get((group, choice), ())]
+    more = [
+        part.format(mnist=tmp_path / "mnist", custom=tmp_path / "pairs.npy")
+        for part in NEEDS.get((group, choice), ())
+    ]
     chosen = f"{group}={choice}"
     code, out, err = cli(*base, *TINY, chosen, *more, f"output_dir={tmp_path}/out")
     assert code == 0, err
@@ -75,7 +89,7 @@ def test_every_rule_names_its_source(module):
     import importlib
 
     package = importlib.import_module(f"byzshield_exp.{module}")
-    own = {"baseline", "squared_distances"}  # no paper: no redundancy, plain arithmetic
+    own = {"baseline", "random", "custom", "squared_distances"}  # of no paper
     for name in package.__all__:
         function = getattr(package, name)
         if inspect.isfunction(function) and name not in own:

@@ -78,6 +78,24 @@ def test_a_damaged_mnist_file_is_named(tmp_path, damage):
         mnist(root=str(tmp_path))
 
 
+@pytest.mark.parametrize("damage", ["swap", "labels", "class"])
+def test_mnist_files_that_do_not_belong_together_are_refused(tmp_path, damage):
+    folder = tmp_path / "MNIST" / "raw"
+    write_mnist(folder, packed=False)
+    images, labels, other = (
+        folder / f"{name}-ubyte"
+        for name in ("train-images-idx3", "train-labels-idx1", "t10k-labels-idx1")
+    )
+    if damage == "swap":
+        images.write_bytes(labels.read_bytes())
+    if damage == "labels":
+        labels.write_bytes(other.read_bytes())
+    if damage == "class":
+        labels.write_bytes(labels.read_bytes()[:-1] + bytes([10]))
+    with pytest.raises(ValueError, match="train-labels-idx1-ubyte"):
+        mnist(root=str(tmp_path))
+
+
 def test_mnist_downloads_with_torchvision(tmp_path, monkeypatch):
     """The real download code, from a server on this machine."""
     import hashlib

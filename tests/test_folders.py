@@ -69,6 +69,44 @@ def test_a_folder_with_another_run_is_refused_by_key(cli, run, tmp_path):
     assert len(err.splitlines()) == 1
 
 
+def test_a_summary_of_fewer_steps_is_not_the_result(cli, run, tmp_path):
+    """A longer run that was killed between its last checkpoint and its summary."""
+    short = run("steps=3", folder=tmp_path / "a")
+    stale = next((tmp_path / "a").glob("*/summary.json")).read_text()
+    longer = run("steps=6", folder=tmp_path / "a")
+    next((tmp_path / "a").glob("*/summary.json")).write_text(stale)
+    again = run("steps=6", folder=tmp_path / "a")
+    assert short["steps"] == 3
+    assert again == {**longer, "seconds_per_step": again["seconds_per_step"]}
+    code, _, err = cli(*SMALL, "steps=3", f"output_dir={tmp_path}/a")
+    assert code == 2
+    assert "has done 6 steps already" in err
+
+
+def test_every_flipped_byte_of_a_checkpoint_is_noticed_or_harmless(cli, run, tmp_path):
+    first = run()
+    (path,) = tmp_path.glob("**/step_*.pt")
+    good, draw = path.read_bytes(), random.Random(0)
+    for _ in range(15):
+        bad = bytearray(good)
+        bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
+        path.write_bytes(bad)
+        code, _, err = cli(*SMALL, f"output_dir={tmp_path}/outputs")
+        assert code in (0, 2), err
+        assert code == 0 or "cannot be read" in err
+        assert summary_of(tmp_path) == first
+
+
+@pytest.mark.parametrize("content", [{}, {"config": "{}"}, [1, 2]])
+def test_another_torch_file_is_no_checkpoint(cli, run, tmp_path, content):
+    run()
+    (path,) = tmp_path.glob("**/step_*.pt")
+    torch.save(content, path)
+    code, _, err = cli(*SMALL, f"output_dir={tmp_path}/outputs")
+    assert code == 2
+    assert "cannot be read" in err
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
 def test_a_corrupt_checkpoint_is_one_line(cli, run, tmp_path, damage):
     run()

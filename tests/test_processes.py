@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -220,6 +221,16 @@ def test_a_killed_rank_ends_all(start, which):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("size", [16, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_a_silent_rank_ends_the_run_after_the_timeout(start, size):
+    process = start("cluster.worker_timeout=8", f"network.hidden=[{size}]")
+    os.kill(start.ranks(process)[2], signal.SIGSTOP)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.match("byzshield_exp: rank 0: lost (rank 2|a rank while publishing)", err)
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_program_ends_all(start, number):
     process = start()
@@ -303,12 +314,17 @@ def test_the_root_cause_is_the_first_error_of_a_ranks_own():
     def report(error, when, kind="RunError"):
         return (1, {"error": error, "kind": kind, "time": when, "traceback": ""})
 
-    lost = report("Connection closed by peer", 1)
+    lost = report("RuntimeError: Connection closed by peer", 1, "RuntimeError")
+    word = report("lost rank 2 (workers 5 to 9): Timed out", 4)
     own = report("it broke", 5)
     later = report("it broke too", 6)
     assert "rank 2: it broke" in str(root_cause({0: lost, 1: later, 2: own, 3: (None, None)}))
     assert "rank 3 was killed by signal 9" in str(root_cause({0: lost, 3: (-9, None)}))
-    assert "rank 0: Connection" in str(root_cause({0: lost, 1: (0, {"result": None})}))
+    assert "rank 1: lost rank 2" in str(root_cause({0: lost, 1: word}))
+    assert "rank 2 was killed" in str(root_cause({0: lost, 1: word, 2: (-9, None)}))
+    assert "rank 0: RuntimeError: Connection" in str(
+        root_cause({0: lost, 1: (0, {"result": None})})
+    )
     assert isinstance(root_cause({1: report("K=3", 1, "ConfigError")}), ConfigError)
     assert root_cause({0: (0, {"result": "{}"}), 1: (0, {"result": None})}) is None
 

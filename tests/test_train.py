@@ -143,13 +143,13 @@ def test_a_tie_has_no_winner_and_is_counted(run, tmp_path):
         assert record["vote_disagreements"] == 1
 
 
-def test_a_step_without_any_majority_stops_the_run(cli, tmp_path):
+def test_an_aggregator_must_bear_the_files_that_ties_can_take(cli, tmp_path):
     code, _, err = cli(
         *SMALL, f"output_dir={tmp_path}", "approach=maj_vote", "K=6", "r=2", "q=3",
         "attack=constant", "adversary=one_per_group", "aggregator=mean",
     )  # fmt: skip
-    assert code == 1
-    assert "step 0: no file has a majority" in err
+    assert code == 2
+    assert "leave all f=3 files without a majority" in err
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,12 @@ def test_a_step_without_any_majority_stops_the_run(cli, tmp_path):
     [
         (["q=3"], True, None),
         (["q=0"], False, "the attack does nothing: nobody lies"),
-        (["adversary=none"], False, "the attack does nothing: adversary=none"),
+        (["adversary=none"], False, "the attack does nothing: nobody lies"),
+        (["q=1", "attack=reversed_gradient"], False, "every file keeps a majority"),
+        (["q=1", "attack=constant", "adversary=random"], False, "every file keeps a majority"),
+        (["attack.z=0"], False, "the z of alie is 0"),
         (["attack=none"], False, None),
-        (["approach=baseline", "K=6", "q=1"], False, "automatic z of alie is 0"),
+        (["approach=baseline", "K=6", "q=1"], False, "the z of alie is 0"),
         (["approach=baseline", "K=6", "q=1", "attack.z=1.0"], True, None),
         (["approach=baseline", "q=8", "attack=constant"], True, "no aggregator withstands"),
         (["batch_size=301", "batch_rounding=down"], True, "rounded down to 300"),
@@ -226,19 +229,22 @@ def test_detox_shuffles_its_buckets_by_seed_and_step(plain_config):
     assert any(not torch.equal(results[0], other) for other in results[2:])
 
 
-def test_a_network_with_running_statistics_is_refused(plain_config, monkeypatch):
+@pytest.mark.parametrize(
+    ("layer", "message"), [(torch.nn.BatchNorm1d(64), "BatchNorm"), (torch.nn.Dropout(), "dropout")]
+)
+def test_a_network_whose_replicas_could_differ_is_refused(
+    plain_config, monkeypatch, layer, message
+):
     from byzshield_exp import networks
     from byzshield_exp.errors import ConfigError
 
-    def with_norm(shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
-        return torch.nn.Sequential(
-            torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, num_classes)
-        )
+    def special(shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Flatten(), layer, torch.nn.Linear(64, num_classes))
 
-    monkeypatch.setattr(networks, "with_norm", with_norm, raising=False)
+    monkeypatch.setattr(networks, "special", special, raising=False)
     config = plain_config()
-    config["network"] = {"_target_": "byzshield_exp.networks.with_norm"}
-    with pytest.raises(ConfigError, match="BatchNorm"):
+    config["network"] = {"_target_": "byzshield_exp.networks.special"}
+    with pytest.raises(ConfigError, match=message):
         build(config)
 
 

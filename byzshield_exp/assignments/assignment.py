@@ -1,8 +1,10 @@
 """The assignment of files to workers: a biregular bipartite graph."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -14,6 +16,8 @@ class Assignment:
 
     Attributes:
         files_of_worker: ``[K, l]`` int64. Row ``u`` lists the files that worker ``u`` computes.
+        automorphisms: makes permutations of the workers ``[g, K]`` that map files onto files, if
+            some are known; they make the search for the worst case shorter.
 
     Raises:
         ValueError: if a worker holds a file twice, a file is held by nobody, or the files have
@@ -21,6 +25,7 @@ class Assignment:
     """
 
     files_of_worker: Int[Tensor, "K l"]
+    automorphisms: Callable[[], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         copies = torch.bincount(self.files_of_worker.flatten())

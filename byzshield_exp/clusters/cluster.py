@@ -96,14 +96,27 @@ class Cluster:
         if self.world_size == 1:
             return step
         order = torch.tensor([_END, 0] if step is None else [_GO, step])
-        dist.broadcast(order, src=0)
+        self._broadcast(order)
         if int(order[0]) == _END:
             return None
-        dist.broadcast(params, src=0)
+        self._broadcast(params)
         self._in_step = True
         if self.is_server and not len(self._inbox):
             self._inbox = params.new_empty((self.num_workers * self.load, len(params)))
         return int(order[1])
+
+    def _broadcast(self, content: Tensor) -> None:
+        """From the server to all. Only the server is in a hurry: the others wait for it."""
+        if not self.is_server:
+            dist.broadcast(content, src=0)
+            return
+        work = dist.broadcast(content, src=0, async_op=True)
+        try:
+            if work is not None:
+                work.wait(timedelta(seconds=self.worker_timeout))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"lost a rank while publishing the parameters: {reason}") from error
 
     def end(self, params: Float[Tensor, " d"]) -> None:
         """On the server, after a failure between two steps: let the other ranks end as well."""
@@ -140,7 +153,7 @@ class Cluster:
             return
         digests = {}
         for rank in range(1, self.world_size):
-            dist.recv(mine, src=rank)
+            self._wait(rank, (dist.irecv(mine, src=rank),))
             digests[rank] = bytes(mine.numpy())
         common = max(digests.values(), key=list(digests.values()).count)
         odd = [rank for rank, value in digests.items() if value != common]

@@ -25,7 +25,7 @@ from byzshield_exp.errors import ConfigError, RunError
 Rendezvous = tuple[str, int, int]  # file, rank, world size
 _PRELOAD = ("torch", "torch.distributed", "numpy")
 _GRACE_S = 3.0  # for other reports after the first failure, and for a rank to end when asked
-_LOST_PEER = ("connection", "lost rank", "socket", "peer", "timed out", "rendezvous")
+_LOST_PEER = ("connection", "socket", "peer", "timed out", "rendezvous")
 
 
 @dataclass
@@ -134,17 +134,22 @@ def _failure(
 ) -> tuple[int, int, int, str, str, str] | None:
     """How bad, when, which rank, kind, one line, traceback; None if the rank is well."""
     if report is not None and "error" in report:
-        lost_peer = any(word in report["error"].lower() for word in _LOST_PEER)
-        error = (
-            report["error"]
-            if report["kind"] == "ConfigError"
-            else f"rank {rank}: {report['error']}"
-        )
-        return (2 * lost_peer, report["time"], rank, report["kind"], error, report["traceback"])
+        error = report["error"]
+        if report["kind"] != "ConfigError":
+            error = f"rank {rank}: {error}"
+        return (_rank_of(report), report["time"], rank, report["kind"], error, report["traceback"])
     if report is not None or code is None:
         return None
     how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
     return (1, 0, rank, "RunError", f"rank {rank} {how}", "")
+
+
+def _rank_of(report: dict[str, Any]) -> int:
+    """An error of its own, 0; (killed, 1;) the server's word on whom it lost, 2; a lost peer, 3."""
+    if report["error"].startswith("lost "):
+        return 2
+    is_lost = report["kind"] == "RuntimeError" or "Dist" in report["kind"]
+    return 3 if is_lost and any(word in report["error"].lower() for word in _LOST_PEER) else 0
 
 
 def _collect(ranks: list[_Rank], timeout_s: float) -> None:

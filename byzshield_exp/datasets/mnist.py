@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def mnist(root: str = "data", download: bool = False) -> Dataset:
             f"dataset.download=true, or copy the four MNIST files to {folder}"
         )
     parts = {part: _read_idx(_find(folder, name), name) for part, name in _FILES.items()}
+    _check(folder, parts)
     images = {
         part: ((parts[part].float() / 255 - _CENTRE) / _SPREAD).unsqueeze(1)
         for part in ("train_images", "test_images")
@@ -53,6 +55,19 @@ def mnist(root: str = "data", download: bool = False) -> Dataset:
 def _find(folder: Path, name: str) -> Path | None:
     candidates = (folder / name, folder / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
+
+
+def _check(folder: Path, parts: dict[str, Tensor]) -> None:
+    for split in ("train", "test"):
+        images, labels = parts[f"{split}_images"], parts[f"{split}_labels"]
+        name = folder / _FILES[f"{split}_labels"]
+        if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
+            raise ValueError(
+                f"{name} and its pictures do not belong together: sizes {list(labels.shape)} and "
+                f"{list(images.shape)}"
+            )
+        if len(labels) and int(labels.max()) > 9:
+            raise ValueError(f"{name} has the class {int(labels.max())}, the bound is 9")
 
 
 def _download(root: str) -> None:
@@ -70,7 +85,7 @@ def _read_idx(path: Path | None, name: str) -> Tensor:
         raise ValueError(f"the download of MNIST did not bring {name}")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
         raise ValueError(f"{path} is not an IDX file of bytes")

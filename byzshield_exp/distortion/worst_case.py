@@ -1,29 +1,49 @@
-"""The worst set of q Byzantine workers, by looking at every set."""
+"""The worst set of q Byzantine workers, with a certificate."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain, combinations, islice
+import os
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import chain, combinations
 from math import comb
+from pathlib import Path
 
 import numpy as np
 
 from byzshield_exp.assignments import Assignment
+from byzshield_exp.distortion import bounds, cache
 
-MAX_SETS = 5_000_000
-_CHUNK = 1 << 15
+TIME_LIMIT_S = 60.0
+_SMALL = 50_000  # sets that are simply all looked at: no compiled code, no start-up time
+_PREFIX_SIZES = (3, 4)  # workers that a task of the parallel search fixes
+_ENOUGH_TASKS = 200
+_RESTARTS = 200
 
 
 @dataclass(frozen=True)
 class WorstCase:
-    """The q workers that distort most files.
+    """What q workers can win under a placement.
 
     Attributes:
-        workers: the lexicographically first worst set, ascending.
-        count: ``c_max(q)``, the number of files they win.
+        workers: the set that wins most, ascending; the lexicographically first one if the search
+            ended, else the best one found.
+        count: the number of files it wins: ``c_max(q)`` if exact.
+        upper_bound: no q workers win more; proven.
+        exact: whether ``count == upper_bound``.
+        seconds: that the search took.
+        nodes: of the search tree, 0 where all sets were looked at or bounds sufficed.
+        root_bound: the upper bound before any search.
     """
 
     workers: tuple[int, ...]
     count: int
+    upper_bound: int
+    exact: bool
+    seconds: float = 0.0
+    nodes: int = 0
+    root_bound: int = 0
 
 
 def count_distorted(assignment: Assignment, workers: Iterable[int]) -> int:
@@ -32,42 +52,180 @@ def count_distorted(assignment: Assignment, workers: Iterable[int]) -> int:
     return int((holders >= assignment.majority).sum())
 
 
-def worst_case(assignment: Assignment, num_byzantine: int) -> WorstCase:
-    """``c_max(q)``: the largest number of files that ``q`` workers can win, and the first such set.
+def worst_case(
+    assignment: Assignment,
+    num_byzantine: int,
+    time_limit: float = TIME_LIMIT_S,
+    use_cache: bool = True,
+) -> WorstCase:
+    """``c_max(q)``: the largest number of files that ``q`` workers can win.
+
+    Branch and bound in lexicographic order over the sets that no known automorphism makes
+    smaller, from the result of a local search; a node is left when its bound shows that nothing
+    better is below it. All cores; the answer does not depend on their number. For even r a file
+    is won with ``r / 2 + 1`` holders: a tie has no winner here.
 
     Args:
         assignment: any placement.
         num_byzantine: ``q``, ``0 <= q <= K``.
+        time_limit: seconds, > 0, after which the best set found and a proven bound are returned.
+        use_cache: read and write results on disk; an inexact result is not kept.
 
     Raises:
-        ValueError: if ``q`` is out of range or there are more than 5 million sets to look at.
+        ValueError: if ``q`` or ``time_limit`` is out of range.
 
-    Source: Konstantinidis and Ramamoorthy, "ByzShield", MLSys 2021, Section 3 (they enumerate
-    too). For even r a file is won with ``r / 2 + 1`` holders: a tie has no winner here.
+    Source: own search; the quantity is that of ByzShield, MLSys 2021, Section 3.
     """
     num_workers = assignment.num_workers
     if not 0 <= num_byzantine <= num_workers:
         raise ValueError(f"q={num_byzantine} must lie between 0 and K={num_workers}")
-    if comb(num_workers, num_byzantine) > MAX_SETS:
-        raise ValueError(
-            f"the worst case of q={num_byzantine} among K={num_workers} workers has "
-            f"{comb(num_workers, num_byzantine):,} sets to look at, the bound is {MAX_SETS:,}"
-        )
+    if not time_limit > 0:
+        raise ValueError(f"time_limit={time_limit} must be above 0 seconds")
+    if comb(num_workers, num_byzantine) <= _SMALL:
+        return _look_at_all(assignment, num_byzantine)
+    path = cache.entry_path(assignment, num_byzantine)
+    known = _from_cache(path, assignment, num_byzantine) if use_cache else None
+    if known is not None:
+        return known
+    found = _Search(assignment, num_byzantine).run(time_limit)
+    if use_cache and found.exact:
+        cache.write(path, asdict(found))
+    return found
+
+
+def _from_cache(path: Path, assignment: Assignment, num_byzantine: int) -> WorstCase | None:
+    content = cache.read(path) or {}
+    try:
+        known = WorstCase(**{**content, "workers": tuple(content["workers"])})
+    except (KeyError, TypeError):
+        return None
+    is_right = len(set(known.workers)) == num_byzantine and known.exact
+    return known if is_right and count_distorted(assignment, known.workers) == known.count else None
+
+
+def _look_at_all(assignment: Assignment, num_byzantine: int) -> WorstCase:
+    start = time.perf_counter()
+    sets = comb(assignment.num_workers, num_byzantine)
+    listed = chain.from_iterable(combinations(range(assignment.num_workers), num_byzantine))
+    table = np.fromiter(listed, dtype=np.int64, count=sets * num_byzantine)
     incidence = assignment.incidence.numpy().astype(np.int8)
-    best = WorstCase(tuple(range(num_byzantine)), -1)
-    for sets in _chunks(num_workers, num_byzantine):
-        holders = sum(
-            (incidence[sets[:, i]] for i in range(1, num_byzantine)), incidence[sets[:, :1]].sum(1)
+    holders = np.zeros((sets, assignment.num_files), np.int8)
+    for column in table.reshape(sets, num_byzantine).T:
+        holders += incidence[column]
+    counts = (holders >= assignment.majority).sum(axis=1)
+    first = int(counts.argmax())
+    workers = tuple(table.reshape(sets, num_byzantine)[first].tolist())
+    count = int(counts[first])
+    root = bounds.upper_bound(assignment, num_byzantine)
+    return WorstCase(workers, count, count, True, time.perf_counter() - start, 0, root)
+
+
+class _Search:
+    """Branch and bound on all cores, with a task for each way to begin."""
+
+    def __init__(self, assignment: Assignment, num_byzantine: int) -> None:
+        incidence = assignment.incidence.numpy()
+        self.assignment, self.q = assignment, num_byzantine
+        self.files = _words(incidence)
+        to_come = incidence[::-1].cumsum(axis=0)[::-1]  # holders from a worker on
+        to_come = np.vstack([to_come, np.zeros(incidence.shape[1], to_come.dtype)])
+        self.after = np.stack([_words(to_come >= d) for d in range(1, assignment.majority + 1)])
+        overlap = incidence.astype(np.int64) @ incidence.T.astype(np.int64)
+        np.fill_diagonal(overlap, 0)
+        self.shared = int(overlap.max())
+        self.stop = np.zeros(1, np.int64)
+        self.lock = threading.Lock()
+        self.nodes = 0
+
+    def run(self, time_limit: float) -> WorstCase:
+        """Search until the end or the time limit."""
+        from byzshield_exp.distortion import search  # numba: imported only where it is used
+
+        start = time.perf_counter()
+        incumbent = search.local_search(
+            self.files, self.assignment.majority, self.q, _RESTARTS, 0
+        ).tolist()
+        return self.finish(incumbent, start, time_limit)
+
+    def finish(self, incumbent: list[int], start: float, time_limit: float) -> WorstCase:
+        """Search from any set: a worse one costs time, not correctness."""
+        from byzshield_exp.distortion import search
+
+        root = bounds.upper_bound(self.assignment, self.q)
+        automorphisms = _verified(self.assignment)
+        for size in _PREFIX_SIZES:
+            prefixes = search.prefixes(len(self.files), min(size, self.q), self.q, automorphisms)
+            if len(prefixes) >= _ENOUGH_TASKS:
+                break
+        self.best = (count_distorted(self.assignment, incumbent), len(prefixes), tuple(incumbent))
+        timer = threading.Timer(max(0.0, start + time_limit - time.perf_counter()), self._halt)
+        timer.start()
+        try:
+            with ThreadPoolExecutor(_cores()) as pool:
+                open_bounds = list(pool.map(self._task, range(len(prefixes)), prefixes))
+        finally:
+            timer.cancel()
+        count, _, workers = self.best
+        proven = min(root, max([count, *open_bounds]))
+        seconds = time.perf_counter() - start
+        return WorstCase(workers, count, proven, proven == count, seconds, self.nodes, root)
+
+    def _halt(self) -> None:
+        self.stop[0] = 1
+
+    def _task(self, number: int, prefix: np.ndarray) -> int:
+        """Search below a prefix; returns a bound on what may still be there, -1 for nothing.
+
+        An equal count counts only if it comes before the best set so far, so that the answer is
+        the first in lexicographic order whichever task ends first.
+        """
+        from byzshield_exp.distortion import search
+
+        count, place, _ = self.best
+        need = count + (place <= number)
+        found = np.zeros(self.q, np.int64)
+        most, nodes, finished = search.search(
+            self.files, self.after, prefix, self.q, need, self.shared, self.stop, found
         )
-        counts = (holders >= assignment.majority).sum(axis=1)
-        first = int(counts.argmax())
-        if int(counts[first]) > best.count:
-            best = WorstCase(tuple(sets[first].tolist()), int(counts[first]))
-    return best
+        with self.lock:
+            self.nodes += nodes
+            if most >= 0 and (most, -number) > (self.best[0], -self.best[1]):
+                self.best = (int(most), number, tuple(found.tolist()))
+        if finished:
+            return -1
+        return int(search.prefix_bound(self.files, self.after, prefix, self.q, self.shared))
 
 
-def _chunks(num_workers: int, size: int) -> Iterator[np.ndarray]:
-    sets = combinations(range(num_workers), size)
-    while block := list(islice(sets, _CHUNK)):
-        flat = np.fromiter(chain.from_iterable(block), dtype=np.int64, count=len(block) * size)
-        yield flat.reshape(len(block), size)
+def _verified(assignment: Assignment) -> np.ndarray:
+    """The placement's automorphisms, each one checked."""
+    identity = np.arange(assignment.num_workers)[None]
+    if assignment.automorphisms is None:
+        return identity
+    known = assignment.automorphisms()
+    incidence = assignment.incidence.numpy()
+    columns = np.sort(_column_keys(incidence))
+    good = [bool((np.sort(_column_keys(incidence[p])) == columns).all()) for p in known]
+    if not all(good):
+        raise ValueError("an automorphism of the placement does not map files onto files")
+    return np.ascontiguousarray(known)
+
+
+def _column_keys(incidence: np.ndarray) -> np.ndarray:
+    """A number per file that tells sets of holders apart (random weights, 62 bits)."""
+    weights = np.random.default_rng(0).integers(0, 1 << 62, len(incidence), dtype=np.uint64)
+    return np.asarray((incidence.astype(np.uint64) * weights[:, None]).sum(axis=0))
+
+
+def _words(table: np.ndarray) -> np.ndarray:
+    """Rows of booleans ``[n, f]`` as 64-bit words ``[n, ceil(f / 64)]``."""
+    rows, files = table.shape
+    words = -(-files // 64)
+    padded = np.zeros((rows, words * 64), bool)
+    padded[:, :files] = table
+    bits = padded.reshape(rows, words, 64).astype(np.uint64)
+    shifted = bits << np.arange(64, dtype=np.uint64)
+    return np.asarray(shifted.sum(axis=2, dtype=np.uint64))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
