@@ -40,7 +40,7 @@ class Experiment:
         make_optimizer: ``make_optimizer(params) -> (optimizer, scheduler)``; raises
             ``ConfigError``. Called on the server alone: torch's optimizers cost a second to import.
         num_byzantine: q.
-        worst: the worst set of q workers; its count is ``num_corrupt``.
+        worst: the worst set of q workers; its upper bound is ``num_corrupt``.
         attack_effective: False where the attack can do nothing.
         notes: one warning a line, for a person.
         seed: of the run.
@@ -66,13 +66,13 @@ class Experiment:
 
     @property
     def num_corrupt(self) -> int:
-        """The most files that q workers can win."""
-        return self.worst.count
+        """The most files that q workers can win: exact, or a proven upper bound."""
+        return self.worst.upper_bound
 
     @property
     def epsilon_hat(self) -> float:
         """``num_corrupt / f``, ByzShield's distortion fraction."""
-        return self.worst.count / self.assignment.num_files
+        return self.num_corrupt / self.assignment.num_files
 
 
 def build(config: Mapping[str, Any]) -> Experiment:
@@ -92,6 +92,11 @@ def build(config: Mapping[str, Any]) -> Experiment:
             f"K={config['K']}: the placement is for K={assignment.num_workers} workers"
         )
     worst = _worst(assignment, num_byzantine)
+    if not worst.exact:
+        notes.append(
+            f"the worst q={num_byzantine} of K={config['K']} workers win {worst.count} to "
+            f"{worst.upper_bound} files, the search was ended: num_corrupt={worst.upper_bound}"
+        )
     dataset: Dataset = _on_device(construct("dataset", config["dataset"]), config["device"])
     network = _network(config, dataset)
     params = flatten_parameters(network)
@@ -116,7 +121,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     left_out = (
         max(_blocked(assignment, liars) for liars in sets) if _can_tie(assignment, forge) else 0
     )
-    aggregate = _aggregate(config, assignment, worst.count, left_out, notes)
+    aggregate = _aggregate(config, assignment, worst.upper_bound, left_out, notes)
     return Experiment(
         assignment=assignment,
         dataset=dataset,
