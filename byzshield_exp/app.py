@@ -95,11 +95,11 @@ def _start(experiment: Experiment, config: Mapping[str, Any], folder: Path) -> d
     if configuration.started_by_torchrun() is not None:
         if not dist.is_initialized():
             join()
-        job = describe_job(config, folder)
+        job = describe_job(config, folder, experiment.worst)
         broadcast_text(job)
         summary = run_rank(None, job)
     elif config["cluster"]["num_processes"] > 1:
-        job = describe_job(config, folder)
+        job = describe_job(config, folder, experiment.worst)
         summary = run_ranks(run_rank, config["cluster"]["num_processes"], job, _PRELOAD)
     else:
         result = train(experiment, config, folder)
@@ -111,7 +111,8 @@ def _headline(config: Mapping[str, Any], experiment: Experiment) -> str:
     assignment, choices = experiment.assignment, config["choices"]
     return (
         f"{choices['approach']} + {choices['aggregator']}: K={assignment.num_workers} workers, "
-        f"f={assignment.num_files} files, r={assignment.replication}, l={assignment.load}; "
+        f"f={assignment.num_files} files, r={assignment.replication} "
+        f"(majority {assignment.majority}), l={assignment.load}; "
         f"q={experiment.num_byzantine} liars ({choices['adversary']}, {choices['attack']}) can win "
         f"{experiment.num_corrupt} files, epsilon_hat={experiment.epsilon_hat:.2f}; "
         f"{choices['network']} on {choices['dataset']}, d={len(experiment.params):,}, "

@@ -75,11 +75,12 @@ class Experiment:
         return self.num_corrupt / self.assignment.num_files
 
 
-def build(config: Mapping[str, Any]) -> Experiment:
+def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experiment:
     """Build and cross-check the parts of one run.
 
     Args:
         config: plain dictionaries and values, interpolations resolved.
+        worst: the worst case, where it is known; all ranks must use the same.
 
     Raises:
         ConfigError: in one line, with the key, the value and the bound.
@@ -91,7 +92,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
         raise ConfigError(
             f"K={config['K']}: the placement is for K={assignment.num_workers} workers"
         )
-    worst = _worst(assignment, num_byzantine)
+    worst = worst or _worst(assignment, num_byzantine)
     if not worst.exact:
         notes.append(
             f"the worst q={num_byzantine} of K={config['K']} workers win {worst.count} to "

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from byzshield_exp.clusters import Cluster, broadcast_text, join, leave
+from byzshield_exp.distortion import WorstCase
 from byzshield_exp.experiment import Experiment, build
 from byzshield_exp.gradients import TrueGradients
 from byzshield_exp.protocols import ParameterServer
@@ -67,9 +69,12 @@ def train(
             server.close()
 
 
-def describe_job(config: Mapping[str, Any], folder: Path) -> str:
-    """A run as a text that every rank understands."""
-    return json.dumps({"config": config, "folder": str(folder.absolute())})
+def describe_job(config: Mapping[str, Any], folder: Path, worst: WorstCase) -> str:
+    """A run as a text that every rank understands.
+
+    The worst case is part of it: a search that was ended would end elsewhere on another rank.
+    """
+    return json.dumps({"config": config, "folder": str(folder.absolute()), "worst": asdict(worst)})
 
 
 def run_rank(rendezvous: tuple[str, int, int] | None, job: str) -> str | None:
@@ -87,7 +92,9 @@ def run_rank(rendezvous: tuple[str, int, int] | None, job: str) -> str | None:
         join(rendezvous)
     config = work["config"]
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    summary = train(build(config), config, Path(work["folder"]), rank, world_size)
+    worst = WorstCase(**{**work["worst"], "workers": tuple(work["worst"]["workers"])})
+    experiment = build(config, worst)
+    summary = train(experiment, config, Path(work["folder"]), rank, world_size)
     if rendezvous is not None:
         leave()
     return None if summary is None else json.dumps(summary)

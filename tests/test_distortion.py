@@ -1,5 +1,6 @@
 import json
 from itertools import combinations
+from math import gcd
 
 import numpy as np
 import pytest
@@ -122,10 +123,11 @@ def test_the_search_finds_the_first_worst_set(name):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(2, 12), st.integers(1, 6), st.integers(1, 5), st.integers(0, 10**6), st.data())
-def test_the_search_equals_brute_force_on_random_placements(workers, replication, load, seed, data):
-    if replication > workers or workers * load % replication:
-        return
+@given(st.integers(2, 12), st.integers(0, 10**6), st.data())
+def test_the_search_equals_brute_force_on_random_placements(workers, seed, data):
+    replication = data.draw(st.integers(1, workers))
+    step = replication // gcd(workers, replication)  # loads that make whole files
+    load = step * data.draw(st.integers(1, max(1, 6 // step)))
     assignment = random(workers, replication, load, seed)
     q = data.draw(st.integers(1, workers))
     exact = brute_force(assignment, q)
@@ -169,13 +171,28 @@ def test_a_false_symmetry_is_refused():
         _verified(claimed)
 
 
-def test_past_the_time_limit_the_interval_is_proven():
+def test_past_the_time_limit_the_interval_is_proven(tmp_path):
+    assignment = mols(63, 7)  # this q takes hours
+    hurried = worst_case(assignment, 20, 0.5)
+    assert not hurried.exact
+    assert hurried.count < hurried.upper_bound <= hurried.root_bound
+    assert won(assignment, hurried.workers) == hurried.count
+    assert not entry(assignment, 20).exists()  # only the result of a whole search is kept
+
+
+def test_a_search_that_is_stopped_at_once_still_bounds_the_exact_value():
     assignment = mols(35, 5)
     exact = worst_case(assignment, 13)
-    hurried = worst_case(Assignment(assignment.files_of_worker), 13, 0.05, use_cache=False)
-    assert hurried.count <= exact.count <= hurried.upper_bound
-    assert hurried.exact == (hurried.count == hurried.upper_bound)
-    assert won(assignment, hurried.workers) == hurried.count
+    search = _Search(assignment, 13)
+    search.stop[0] = 1
+    ended = search.finish(list(range(13)), 0.0, 1e9)
+    assert ended.count <= exact.count <= ended.upper_bound
+    assert not search.finished
+
+
+def test_many_holders_are_counted():
+    assert worst_case(fractional_repetition(200, 200), 200).count == 1
+    assert worst_case(fractional_repetition(400, 200), 399).count == 2
 
 
 @pytest.mark.parametrize("q", [-1, 16])
@@ -212,7 +229,9 @@ def test_results_are_kept_and_read():
     assert entry(mols(40, 5), 6) != entry(assignment, 6)
 
 
-@pytest.mark.parametrize("damage", ["garbage", "cut", "count", "workers", "resealed", "keys"])
+@pytest.mark.parametrize(
+    "damage", ["garbage", "cut", "count", "workers", "resealed", "lower", "range", "keys"]
+)
 def test_a_damaged_entry_is_searched_again(damage):
     assignment = mols(35, 5)
     right = worst_case(assignment, 6)
@@ -224,6 +243,13 @@ def test_a_damaged_entry_is_searched_again(damage):
         stored["content"]["workers"] = [0, 1, 2, 3, 4, 5]
     if damage == "resealed":  # a right seal over a set that does not win what it says
         stored["content"]["workers"] = [0, 1, 2, 3, 4, 5]
+        stored["sha256"] = cache._digest(stored["content"])
+    if damage == "lower":  # a right seal over a set that wins less, called the worst
+        stored["content"]["workers"] = [0, 1, 2, 3, 4, 5]
+        stored["content"]["count"] = stored["content"]["upper_bound"] = 0
+        stored["sha256"] = cache._digest(stored["content"])
+    if damage == "range":
+        stored["content"]["workers"] = [0, 1, 7, 10, 20, 99]
         stored["sha256"] = cache._digest(stored["content"])
     if damage == "keys":
         stored["content"]["more"] = 1

@@ -20,7 +20,8 @@ from byzshield_exp.clusters import Cluster, run_ranks
 from byzshield_exp.clusters.launch import root_cause
 from byzshield_exp.clusters.wire import Header, header_bytes, pack, unpack
 from byzshield_exp.errors import ConfigError, RunError
-from byzshield_exp.train import run_rank
+from byzshield_exp.experiment import build
+from byzshield_exp.train import describe_job, run_rank
 
 ATTACKS = ("none", "reversed_gradient", "alie")
 LENET = ("dataset=synthetic", "network=lenet", "steps=20", "eval_every=20")
@@ -112,7 +113,7 @@ def test_one_flipped_bit_is_one_disagreement_and_the_same_winner(tmp_path):
     (honest,) = (tmp_path / "honest").iterdir()
     config = json.loads(torch.load(next(honest.glob("**/*.pt")), weights_only=True)["config"])
     flipped = tmp_path / "flipped"
-    run_ranks(flipping_rank, 3, json.dumps({"config": config, "folder": str(flipped)}))
+    run_ranks(flipping_rank, 3, describe_job(config, flipped, build(config).worst))
     assert summary_of(flipped)["parameters_sha256"] == summary_of(honest)["parameters_sha256"]
     assert {record["vote_disagreements"] for record in metrics_of(flipped)} == {1}
     assert {record["vote_disagreements"] for record in metrics_of(honest)} == {0}
@@ -139,7 +140,7 @@ def test_a_rank_with_other_bits_is_named_before_the_first_step(tmp_path):
     assert done.returncode == 0
     (honest,) = (tmp_path / "honest").iterdir()
     config = json.loads(torch.load(next(honest.glob("**/*.pt")), weights_only=True)["config"])
-    job = json.dumps({"config": config, "folder": str(tmp_path / "other")})
+    job = describe_job(config, tmp_path / "other", build(config).worst)
     with pytest.raises(RunError, match=r"ranks \[3\] computed other bits"):
         run_ranks(other_bits_rank, 4, job)
 

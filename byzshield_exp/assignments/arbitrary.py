@@ -27,10 +27,10 @@ def random(
         ValueError: if ``1 <= r <= K`` does not hold, or ``K l`` is not a multiple of r with l <= f.
     """
     files_each = replication if load is None else load
-    if not 1 <= replication <= num_workers or files_each < 1:
+    if not 1 <= replication <= num_workers or files_each < 1 or placement_seed < 0:
         raise ValueError(
-            f"random needs 1 <= r <= K and load >= 1, got K={num_workers} r={replication} "
-            f"load={files_each}"
+            f"random needs 1 <= r <= K, load >= 1 and placement_seed >= 0, got K={num_workers} "
+            f"r={replication} load={files_each} placement_seed={placement_seed}"
         )
     if num_workers * files_each % replication:
         raise ValueError(
@@ -57,13 +57,14 @@ def custom(path: str) -> Assignment:
             rows or columns have unequal sums.
     """
     try:
-        if Path(path).stat().st_size == 0:
+        is_text = Path(path).suffix != ".npy"
+        if not (Path(path).read_text().strip() if is_text else Path(path).stat().st_size):
             raise ValueError("it is empty")
-        matrix = np.load(path) if Path(path).suffix == ".npy" else np.loadtxt(path, delimiter=",")
+        matrix = np.loadtxt(path, delimiter=",", ndmin=2) if is_text else np.load(path)
     except (OSError, ValueError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"approach.path={path} cannot be read: {reason}") from error
-    if matrix.ndim != 2 or not np.isin(matrix, (0, 1)).all():
+    if matrix.ndim != 2 or not matrix.size or not np.isin(matrix, (0, 1)).all():
         raise ValueError(f"approach.path={path} must be a K x f matrix of zeros and ones")
     loads, copies = matrix.sum(axis=1).astype(int), matrix.sum(axis=0).astype(int)
     if copies.min(initial=0) == 0 and (copies == 0).any():

@@ -27,7 +27,7 @@ def affine_plane(num_workers: int, replication: int) -> Assignment:
     """
 
     def size(k: int) -> str | None:
-        root = isqrt(k)
+        root = isqrt(max(0, k))
         return f"r={root}" if root * root == k and prime_power(root) else None
 
     if size(num_workers) != f"r={replication}":
@@ -63,7 +63,7 @@ def projective_plane(num_workers: int, replication: int) -> Assignment:
     """
 
     def size(k: int) -> str | None:
-        order = (isqrt(4 * k - 3) - 1) // 2
+        order = (isqrt(max(0, 4 * k - 3)) - 1) // 2
         fits = order * order + order + 1 == k and prime_power(order) is not None
         return f"r={order + 1}" if fits else None
 

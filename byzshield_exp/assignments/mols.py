@@ -28,7 +28,7 @@ def mols(num_workers: int, replication: int) -> Assignment:
     Source: Konstantinidis and Ramamoorthy, "ByzShield", MLSys 2021, Algorithm 2 (``r <= l - 1``).
     """
     if replication < 1 or _load(num_workers, replication) is None:
-        near = nearest(num_workers, lambda k: _load(k, replication)) if replication > 0 else ""
+        near = nearest(num_workers, lambda k: _load(k, max(1, replication)))
         raise ValueError(
             "mols needs K = r*l with l a prime power and r at most l+1, "
             f"got K={num_workers} r={replication}; {near}"

@@ -7,10 +7,13 @@ Source: Burnwal, Sinha and Vidyasagar, 2020; Konstantinidis and Ramamoorthy, "By
 MLSys 2021, Section 4.2.
 """
 
+from math import isqrt
+
 import torch
 
 from byzshield_exp.assignments.assignment import Assignment
 from byzshield_exp.assignments.primes import is_prime, nearest
+from byzshield_exp.assignments.symmetry import generated
 
 
 def ramanujan_one(num_workers: int, replication: int) -> Assignment:
@@ -31,7 +34,13 @@ def ramanujan_one(num_workers: int, replication: int) -> Assignment:
     block, column, row = torch.meshgrid(
         torch.arange(replication), torch.arange(size), torch.arange(size), indexing="ij"
     )
-    return Assignment((row * size + (column + row * block) % size).flatten(0, 1))
+    c, j = block[:, :, 0].flatten().numpy(), column[:, :, 0].flatten().numpy()
+    moves = [c * size + (j + 1) % size, c * size + (j - c) % size]
+    moves += [c * size + j * t % size for t in range(2, size)]
+    return Assignment(
+        (row * size + (column + row * block) % size).flatten(0, 1),
+        automorphisms=lambda: generated(moves),
+    )
 
 
 def ramanujan_two(num_workers: int, replication: int, m: int | None = None) -> Assignment:
@@ -58,7 +67,13 @@ def ramanujan_two(num_workers: int, replication: int, m: int | None = None) -> A
     row, shift, block = torch.meshgrid(
         torch.arange(replication), torch.arange(replication), torch.arange(load), indexing="ij"
     )
-    return Assignment((block * replication + (shift - row * block) % replication).flatten(0, 1))
+    a, i, s = row[:, :, 0].flatten().numpy(), shift[:, :, 0].flatten().numpy(), replication
+    moves = [a * s + (i + 1) % s, (a + 1) % s * s + i, a * s + (i + a) % s]
+    moves += [a * s + i * t % s for t in range(2, s)]
+    return Assignment(
+        (block * replication + (shift - row * block) % replication).flatten(0, 1),
+        automorphisms=lambda: generated(moves),
+    )
 
 
 def _size_one(num_workers: int, replication: int) -> str | None:
@@ -67,5 +82,5 @@ def _size_one(num_workers: int, replication: int) -> str | None:
 
 
 def _size_two(num_workers: int) -> str | None:
-    root = round(num_workers**0.5)
+    root = isqrt(max(0, num_workers))
     return f"r={root}" if root * root == num_workers and is_prime(root) else None

@@ -12,7 +12,6 @@ placement are its keys: approach.m=10.
 
 import re
 import sys
-import threading
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -27,8 +26,8 @@ from byzshield_exp.distortion import report
 from byzshield_exp.distortion.worst_case import TIME_LIMIT_S
 from byzshield_exp.errors import ConfigError
 
+_LONGEST_RANGE = 10_000
 _OWN = {"q": "3", "format": "table", "time_limit": str(TIME_LIMIT_S), "plot": ""}
-_SAY_AFTER_S = 2.0
 
 
 def main(arguments: list[str]) -> None:
@@ -48,27 +47,33 @@ def answer(arguments: list[str]) -> str:
     """The text for a command line.
 
     Raises:
-        ValueError: for bad input; Hydra's errors for an approach or key that there is not.
+        ConfigError: for bad input; Hydra's errors for an approach or key that there is not.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         return __doc__ or ""
     command = arguments[0] if "=" not in arguments[0] else ""
     if command not in ("", "recommend", "tables"):
         raise ConfigError(f"{command}: no such command, there are recommend and tables")
-    if command == "tables":
-        return report.papers()
     given = arguments[1:] if command else arguments
+    if command == "tables":
+        if given:
+            raise ConfigError(f"{given[0]}: tables takes no arguments")
+        return report.papers()
     own = {**_OWN, **dict(_key(argument) for argument in given if _key(argument)[0] in _OWN)}
     overrides = [argument for argument in given if _key(argument)[0] not in _OWN]
     limit, form = _seconds(own["time_limit"]), own["format"]
     if form not in report.FORMATS:
         raise ConfigError(f"format={form} must be one of {', '.join(report.FORMATS)}")
     if command == "recommend":
-        sizes = _compose(overrides)
-        (q, *_) = _numbers(own["q"])
-        return report.recommend(sizes["K"], sizes["r"], q, limit)
+        sizes, q = _compose(overrides), _numbers(own["q"])
+        unused = [key for key in ("format", "plot") if own[key] != _OWN[key]]
+        if len(q) > 1 or unused:
+            raise ConfigError(f"recommend prints a table for one q, got {' '.join(given)}")
+        if sizes["K"] < 1 or sizes["r"] < 1:
+            raise ConfigError(f"K={sizes['K']} r={sizes['r']} must be at least 1")
+        return report.recommend(sizes["K"], sizes["r"], q[0], limit)
     series = {
-        name: [_describe(assignment, q, limit) for q in _numbers(own["q"])]
+        name: [report.describe(assignment, q, limit) for q in _numbers(own["q"])]
         for name, assignment in _placements(overrides).items()
     }
     if own["plot"]:
@@ -89,7 +94,10 @@ def _key(argument: str) -> tuple[str, str]:
 
 def _numbers(text: str) -> list[int]:
     if found := re.fullmatch(r"(\d+)-(\d+)", text):
-        numbers = list(range(int(found[1]), int(found[2]) + 1))
+        low, high = int(found[1]), int(found[2])
+        if high - low > _LONGEST_RANGE:
+            raise ConfigError(f"q={text} is a range of more than {_LONGEST_RANGE} numbers")
+        numbers = list(range(low, high + 1))
     else:
         parts = [part.strip() for part in text.strip("[]").split(",")]
         if not all(re.fullmatch(r"-?\d+", part) for part in parts):
@@ -105,8 +113,8 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not seconds > 0:
-        raise ConfigError(f"time_limit={text} must be a number of seconds above 0")
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"time_limit={text} must be a finite number of seconds above 0")
     return seconds
 
 
@@ -125,16 +133,6 @@ def _placements(overrides: list[str]) -> dict[str, Assignment]:
         name: construct("approach", _compose([*others, f"approach={name}"])["approach"])
         for name in names.split(",")
     }
-
-
-def _describe(assignment: Assignment, q: int, limit: float) -> report.Row:
-    line = f"q={q}: searching, for {limit:g} s at most"
-    timer = threading.Timer(_SAY_AFTER_S, lambda: print(line, file=sys.stderr, flush=True))
-    timer.start()
-    try:
-        return report.describe(assignment, q, limit)
-    finally:
-        timer.cancel()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ from byzshield_exp.distortion import bounds
 from byzshield_exp.distortion.papers import TABLES
 from byzshield_exp.distortion.worst_case import TIME_LIMIT_S, worst_case
 
+_SAY_AFTER_S = 2.0  # a search that takes longer says so, on standard error
 FORMATS = ("table", "json", "csv", "markdown")
 Row = dict[str, Any]
 
@@ -41,7 +44,13 @@ def describe(assignment: Assignment, num_byzantine: int, time_limit: float = TIM
     Raises:
         ValueError: if q or the time limit is out of range.
     """
-    worst = worst_case(assignment, num_byzantine, time_limit)
+    line = f"K={assignment.num_workers} q={num_byzantine}: searching, for {time_limit:g} s at most"
+    patience = threading.Timer(_SAY_AFTER_S, lambda: print(line, file=sys.stderr, flush=True))
+    patience.start()
+    try:
+        worst = worst_case(assignment, num_byzantine, time_limit)
+    finally:
+        patience.cancel()
     return {
         "q": num_byzantine,
         "c_max": worst.count,
@@ -57,11 +66,13 @@ def describe(assignment: Assignment, num_byzantine: int, time_limit: float = TIM
     }
 
 
-def epsilon_frc(assignment: Assignment, num_byzantine: int) -> float:
+def epsilon_frc(assignment: Assignment, num_byzantine: int) -> float | None:
     """The worst case of fractional repetition at this K and r: ``floor(q / t) r / K``.
 
     Source: ByzShield, MLSys 2021, Section 5.3.
     """
+    if assignment.num_workers % assignment.replication:
+        return None  # there is no such placement
     groups = num_byzantine // assignment.majority
     return min(1.0, groups * assignment.replication / assignment.num_workers)
 
@@ -106,7 +117,7 @@ def _cells(row: Row) -> list[str]:
         count,
         f"{row['epsilon_hat']:.3f}" if row["exact"] else f"<= {row['epsilon_hat']:.3f}",
         f"{row['epsilon_baseline']:.3f}",
-        f"{row['epsilon_frc']:.3f}",
+        "" if row["epsilon_frc"] is None else f"{row['epsilon_frc']:.3f}",
         "" if row["gamma"] is None else f"{row['gamma']:.2f}",
         f"{row['lower_bound_any']:.4f}",
         f"{row['seconds']:.2f}",
@@ -235,6 +246,7 @@ def plot(series: Mapping[str, Sequence[Row]], path: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     try:
-        figure.savefig(path)
+        with matplotlib.rc_context({"svg.fonttype": "none"}):  # letters stay letters
+            figure.savefig(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"plot={path} cannot be written: {error}") from error

@@ -179,6 +179,8 @@ def search(files, after, prefix, q, need, shared, stop, best):
         add_worker(levels[i], levels[i + 1], files[prefix[i]])
     found = -1
     nodes = 1
+    if stop[0] != 0:
+        return found, nodes, False
     if start == q:
         count = count_won(levels[q])
         if count >= need:

@@ -16,10 +16,12 @@ from byzshield_exp.assignments import Assignment
 from byzshield_exp.distortion import bounds, cache
 
 TIME_LIMIT_S = 60.0
-_SMALL = 50_000  # sets that are simply all looked at: no compiled code, no start-up time
-_PREFIX_SIZES = (3, 4)  # workers that a task of the parallel search fixes
+_SMALL = 2_000_000  # sets times files that are all looked at: no compiled code to load
+_PREFIX_SIZES = (1, 2, 3, 4)  # workers that a task of the parallel search fixes
 _ENOUGH_TASKS = 200
-_RESTARTS = 200
+_TOO_MANY_PREFIXES = 100_000
+_RESTARTS = 10  # of the local search, 20 times over at most
+_SHARE_OF_TIME = 0.2  # that the local search may take
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def worst_case(
         assignment: any placement.
         num_byzantine: ``q``, ``0 <= q <= K``.
         time_limit: seconds, > 0, after which the best set found and a proven bound are returned.
-        use_cache: read and write results on disk; an inexact result is not kept.
+        use_cache: read and write results on disk; those of an ended search are not kept.
 
     Raises:
         ValueError: if ``q`` or ``time_limit`` is out of range.
@@ -79,16 +81,17 @@ def worst_case(
     num_workers = assignment.num_workers
     if not 0 <= num_byzantine <= num_workers:
         raise ValueError(f"q={num_byzantine} must lie between 0 and K={num_workers}")
-    if not time_limit > 0:
-        raise ValueError(f"time_limit={time_limit} must be above 0 seconds")
-    if comb(num_workers, num_byzantine) <= _SMALL:
+    if not 0 < time_limit < float("inf"):
+        raise ValueError(f"time_limit={time_limit} must be a finite number of seconds above 0")
+    if comb(num_workers, num_byzantine) * assignment.num_files <= _SMALL:
         return _look_at_all(assignment, num_byzantine)
     path = cache.entry_path(assignment, num_byzantine)
     known = _from_cache(path, assignment, num_byzantine) if use_cache else None
     if known is not None:
         return known
-    found = _Search(assignment, num_byzantine).run(time_limit)
-    if use_cache and found.exact:
+    search = _Search(assignment, num_byzantine)
+    found = search.run(time_limit)
+    if use_cache and search.finished:
         cache.write(path, asdict(found))
     return found
 
@@ -99,8 +102,15 @@ def _from_cache(path: Path, assignment: Assignment, num_byzantine: int) -> Worst
         known = WorstCase(**{**content, "workers": tuple(content["workers"])})
     except (KeyError, TypeError):
         return None
-    is_right = len(set(known.workers)) == num_byzantine and known.exact
-    return known if is_right and count_distorted(assignment, known.workers) == known.count else None
+    in_range = all(
+        isinstance(worker, int) and 0 <= worker < assignment.num_workers for worker in known.workers
+    )
+    if not in_range or len(set(known.workers)) != num_byzantine:
+        return None
+    least, most = bounds.lower_bound(assignment, num_byzantine), known.root_bound
+    counted = count_distorted(assignment, known.workers)
+    is_right = known.exact and least <= known.count == known.upper_bound == counted <= most
+    return known if is_right else None
 
 
 def _look_at_all(assignment: Assignment, num_byzantine: int) -> WorstCase:
@@ -108,8 +118,8 @@ def _look_at_all(assignment: Assignment, num_byzantine: int) -> WorstCase:
     sets = comb(assignment.num_workers, num_byzantine)
     listed = chain.from_iterable(combinations(range(assignment.num_workers), num_byzantine))
     table = np.fromiter(listed, dtype=np.int64, count=sets * num_byzantine)
-    incidence = assignment.incidence.numpy().astype(np.int8)
-    holders = np.zeros((sets, assignment.num_files), np.int8)
+    incidence = assignment.incidence.numpy().astype(np.int16)
+    holders = np.zeros((sets, assignment.num_files), np.int16)
     for column in table.reshape(sets, num_byzantine).T:
         holders += incidence[column]
     counts = (holders >= assignment.majority).sum(axis=1)
@@ -136,16 +146,25 @@ class _Search:
         self.stop = np.zeros(1, np.int64)
         self.lock = threading.Lock()
         self.nodes = 0
+        self.finished = True
 
     def run(self, time_limit: float) -> WorstCase:
         """Search until the end or the time limit."""
         from byzshield_exp.distortion import search  # numba: imported only where it is used
 
         start = time.perf_counter()
-        incumbent = search.local_search(
-            self.files, self.assignment.majority, self.q, _RESTARTS, 0
-        ).tolist()
+        incumbent: list[int] = []
+        for seed in range(20):
+            found = search.local_search(
+                self.files, self.assignment.majority, self.q, _RESTARTS, seed
+            ).tolist()
+            incumbent = max(incumbent, found, key=self._count) if incumbent else found
+            if time.perf_counter() - start > _SHARE_OF_TIME * time_limit:
+                break
         return self.finish(incumbent, start, time_limit)
+
+    def _count(self, workers: list[int]) -> int:
+        return count_distorted(self.assignment, workers)
 
     def finish(self, incumbent: list[int], start: float, time_limit: float) -> WorstCase:
         """Search from any set: a worse one costs time, not correctness."""
@@ -154,11 +173,14 @@ class _Search:
         root = bounds.upper_bound(self.assignment, self.q)
         automorphisms = _verified(self.assignment)
         for size in _PREFIX_SIZES:
-            prefixes = search.prefixes(len(self.files), min(size, self.q), self.q, automorphisms)
+            if size > self.q or comb(len(self.files), size) > _TOO_MANY_PREFIXES:
+                break
+            prefixes = search.prefixes(len(self.files), size, self.q, automorphisms)
             if len(prefixes) >= _ENOUGH_TASKS:
                 break
         self.best = (count_distorted(self.assignment, incumbent), len(prefixes), tuple(incumbent))
-        timer = threading.Timer(max(0.0, start + time_limit - time.perf_counter()), self._halt)
+        left = max(0.0, start + time_limit - time.perf_counter())
+        timer = threading.Timer(min(left, threading.TIMEOUT_MAX), self._halt)
         timer.start()
         try:
             with ThreadPoolExecutor(_cores()) as pool:
@@ -181,6 +203,8 @@ class _Search:
         """
         from byzshield_exp.distortion import search
 
+        if self.stop[0]:
+            return self._open(prefix)
         count, place, _ = self.best
         need = count + (place <= number)
         found = np.zeros(self.q, np.int64)
@@ -191,8 +215,13 @@ class _Search:
             self.nodes += nodes
             if most >= 0 and (most, -number) > (self.best[0], -self.best[1]):
                 self.best = (int(most), number, tuple(found.tolist()))
-        if finished:
-            return -1
+        return -1 if finished else self._open(prefix)
+
+    def _open(self, prefix: np.ndarray) -> int:
+        """A bound on what is below a prefix that was not searched to the end."""
+        from byzshield_exp.distortion import search
+
+        self.finished = False
         return int(search.prefix_bound(self.files, self.after, prefix, self.q, self.shared))
 
 
@@ -202,6 +231,8 @@ def _verified(assignment: Assignment) -> np.ndarray:
     if assignment.automorphisms is None:
         return identity
     known = assignment.automorphisms()
+    if not (np.sort(known, axis=1) == identity).all():
+        raise ValueError("an automorphism of the placement is no permutation of the workers")
     incidence = assignment.incidence.numpy()
     columns = np.sort(_column_keys(incidence))
     good = [bool((np.sort(_column_keys(incidence[p])) == columns).all()) for p in known]
