@@ -8,7 +8,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
-from byzshield_exp.clusters.wire import HEADER_BYTES, LOSS_BYTES, Header, pack, unpack
+from byzshield_exp.clusters.wire import Header, header_bytes, pack, unpack
 from byzshield_exp.errors import RunError
 
 _GO, _END = 1, 0
@@ -65,7 +65,7 @@ class Cluster:
     world_size: int = 1
     worker_timeout: float = 300.0
     _inbox: Tensor = field(default_factory=lambda: torch.empty(0, 0), repr=False)
-    _in_step: bool = False
+    _apart: bool = False  # the other ranks do not all wait for the next step
 
     @property
     def is_server(self) -> bool:
@@ -100,7 +100,7 @@ class Cluster:
         if int(order[0]) == _END:
             return None
         self._broadcast(params)
-        self._in_step = True
+        self._apart = True
         if self.is_server and not len(self._inbox):
             self._inbox = params.new_empty((self.num_workers * self.load, len(params)))
         return int(order[1])
@@ -115,12 +115,13 @@ class Cluster:
             if work is not None:
                 work.wait(timedelta(seconds=self.worker_timeout))
         except RuntimeError as error:
+            self._apart = True
             reason = str(error).splitlines()[0]
             raise RunError(f"lost a rank while publishing the parameters: {reason}") from error
 
     def end(self, params: Float[Tensor, " d"]) -> None:
         """On the server, after a failure between two steps: let the other ranks end as well."""
-        if self.is_server and self.world_size > 1 and not self._in_step:
+        if self.is_server and self.world_size > 1 and not self._apart:
             self.begin_step(params, None)
 
     def gather(self, message: Message, step: int) -> Inbox | None:
@@ -136,7 +137,7 @@ class Cluster:
             inbox = self._receive(step)
         else:
             self._send(message, step)
-        self._in_step = False
+        self._apart = False
         return inbox
 
     def compare_digests(self, digest: bytes | None) -> None:
@@ -188,7 +189,7 @@ class Cluster:
         for rank in range(1, self.world_size):
             workers = self.workers_of(rank)
             rows = inbox[workers.start * self.load : workers.stop * self.load]
-            header = torch.empty(HEADER_BYTES + LOSS_BYTES * len(rows), dtype=torch.uint8)
+            header = torch.empty(header_bytes(len(rows)), dtype=torch.uint8)
             works = (dist.irecv(header, src=rank, tag=0), dist.irecv(rows, src=rank, tag=1))
             pending.append((rank, header, works))
         headers = []
@@ -212,6 +213,7 @@ class Cluster:
                 if work is not None:
                     work.wait(timedelta(seconds=self.worker_timeout))
         except RuntimeError as error:
+            self._apart = True
             workers = self.workers_of(rank)
             reason = str(error).splitlines()[0]
             raise RunError(

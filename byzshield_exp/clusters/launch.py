@@ -137,14 +137,14 @@ def _failure(
         error = report["error"]
         if report["kind"] != "ConfigError":
             error = f"rank {rank}: {error}"
-        return (_rank_of(report), report["time"], rank, report["kind"], error, report["traceback"])
+        return (_severity(report), report["time"], rank, report["kind"], error, report["traceback"])
     if report is not None or code is None:
         return None
     how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
     return (1, 0, rank, "RunError", f"rank {rank} {how}", "")
 
 
-def _rank_of(report: dict[str, Any]) -> int:
+def _severity(report: dict[str, Any]) -> int:
     """An error of its own, 0; (killed, 1;) the server's word on whom it lost, 2; a lost peer, 3."""
     if report["error"].startswith("lost "):
         return 2
