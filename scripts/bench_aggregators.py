@@ -98,14 +98,14 @@ def _cells(measured: dict[str, Any]) -> list[str]:
 
 
 def _spawn(
-    name: str, size: int, library: str, folder: str, options: argparse.Namespace
+    name: str, size: int, whose: str, folder: str, options: argparse.Namespace
 ) -> dict[str, Any]:
-    if library == "byzfl" and (options.alone or not _has_byzfl()):
+    if whose == "byzfl" and (options.alone or not _has_byzfl()):
         return {"failed": ""}
-    if library == "byzfl" and name in HOURS:
+    if whose == "byzfl" and name in HOURS:
         return {"failed": "hours"}
     command = [
-        sys.executable, __file__, "--one", name, "--sizes", str(size), "--library", library,
+        sys.executable, __file__, "--one", name, "--sizes", str(size), "--whose", whose,
         "--folder", folder, "--repeats", str(options.repeats), "--threads", str(options.threads),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
@@ -141,9 +141,9 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
     size = int(options.sizes)
-    if options.library == "byzfl":
+    if options.whose == "byzfl":
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
-    rule = _byzfl_rule(options.one) if options.library == "byzfl" else _our_rule(options.one)
+    rule = _byzfl_rule(options.one) if options.whose == "byzfl" else _our_rule(options.one)
     rows = _rows(size)
     before = _reset_peak()
     results = []
@@ -153,7 +153,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         results.append((time.perf_counter() - wall, time.process_time() - cpu))
         if repeat == 0:
             extra = _peak() - before
-            torch.save(result, Path(options.folder) / f"{options.library}.pt")
+            torch.save(result, Path(options.folder) / f"{options.whose}.pt")
         del result
     walls, cpus = zip(*results[1:], strict=True)
     return {
@@ -227,7 +227,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--alone", action="store_true", help="without ByzFL")
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--library", default="ours", help=argparse.SUPPRESS)
+    parser.add_argument("--whose", default="ours", help=argparse.SUPPRESS)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
     return parser.parse_args()
 

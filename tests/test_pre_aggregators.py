@@ -1,7 +1,9 @@
 """Pre-aggregators as choices of a run."""
 
 import yaml
-from conftest import SMALL, summary_of
+from conftest import SMALL
+
+from byzshield_exp import checkpoint
 
 
 def test_several_apply_in_the_order_given(run, tmp_path):
@@ -78,6 +80,14 @@ def test_an_option_of_another_type_is_one_line(cli, tmp_path):
 
 
 def test_worker_momentum_comes_before_the_chain(run, tmp_path):
-    chain = ("pre_aggregator=nnm", "aggregator=meamed", "worker_momentum=0.9")
-    assert run(*chain, folder=tmp_path)["diverged_at_step"] is None
-    assert summary_of(tmp_path)["final_test_accuracy"] >= 0
+    """In the first step it only scales the rows by 1 - beta, which a clip to one norm undoes."""
+    params = []
+    for beta in (0.0, 0.9):
+        run(
+            "approach=baseline", "aggregator=mean", "attack=none", "pre_aggregator=static_clip",
+            "pre_aggregator.static_clip.max_norm=1e-3", f"worker_momentum={beta}", "steps=1",
+            "optimizer.lr=1", "optimizer.momentum=0", folder=tmp_path / str(beta),
+        )  # fmt: skip
+        (path,) = (tmp_path / str(beta)).glob("*/checkpoints/*.pt")
+        params.append(checkpoint.load(path)["params"])
+    assert (params[0] - params[1]).norm() < 1e-5  # clipped first, a tenth of the step is left

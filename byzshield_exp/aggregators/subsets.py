@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from itertools import combinations, islice
+from itertools import chain, combinations, islice
 
 import torch
 from jaxtyping import Float, Int
@@ -57,8 +57,8 @@ def smea(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
     Raises:
         ValueError: unless ``num_corrupt < n`` and there are at most 5,000,000 such subsets.
 
-    Source: Allouah, Guerraoui, Gupta, Pinot and Rizk, "Robust Distributed Learning: Tight Error
-    Bounds and Breakdown Point under Data Heterogeneity"; Allouah et al., ICML 2023.
+    Source: Allouah, Guerraoui, Gupta, Pinot and Stephan, "On the Privacy-Robustness-Utility
+    Trilemma in Distributed Learning", ICML 2023.
     """  # noqa: D205
     num_rows = rows.num_rows
     check_some_left(num_rows, num_corrupt)
@@ -71,7 +71,7 @@ def smea(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
     gram = rows.gram[:-1, :-1]
     best, chosen = math.inf, torch.arange(num_rows - num_corrupt, device=gram.device)
     start = _far_rows_left_out(rows.squared, num_corrupt)
-    for kept in [start, *_subsets(num_rows, num_corrupt, gram.device)]:
+    for kept in chain([start], _subsets(num_rows, num_corrupt, gram.device)):
         scatter = _scatter(gram, kept)
         if best < math.inf:
             test = -scatter

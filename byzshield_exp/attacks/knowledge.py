@@ -111,6 +111,12 @@ class Knowledge:
         honest = self.assignment.replication - _held(self.assignment, self.liars)
         return honest.double()
 
+    def honest_mean(self) -> Float[Tensor, " d"]:
+        """The mean of what honest workers send."""
+        rows = self.all_rows()
+        weights = self.honest_weights().to(rows)
+        return (weights @ rows) / weights.sum().clamp_min(1)
+
     def generator(self, file: int) -> np.random.Generator:
         """A generator that all colluders share for one file of this step."""
         return generator(self.seed, Stream.ATTACK, self.step, file)

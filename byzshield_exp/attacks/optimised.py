@@ -68,9 +68,8 @@ def ipm_optimised(
 
     Source: the optimised FOE of Allouah et al., AISTATS 2023, Appendix; of Xie et al., UAI 2019.
     """
-    weights = knowledge.honest_weights().to(knowledge.all_rows())
-    centre = (weights @ knowledge.all_rows()) / weights.sum().clamp_min(1)
-    return _strongest(knowledge, centre[None], lambda epsilon: [-epsilon], highest, evaluations)
+    points = knowledge.honest_mean()[None]
+    return _strongest(knowledge, points, lambda epsilon: [-epsilon], highest, evaluations)
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,11 @@ def _strongest(
     highest: float,
     evaluations: int,
 ) -> Float[Tensor, "m d"]:
-    """The row of the strength with most harm: a geometric grid, then halvings around its best."""
+    """The row of the strength with most harm.
+
+    A geometric grid; then halvings where the defence stops to trust the forged rows, and around
+    the best.
+    """
     if not highest > 0 or evaluations < 4:
         raise ValueError(f"needs highest > 0 and evaluations >= 4, got {highest=} {evaluations=}")
     line = Line(knowledge, points, weights_at)

@@ -27,10 +27,7 @@ def inner_product_manipulation(knowledge: Knowledge, epsilon: float = 0.1) -> Fl
 
     Source: Xie, Koyejo and Gupta, "Fall of Empires", UAI 2019.
     """
-    rows = knowledge.all_rows()
-    weights = knowledge.honest_weights().to(rows)
-    centre = (weights @ rows) / weights.sum().clamp_min(1)
-    return (-epsilon * centre).expand(len(knowledge.files), -1)
+    return (-epsilon * knowledge.honest_mean()).expand(len(knowledge.files), -1)
 
 
 def alie(
