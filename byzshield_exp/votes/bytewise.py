@@ -1,0 +1,112 @@
+"""Equality of bytes."""
+
+import ctypes
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from byzshield_exp.aggregators.parallel import each
+from byzshield_exp.votes.counting import ABSENT, as_labels, device_of
+
+_CHUNK = 1 << 20  # bytes of a row; the first row's stay in the cache while others are compared
+_TASKS = 4  # per thread, at least
+_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_memcmp = ctypes.CDLL(None).memcmp  # three times as fast as torch.equal; other threads may run
+_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def majority(replicas: Sequence[Sequence[Tensor | None]]) -> Int[Tensor, "f r"]:
+    """Label replicas by their bytes: equal labels within a file mean equal bytes.
+
+    Bytes, not numbers: -0.0 is not 0.0, and a NaN equals itself. The whole gradient is compared,
+    not layer by layer. Rows of different types or sizes are never equal.
+
+    Args:
+        replicas: for each of f files its r rows ``[d]``; None: it did not come.
+
+    Returns:
+        ``[f, r]``; a replica's label is the first place in its file with the same bytes.
+
+    Source: exact vote of DRACO and ByzShield, here with the verification that their code omits.
+    """
+    parts = -(-_TASKS * torch.get_num_threads() // max(1, len(replicas)))
+
+    def look(task: int) -> list[list[int]]:
+        return _equal_in_part(replicas[task // parts], task % parts, parts)
+
+    found = each(look, range(len(replicas) * parts), device_of(replicas))
+    return as_labels(
+        [
+            _labels(len(rows), found[file * parts : (file + 1) * parts])
+            for file, rows in enumerate(replicas)
+        ]
+    )
+
+
+def same_memory(rows: Sequence[Tensor | None]) -> list[list[int]]:
+    """The places of rows that are one row in memory: computed once, read by several workers."""
+    groups: dict[object, list[int]] = {}
+    for place, row in enumerate(rows):
+        if row is not None:
+            where = row.device, row.data_ptr(), row.dtype, row.shape, row.stride()
+            groups.setdefault(where, []).append(place)
+    return list(groups.values())
+
+
+def _labels(count: int, parts: list[list[list[int]]]) -> list[int]:
+    """Rows are equal that are in one group in every part."""
+    keys: list[list[int]] = [[] for _ in range(count)]
+    for groups in parts:
+        for group in groups:
+            for place in group:
+                keys[place].append(group[0])
+    return [keys.index(key) if key else ABSENT for key in keys]
+
+
+def _equal_in_part(rows: Sequence[Tensor | None], part: int, parts: int) -> list[list[int]]:
+    """Groups of places whose rows have equal bytes in one of ``parts`` parts of the row."""
+    shared = {places[0]: places for places in same_memory(rows)}
+    heads = {place: row for place, row in enumerate(rows) if place in shared and row is not None}
+    kinds: dict[object, list[int]] = {}
+    for place, row in heads.items():
+        kinds.setdefault((row.device, row.dtype, row.shape), []).append(place)
+    groups = list(kinds.values())
+    for start, stop in _chunks(list(heads.values()), part, parts):
+        if all(len(group) == 1 for group in groups):  # who differs already is not read again
+            break
+        groups = [finer for group in groups for finer in _split(heads, group, start, stop)]
+    return [[place for head in group for place in shared[head]] for group in groups]
+
+
+def _chunks(rows: Sequence[Tensor], part: int, parts: int) -> Iterator[tuple[int, int]]:
+    """Where the chunks of a part of the longest row begin and end; on a GPU the part is one."""
+    size = max((row.numel() for row in rows), default=0)
+    low, high = size * part // parts, size * (part + 1) // parts
+    is_on_cpu = all(row.device.type == "cpu" for row in rows)
+    step = max(1, _CHUNK // rows[0].element_size() if is_on_cpu and rows else high - low)
+    for start in range(low, high, step):
+        yield start, min(start + step, high)
+
+
+def _split(
+    rows: Mapping[int, Tensor], group: list[int], start: int, stop: int
+) -> Iterator[list[int]]:
+    """The group by the bytes of its rows' entries ``start`` to ``stop - 1``."""
+    left = group
+    while len(left) > 1:
+        head, *others = left
+        equal = {place for place in others if _same_bytes(rows[head], rows[place], start, stop)}
+        yield [head, *(place for place in others if place in equal)]
+        left = [place for place in others if place not in equal]
+    if left:
+        yield left
+
+
+def _same_bytes(a: Tensor, b: Tensor, start: int, stop: int) -> bool:
+    a, b = a[start:stop].contiguous(), b[start:stop].contiguous()
+    if a.device.type == "cpu":
+        return not _memcmp(a.data_ptr(), b.data_ptr(), a.numel() * a.element_size())
+    words = _WORDS[a.element_size()]
+    return torch.equal(a.view(words), b.view(words))

@@ -1,0 +1,127 @@
+"""Equality up to rounding, for workers whose gradients differ in the last bits."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from byzshield_exp.aggregators.parallel import each
+from byzshield_exp.votes.bytewise import majority
+from byzshield_exp.votes.counting import ABSENT, as_labels, device_of, is_finite
+
+_CHUNK = 1 << 15  # entries of a row looked at together
+
+
+def tolerant(replicas: Sequence[Sequence[Tensor | None]], rtol: float = 1e-5) -> Int[Tensor, "f r"]:
+    """Label replicas by their relative distance, for hardware that does not repeat its bits.
+
+    Two replicas agree when ``||a - b|| <= rtol * max(||a||, ||b||)`` (L2, summed in float64). That
+    is not transitive. A class is a replica, its *centre*, with all that agree with it and are in
+    no class before. The centre of the first class is the replica to whose distance most others of
+    the file come nearest: the least distance within which a strict majority of those present
+    lies. Where no majority agrees with anyone, and for all further classes, it is the one with
+    the most that agree, then the nearest of them, then the first place.
+
+    So the winner is a replica as it was sent, ``needed`` replicas agree with it, and if the
+    honest are a majority of those present it is as near to an honest row as the honest are to each
+    other (``rtol`` times its norm at the most): where these are equal to the bit, liars within
+    ``rtol`` change nothing. Without such a majority a liar with accomplices wins as in any vote.
+    Liars may place rows so that honest ones are counted as disagreeing, only by less than ``rtol``.
+
+    Rows with NaN or Inf agree with those of equal bytes alone.
+
+    Args:
+        replicas: for each of f files its r rows ``[d]``; None: it did not come.
+        rtol: from 0 (equal values). Honest GPUs differ by less than 1e-6, lies by 1 and more.
+
+    Returns:
+        ``[f, r]``; a replica's label is the place of the centre of its class.
+
+    Raises:
+        ValueError: if ``rtol`` is negative or not a number.
+
+    Source: the test of Konstantinidis and Ramamoorthy, "Aspis" (arXiv 2108.02416), which has
+    relative distances of 1e-5; the classes are ours.
+    """
+    check_rtol(rtol)
+    same = majority(replicas)
+    finite = is_finite(replicas, same)
+
+    def look(file: int) -> list[int]:
+        apart = _distances(replicas[file], same[file].tolist(), finite[file].tolist())
+        return _labels(apart, same[file].tolist(), rtol)
+
+    return as_labels(each(look, range(len(replicas)), device_of(replicas)))
+
+
+def check_rtol(rtol: float) -> None:
+    """Check a relative tolerance.
+
+    Raises:
+        ValueError: if it is negative or not a number.
+    """
+    if not 0 <= rtol < math.inf:
+        raise ValueError(f"rtol={rtol} must be a number from 0")
+
+
+def _labels(apart: list[list[float]], same: list[int], rtol: float) -> list[int]:
+    """The centre of each replica's class."""
+    labels = [ABSENT] * len(same)
+    left = [place for place, mark in enumerate(same) if mark != ABSENT]
+
+    def rank(place: int) -> tuple[float, int, float, int]:
+        near = sorted(apart[place][other] for other in left)
+        agree = [distance for distance in near if distance <= rtol]
+        reach = near[len(left) // 2]  # a strict majority lies within
+        return reach if reach <= rtol else math.inf, -len(agree), sum(agree), place
+
+    while left:
+        centre = min(left, key=rank)
+        for place in left:
+            if apart[centre][place] <= rtol:
+                labels[place] = centre
+        left = [place for place in left if labels[place] == ABSENT]
+    return labels
+
+
+def _distances(
+    rows: Sequence[Tensor | None], same: list[int], finite: list[bool]
+) -> list[list[float]]:
+    """Relative distances of the replicas of a file; rows of equal bytes are looked at once."""
+    apart = [[0.0 if a == b else math.inf for b in same] for a in same]
+    usable = [mark for place, mark in enumerate(same) if mark == place and finite[place]]
+    for a, b in itertools.combinations(usable, 2):
+        one, other = rows[a], rows[b]
+        if one is None or other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+            continue
+        distance = relative_distance(one.detach(), other.detach())
+        for place, mark in enumerate(same):
+            for peer, its in enumerate(same):
+                if {mark, its} == {a, b}:
+                    apart[place][peer] = distance
+    return apart
+
+
+def relative_distance(a: Float[Tensor, " d"], b: Float[Tensor, " d"]) -> float:
+    """``||a - b|| / max(||a||, ||b||)`` of finite rows, in float64; 0 if they are equal alone."""
+    scale = _scale(a, b)
+    step = _CHUNK if a.device.type == "cpu" else a.numel()
+    squares = torch.zeros(3, dtype=torch.float64, device=a.device)
+    for start in range(0, a.numel(), max(1, step)):
+        x, y = (row[start : start + step].double().mul(scale) for row in (a, b))
+        squares += torch.stack([part.dot(part) for part in (x - y, x, y)])
+    apart, *norms = squares.sqrt().tolist()
+    if apart == 0:  # or too small to be squared
+        return 0.0 if torch.equal(a, b) else math.ulp(0.0)
+    return float(apart / max(norms))
+
+
+def _scale(a: Tensor, b: Tensor) -> float:
+    """A power of two at which squares of a float64 row neither overflow nor vanish."""
+    if a.dtype != torch.float64 or a.numel() == 0:
+        return 1.0
+    largest = max(float(row.abs().max()) for row in (a, b))
+    return 2.0 ** -max(-1000, min(1000, math.frexp(largest)[1]))
