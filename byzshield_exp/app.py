@@ -10,7 +10,6 @@ from types import FrameType
 from typing import Any
 
 import hydra
-import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -18,15 +17,17 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from byzshield_exp import config as configuration
-from byzshield_exp.clusters import broadcast_text, join, leave, run_ranks
-from byzshield_exp.errors import ConfigError, RunError
+from byzshield_exp.clusters import Cluster, Group, join_torchrun, run_ranks
+from byzshield_exp.errors import ConfigError, RunError, Stopped
 from byzshield_exp.experiment import Experiment, build
 from byzshield_exp.folders import RunFolder
-from byzshield_exp.train import describe_job, run_rank, train
+from byzshield_exp.train import describe_job, play, run_rank, train
 
 configuration.register()
 _wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+EXIT_STOPPED = 75  # EX_TEMPFAIL: SIGTERM came, a checkpoint was written, try again
 _failures: list[Exception] = []
+_torchrun: list[Group] = []  # the group that torchrun started, once it is joined
 _PRELOAD = ("byzshield_exp.train", "byzshield_exp.networks", "byzshield_exp.datasets")
 
 
@@ -38,6 +39,9 @@ def main(cfg: DictConfig) -> float | None:
     except Exception as error:
         if _wants_traceback or _is_elsewhere():
             raise
+        if isinstance(error, Stopped):
+            _complain(error)
+            sys.exit(EXIT_STOPPED)  # and the rest of a sweep with it
         if isinstance(error, ConfigError) and cfg.on_invalid == "skip":
             print(f"skipped: {error}", flush=True)
         else:
@@ -88,16 +92,31 @@ def _announce(config: Mapping[str, Any], experiment: Experiment, folder: RunFold
     print(_headline(config, experiment), flush=True)
     for note in experiment.notes:
         print(f"warning: {note}", file=sys.stderr, flush=True)
+    if config["cluster"]["num_processes"] > 1:
+        print(_bearable(config, experiment), flush=True)
     print(f"{folder.state}: {folder.path}", flush=True)
+
+
+def _bearable(config: Mapping[str, Any], experiment: Experiment) -> str:
+    options, assignment = config["cluster"], experiment.assignment
+    ranks = options["num_processes"] - 1
+    needed = assignment.majority if options["majority_of"] == "all" else 1
+    cluster = Cluster(Group(0, ranks + 1), assignment, reads_digests=False)
+    count = cluster.bearable(needed)
+    return (
+        f"{ranks} worker processes, of which any {count} may be silent or lost: every file keeps "
+        f"{needed} of its {assignment.replication} replicas"
+    )
 
 
 def _start(experiment: Experiment, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if configuration.started_by_torchrun() is not None:
-        if not dist.is_initialized():
-            join()
-        job = describe_job(config, folder, experiment.worst)
-        broadcast_text(job)
-        summary = run_rank(None, job)
+        if not _torchrun:
+            _torchrun.append(join_torchrun())
+        group, job = _torchrun[0], describe_job(config, folder, experiment.worst)
+        group.run += 1
+        group.tell(job)
+        summary = play(group, job)
     elif config["cluster"]["num_processes"] > 1:
         job = describe_job(config, folder, experiment.worst)
         summary = run_ranks(run_rank, config["cluster"]["num_processes"], job, _PRELOAD)
@@ -178,9 +197,10 @@ def _with_torchrun(arguments: list[str]) -> list[str]:
 
 
 def _end_torchrun() -> None:
-    if dist.is_initialized():
-        broadcast_text("")
-        leave()
+    while _torchrun:
+        group = _torchrun.pop()
+        group.tell("")
+        group.close()
 
 
 def _complain(error: BaseException | str) -> None:
@@ -188,7 +208,9 @@ def _complain(error: BaseException | str) -> None:
         error = configuration.one_line(error)
     elif isinstance(error, OSError):
         error = f"output_dir cannot be written: {error}"  # Hydra's; our own are ConfigErrors
-    elif isinstance(error, BaseException) and not isinstance(error, ConfigError | RunError):
+    elif isinstance(error, BaseException) and not isinstance(
+        error, ConfigError | RunError | Stopped
+    ):
         error = f"{type(error).__name__}: {error}"
     print(f"byzshield_exp: {error}", file=sys.stderr, flush=True)
 

@@ -1,6 +1,7 @@
 """The configuration: its schema, its checks, the name it gives a run, and its errors in a line."""
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -40,8 +41,9 @@ class Cluster:
     """Where workers live."""
 
     num_processes: int | None = None
-    backend: str = "auto"
     worker_timeout: float = 300.0
+    majority_of: str = "all"
+    bucket_mib: float = 1.0
 
 
 @dataclass
@@ -165,14 +167,11 @@ def _cluster_problems(config: Mapping[str, Any]) -> list[str]:
         )
     if not is_local and count is not None and not 2 <= count <= most:
         problems.append(f"cluster.num_processes={count} must lie between 2 and K+1={most}")
-    if cluster["backend"] not in ("auto", "gloo", "nccl"):
-        problems.append(f"cluster.backend={cluster['backend']} must be one of auto, gloo, nccl")
-    if cluster["worker_timeout"] <= 0:
-        problems.append(f"cluster.worker_timeout={cluster['worker_timeout']} must be above 0")
-    if cluster["backend"] == "nccl":
-        problems.append("cluster.backend=nccl is not supported yet: gradients travel over gloo")
-    if not is_local and config["device"] == "cuda":
-        problems.append("device=cuda needs cluster=local: gradients travel over gloo")
+    for key in ("worker_timeout", "bucket_mib"):
+        if not 0 < cluster[key] < math.inf:
+            problems.append(f"cluster.{key}={cluster[key]} must be above 0 and finite")
+    if cluster["majority_of"] not in ("all", "present"):
+        problems.append(f"cluster.majority_of={cluster['majority_of']} must be one of all, present")
     return problems
 
 

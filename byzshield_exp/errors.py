@@ -1,4 +1,4 @@
-"""The two ways in which a run ends early."""
+"""The ways in which a run ends early."""
 
 
 class ConfigError(ValueError):
@@ -7,3 +7,15 @@ class ConfigError(ValueError):
 
 class RunError(RuntimeError):
     """A run that had started could not go on. One line; takes one argument so that it pickles."""
+
+
+class TooFewReplicas(RunError):
+    """So many workers are gone that a file has no majority; the step was not done."""
+
+
+class LostServer(RunError):
+    """A worker's connection to the server is gone; the server knows why."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop; what it had done is in a checkpoint. One line."""

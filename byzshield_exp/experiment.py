@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from typing import Any
 
@@ -25,10 +25,11 @@ from byzshield_exp.attacks import (
 )
 from byzshield_exp.binding import bind, checked, construct
 from byzshield_exp.datasets import Batches, Dataset, nearest_batch_size
-from byzshield_exp.distortion import WorstCase, worst_case
+from byzshield_exp.distortion import WorstCase, most_without, worst_case
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.networks import flatten_parameters
 from byzshield_exp.streams import Stream, generator
+from byzshield_exp.votes import resolve
 
 _STEPS_TRIED = 20  # sets of liars looked at for the warnings, where they change with the step
 
@@ -78,6 +79,16 @@ class Experiment:
     def num_corrupt(self) -> int:
         """The most files that q workers can win: exact, or a proven upper bound."""
         return self.worst.upper_bound
+
+    @lru_cache(maxsize=64)  # noqa: B019  (an experiment lives as long as the process)
+    def num_corrupt_without(self, absent: tuple[int, ...]) -> int:
+        """The same when these workers are absent and a majority of the others is enough."""
+        return most_without(self.assignment, self.num_byzantine, absent)
+
+    @property
+    def bearable(self) -> int:
+        """Workers that may be absent, whoever they are, so that honest files keep a majority."""
+        return self.assignment.replication - self.assignment.majority
 
     def defence_at(self, step: int) -> Defence:
         """The defence with the random buckets of a step."""
@@ -147,7 +158,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         params=params,
         choose=choose,
         forge=forge,
-        vote=bind("vote", config["vote"], ("replicas",)),
+        vote=_vote(config),
         defence=defence,
         make_optimizer=lambda flat: construct("optimizer", config["optimizer"], params=flat),
         num_byzantine=num_byzantine,
@@ -172,6 +183,14 @@ def _is_chosen(config: Mapping[str, Any], group: str) -> bool:
 def _can_tie(assignment: Assignment, forge: object) -> bool:
     is_even = assignment.replication % 2 == 0
     return forge is not None and is_even and forged_files(forge, assignment, ()) is None
+
+
+def _vote(config: Mapping[str, Any]) -> "partial[Tensor]":
+    bound = bind("vote", config["vote"], ("replicas",))
+    try:
+        return resolve(bound, is_local=config["choices"]["cluster"] == "local")
+    except ValueError as error:
+        raise ConfigError(f"vote.{error}") from error
 
 
 def _worst(assignment: Assignment, num_byzantine: int) -> WorstCase:

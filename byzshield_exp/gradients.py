@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from byzshield_exp import interrupts
 from byzshield_exp.datasets import Batches, Dataset
 
 
@@ -67,6 +68,8 @@ class TrueGradients:
             is not counted.
         sizes: entries of each parameter tensor.
         num_classes: C.
+        num_threads: files computed at a time.
+        table: ``[f, d]``, where the rows of a step are, as far as they are computed.
     """
 
     def __init__(
@@ -84,7 +87,8 @@ class TrueGradients:
         self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
         self.sizes = [parameter.numel() for parameter in self._parameters]
         self.num_classes = dataset.num_classes
-        self._rows: Tensor = self._new_rows(num_files)
+        self.num_threads = num_threads
+        self.table: Tensor = self._new_rows(num_files)
         self.losses = torch.full((num_files,), torch.nan)
         self.num_computed = 0
         self._step = 0
@@ -114,20 +118,20 @@ class TrueGradients:
     def row(self, file: int) -> Float[Tensor, " d"]:
         """The row of one file."""
         self.compute([file])
-        return self._rows[file]
+        return self.table[file]
 
     def rows(self, files: Iterable[int] | None = None) -> Float[Tensor, "m d"]:
         """The rows of ``files``, or without a copy the rows of all files."""
         if files is None:
-            self.compute(range(len(self._rows)))
-            return self._rows
+            self.compute(range(len(self.table)))
+            return self.table
         chosen = list(files)
         self.compute(chosen)
-        return self._rows[chosen]
+        return self.table[chosen]
 
     def blank_row(self) -> Float[Tensor, " d"]:
         """A new vector of a row's size, type and device; its entries are not set."""
-        return torch.empty_like(self._rows[0])
+        return torch.empty_like(self.table[0])
 
     def poisoned_rows(
         self, files: Iterable[int], poison: Callable[[Tensor, int], Tensor]
@@ -184,7 +188,8 @@ class TrueGradients:
             list(self._pool.map(work, items))
 
     def _compute(self, file: int) -> None:
-        self.losses[file] = self._gradient(*self._loaded[file], self._rows[file])
+        interrupts.check()
+        self.losses[file] = self._gradient(*self._loaded[file], self.table[file])
 
     def _gradient(self, images: Tensor, labels: Tensor, out: Float[Tensor, " d"]) -> Tensor:
         """Write the gradient of the mean loss; return the loss."""

@@ -1,9 +1,9 @@
 """One step of a protocol: from parameters to an update, on every rank."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,14 +11,21 @@ from torch import Tensor
 
 from byzshield_exp.aggregators import NonFiniteRows, Unclean
 from byzshield_exp.attacks import Knowledge, PastParameters, check_forged
-from byzshield_exp.clusters import Cluster, Inbox, Message
-from byzshield_exp.errors import RunError
+from byzshield_exp.clusters import Cluster, Inbox, Statement
+from byzshield_exp.errors import RunError, TooFewReplicas
 from byzshield_exp.experiment import Experiment
-from byzshield_exp.gradients import Lies, Table, TrueGradients
-from byzshield_exp.stopwatch import Stopwatch
-from byzshield_exp.votes import NO_WINNER, count_disagreements, is_finite, winners
+from byzshield_exp.gradients import Lies, TrueGradients
+from byzshield_exp.stopwatch import TOTAL, Stopwatch
+from byzshield_exp.votes import (
+    ABSENT,
+    NO_WINNER,
+    count_disagreements,
+    is_exact,
+    is_finite,
+    winners,
+)
 
-_NAMED = 5  # files of a line about rows that are not finite
+_NAMED = 5  # files or workers of a line
 
 
 @dataclass(frozen=True)
@@ -34,9 +41,13 @@ class Report:
         nonfinite: where these are more than may be corrupt, a line about them and their senders;
             the update is then NaN.
         byzantine: who lied.
+        absent: workers that did not answer in time, or are gone.
+        rejected: messages that were not what they should be.
+        events: lines for a person.
         bytes_in: bytes that the server received.
         files_computed: true gradients per rank since the start of the run.
-        seconds: per phase.
+        seconds: per phase, of the server, and of the slowest rank with workers.
+        profile: the same and more for every rank; None unless it was asked for.
     """
 
     loss: float
@@ -46,9 +57,13 @@ class Report:
     nonfinite_files: int
     nonfinite: str
     byzantine: tuple[int, ...]
+    absent: tuple[int, ...]
+    rejected: int
+    events: list[str]
     bytes_in: int
     files_computed: list[int]
     seconds: dict[str, float]
+    profile: dict[str, Any] | None
 
 
 @dataclass
@@ -59,6 +74,8 @@ class ParameterServer:
         experiment: the parts.
         cluster: this process's place.
         truth: the gradients that this process computes.
+        majority_of: whether a class needs a majority of all r replicas or of those that came.
+        profiles: whether reports have a profile.
         watch: seconds per phase of the current step.
         state: the server's tensors that outlive a step (worker momentum), for the checkpoint.
     """
@@ -66,9 +83,12 @@ class ParameterServer:
     experiment: Experiment
     cluster: Cluster
     truth: TrueGradients
+    majority_of: Literal["all", "present"] = "all"
+    profiles: bool = False
     watch: Stopwatch = field(default_factory=Stopwatch)
     state: dict[str, Tensor] = field(default_factory=dict)
     _attack_memory: dict[str, Any] = field(default_factory=dict)
+    _computed: dict[int, int] = field(default_factory=dict)
     _is_running: bool = False
 
     def __post_init__(self) -> None:
@@ -81,8 +101,10 @@ class ParameterServer:
         Raises:
             RunError: naming the ranks that differ.
         """
+        if not is_exact(self.experiment.vote):
+            return
         digest = None
-        if self.cluster.world_size > 1 and not self.cluster.is_server:
+        if not self.cluster.is_server:
             self.truth.begin(0)
             digest = sha256(self.truth.row(0).cpu().numpy().tobytes()).digest()
             self.truth.num_computed = 0
@@ -92,47 +114,72 @@ class ParameterServer:
         """Compute, send, vote and aggregate; the update and report are None off the server.
 
         Raises:
-            RunError: if a rank is lost, nothing can be forged, or the winners cannot be aggregated.
+                TooFewReplicas: if too many workers are gone.
+            RunError: if nothing can be forged, or the winners cannot be aggregated.
         """
         if not self._is_running:  # the first step after a resume, or of all
             for rows in self._past.known(step):
                 self.cluster.share(rows)
             self._is_running = True
         liars = self.experiment.choose(step)
-        message = self._work(step, liars)
+        self._work(step, liars)
         self._past.remember(step)
+        if not self.cluster.is_server or self.cluster.world_size == 1:
+            self._finish_work(step)
         with self.watch("gather"):
-            inbox = self.cluster.gather(message, step)
-        if inbox is None:
-            self.watch.reset()
-            return None, None
-        return self._serve(inbox, step, liars)
+            inbox = self.cluster.gather(step)
+        return (None, None) if inbox is None else self._serve(inbox, step, liars)
 
-    def _work(self, step: int, liars: tuple[int, ...]) -> Message:
-        """What the workers of this process send: each reads its rows from one of the two tables."""
-        files_of = self.experiment.assignment.files_of_worker.tolist()
+    def _work(self, step: int, liars: tuple[int, ...]) -> None:
+        """Send what the workers of this process send: the truth or lies."""
         lying = set(liars) if self.experiment.forge is not None else set()
-        honest_files = {
-            file for w in self.cluster.workers if w not in lying for file in files_of[w]
-        }
-        forged_files = {file for w in self.cluster.workers if w in lying for file in files_of[w]}
+        honest_holders, lying_holders = (
+            self._holders(worker for worker in self.cluster.workers if (worker in lying) == lies)
+            for lies in (False, True)
+        )
         self.truth.begin(step)
         with self.watch("data"):
-            self.truth.load(honest_files)
-        with self.watch("compute"):
-            self.truth.compute(honest_files)
+            self.truth.load(honest_holders)
+        for file in self._compute(sorted(honest_holders)):
+            row, loss = self.truth.row(file), float(self.truth.losses[file])
+            with self.watch("send"):
+                for worker in honest_holders[file]:
+                    self.cluster.put(step, worker, file, row, loss)
         with self.watch("attack"):
-            lies = self._forge(step, liars, sorted(forged_files))
-        slots: list[tuple[Table, int]] = [
-            (lies if worker in lying else self.truth, file)
-            for worker in self.cluster.workers
-            for file in files_of[worker]
-        ]
-        return Message(
-            rows=[table.row(file) for table, file in slots],
-            losses=[float(self.truth.losses[file]) for _, file in slots],
-            seconds=dict(self.watch.seconds),
-            files_computed=self.truth.num_computed,
+            lies = self._forge(step, liars, sorted(lying_holders))
+        with self.watch("send"):
+            for file, workers in lying_holders.items():
+                for worker in workers:
+                    loss = float(self.truth.losses[file])
+                    self.cluster.put(step, worker, file, lies.row(file), loss)
+
+    def _holders(self, workers: Iterable[int]) -> dict[int, list[int]]:
+        """By file those of these workers that hold it."""
+        holders: dict[int, list[int]] = {}
+        for worker in workers:
+            for file in self.experiment.assignment.files_of_worker[worker].tolist():
+                holders.setdefault(file, []).append(worker)
+        return holders
+
+    def _compute(self, files: Sequence[int]) -> Iterator[int]:
+        """Compute files; where they travel, only so many at a time as there are threads."""
+        at_once = len(files) if self.cluster.world_size == 1 else self.truth.num_threads
+        for start in range(0, len(files), max(1, at_once)):
+            some = files[start : start + at_once]
+            with self.watch("compute"):
+                self.truth.compute(some)
+            yield from some
+
+    def _finish_work(self, step: int) -> None:
+        seconds, cpu_seconds = (
+            (dict(self.watch.seconds), dict(self.watch.cpu_seconds))
+            if self.cluster.is_server  # whose step is not over
+            else self.watch.reset()
+        )
+        bytes_in, bytes_out = self.cluster.traffic
+        self.cluster.finish(
+            step,
+            Statement(seconds, cpu_seconds, self.truth.num_computed, bytes_out, bytes_in),
         )
 
     def _forge(self, step: int, liars: tuple[int, ...], files: Sequence[int]) -> Lies:
@@ -163,58 +210,90 @@ class ParameterServer:
     def _serve(
         self, inbox: Inbox, step: int, liars: tuple[int, ...]
     ) -> tuple[Float[Tensor, " d"], Report]:
-        assignment = self.experiment.assignment
-        slots = assignment.slots_of_file
         with self.watch("vote"):
-            replicas = [[inbox.rows[slot] for slot in of_file] for of_file in slots.tolist()]
-            labels = self.experiment.vote(replicas)
-            finite = is_finite(replicas, labels)
-            places = winners(labels, finite, assignment.majority)
-            won = places != NO_WINNER
-            bad = won & ~finite.gather(1, places.clamp_min(0).unsqueeze(1)).squeeze(1)
+            labels = self.experiment.vote(inbox.replicas)
+            finite = is_finite(inbox.rows, labels) if inbox.finite is None else inbox.finite
+            self._check_presence(labels, inbox, step)
+            places = winners(labels, finite, self._needed(labels))
+            classes = _classes(labels, places)
+        with self.watch("deliver"):
+            files, rows = self.cluster.deliver(classes)
+        self._leave_out(classes.keys() - set(files), places, step)
+        won = places != NO_WINNER
+        bad = won & ~finite.gather(1, places.clamp_min(0).unsqueeze(1)).squeeze(1)
         nonfinite = ""
         with self.watch("aggregate"):
             try:
-                update = self._aggregate(replicas, places, bad, step)
+                rows = rows.to(self.experiment.params.device)
+                update = self._aggregate(rows, files, bad, inbox, step)
             except NonFiniteRows as error:
-                update = torch.full_like(replicas[0][0], torch.nan)
+                update = torch.full_like(self.experiment.params, torch.nan)
                 nonfinite = f"step {step + 1}: {error}; {self._senders(labels, places, bad)}"
-        seconds = self.watch.reset() | {
-            phase: value for phase, value in inbox.seconds.items() if value
-        }
-        without = int((~won).sum())
+        events, self.cluster.events = self.cluster.events, []
+        seconds, cpu_seconds = self.watch.reset()
         return update, Report(
-            loss=_middle_loss(torch.tensor(inbox.losses)[slots]),
+            loss=_middle_loss(inbox.losses),
             distorted_files=self._count_won(labels, places, liars),
-            files_without_majority=without,
+            files_without_majority=int((~won).sum()),
             vote_disagreements=count_disagreements(labels),
             nonfinite_files=int(bad.sum()),
             nonfinite=nonfinite,
             byzantine=liars,
+            absent=inbox.absent,
+            rejected=inbox.rejected,
+            events=events,
             bytes_in=inbox.bytes_in,
-            files_computed=inbox.files_computed,
-            seconds=seconds,
+            files_computed=self._files_computed(inbox),
+            seconds=_slowest(inbox.statements.values()) | _without_total(seconds),
+            profile=self._profile(inbox, seconds, cpu_seconds) if self.profiles else None,
         )
+
+    def _check_presence(self, labels: Int[Tensor, "f r"], inbox: Inbox, step: int) -> None:
+        """Stop where too few replicas of a file came to go on with."""
+        assignment = self.experiment.assignment
+        needed = assignment.majority if self.majority_of == "all" else 1
+        lost = ((labels != ABSENT).sum(dim=1) < needed).nonzero().flatten().tolist()
+        if lost and inbox.absent:
+            raise TooFewReplicas(
+                f"step {step + 1}: without workers {_numbers(inbox.absent)} fewer than {needed} of "
+                f"the {assignment.replication} replicas are left of files {_numbers(lost)}"
+            )
+
+    def _needed(self, labels: Int[Tensor, "f r"]) -> int | Int[Tensor, " f"]:
+        """How many equal replicas win a file."""
+        if self.majority_of == "all":
+            return self.experiment.assignment.majority
+        return (labels != ABSENT).sum(dim=1) // 2 + 1
+
+    def _leave_out(self, files: Iterable[int], places: Int[Tensor, " f"], step: int) -> None:
+        """Files whose row nobody of the winning class would send have no winner."""
+        for file in sorted(files):
+            places[file] = NO_WINNER
+            self.cluster.events.append(
+                f"step {step + 1}: nobody sends the row of file {file} that won the vote"
+            )
 
     def _aggregate(
         self,
-        replicas: list[list[Tensor]],
-        places: Int[Tensor, " f"],
+        rows: Float[Tensor, "n d"],
+        files: list[int],
         bad: Bool[Tensor, " f"],
+        inbox: Inbox,
         step: int,
     ) -> Float[Tensor, " d"]:
-        files = [file for file, place in enumerate(places.tolist()) if place != NO_WINNER]
         if not files:
             raise RunError(f"step {step + 1}: no file has a majority of equal replicas")
-        rows = torch.stack([replicas[file][int(places[file])] for file in files])
         rows = self._with_momentum(rows, files, bad)
         defence, previous = self.experiment.defence_at(step), self.state.get("previous_update")
+        num_corrupt = self.experiment.num_corrupt
+        if self.majority_of == "present" and inbox.absent:
+            num_corrupt = self.experiment.num_corrupt_without(inbox.absent)
         try:
-            update = defence.for_rows(files)(rows, self.experiment.num_corrupt, previous)
+            update = defence.for_rows(files)(rows, num_corrupt, previous)
         except NonFiniteRows:
             raise
         except ValueError as error:
-            lost = len(places) - len(files)
+            lost = len(bad) - len(files)
             ties = f"; {lost} files have no majority" if lost else ""
             raise RunError(f"step {step + 1}: {error}{ties}") from error
         if defence.wants_previous:
@@ -252,6 +331,35 @@ class ParameterServer:
         more = int(bad.sum()) - _NAMED
         return ", ".join(named) + (f" and {more} files more" if more > 0 else "")
 
+    def _files_computed(self, inbox: Inbox) -> list[int]:
+        """Per rank, since the start of the run; of a rank that is absent, what it last said."""
+        for rank, statement in inbox.statements.items():
+            self._computed[rank] = statement.files_computed
+        return [self._computed.get(rank, 0) for rank in range(self.cluster.world_size)]
+
+    def _profile(
+        self, inbox: Inbox, seconds: dict[str, float], cpu_seconds: dict[str, float]
+    ) -> dict[str, Any]:
+        """Seconds per phase and bytes, each a list over ranks."""
+        ranks = range(self.cluster.world_size)
+        own = Statement(seconds, cpu_seconds, 0, inbox.bytes_out, inbox.bytes_in)
+        by_rank = inbox.statements | {0: own}
+        tables = {}
+        for name in ("seconds", "cpu_seconds"):
+            phases = {phase for said in by_rank.values() for phase in getattr(said, name)}
+            tables[name] = {
+                phase: [
+                    getattr(by_rank[rank], name).get(phase, 0.0) if rank in by_rank else None
+                    for rank in ranks
+                ]
+                for phase in sorted(phases)
+            }
+        counts = {
+            name: [getattr(by_rank[rank], name) if rank in by_rank else None for rank in ranks]
+            for name in ("bytes_in", "bytes_out")
+        }
+        return tables | counts
+
     def _count_won(
         self, labels: Int[Tensor, "f r"], places: Int[Tensor, " f"], liars: tuple[int, ...]
     ) -> int:
@@ -264,6 +372,35 @@ class ParameterServer:
         chosen = labels.gather(1, places.clamp_min(0).unsqueeze(1))
         supported = ((labels == chosen) & honest).any(dim=1)
         return int((~supported & (places != NO_WINNER)).sum())
+
+
+def _classes(labels: Int[Tensor, "f r"], places: Int[Tensor, " f"]) -> dict[int, list[int]]:
+    """By file that has a winner the places of its class, the winner first."""
+    classes = {}
+    for file, (marks, place) in enumerate(zip(labels.tolist(), places.tolist(), strict=True)):
+        if place != NO_WINNER:
+            same = [at for at, mark in enumerate(marks) if mark == marks[place] and at != place]
+            classes[file] = [place, *same]
+    return classes
+
+
+def _slowest(statements: Iterable[Statement]) -> dict[str, float]:
+    """Per phase, the longest; phases that took no time are left out."""
+    longest: dict[str, float] = {}
+    for statement in statements:
+        for phase, value in _without_total(statement.seconds).items():
+            if value:
+                longest[phase] = max(value, longest.get(phase, 0.0))
+    return longest
+
+
+def _without_total(seconds: dict[str, float]) -> dict[str, float]:
+    return {phase: value for phase, value in seconds.items() if phase != TOTAL}
+
+
+def _numbers(values: Sequence[int]) -> str:
+    named = ", ".join(map(str, values[:_NAMED]))
+    return named + (f" and {len(values) - _NAMED} more" if len(values) > _NAMED else "")
 
 
 def _middle_loss(reported: Float[Tensor, "f r"]) -> float:

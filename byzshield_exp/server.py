@@ -20,6 +20,7 @@ from byzshield_exp import checkpoint
 from byzshield_exp.errors import RunError
 from byzshield_exp.evaluate import evaluate
 from byzshield_exp.experiment import Experiment
+from byzshield_exp.memory import Memory
 from byzshield_exp.progress import Progress
 from byzshield_exp.protocols import ParameterServer, Report
 from byzshield_exp.recorder import Recorder, read_metrics
@@ -53,6 +54,7 @@ class Server:
         self._recorder = Recorder(folder, self._done, config)
         self._progress = Progress(self._done, config["steps"])
         self._profile = self._start_profile()
+        self._memory = Memory()
         self._tick = perf_counter()
 
     @property
@@ -74,6 +76,7 @@ class Server:
         self._files_computed = [n / (self._done - self._first) for n in report.files_computed]
         applied = self._apply(update, report.nonfinite)
         end = perf_counter()
+        self._tell(report.events)
         record: dict[str, Any] = {
             "step": self._done,
             "loss": report.loss,
@@ -83,10 +86,14 @@ class Server:
             "vote_disagreements": report.vote_disagreements,
             "nonfinite_files": report.nonfinite_files,
             "byzantine": report.byzantine,
+            "absent": report.absent,
+            "rejected": report.rejected,
             "bytes_in": report.bytes_in,
             "skipped": not applied,
             "seconds": {**report.seconds, "update": end - start, "total": end - self._tick},
         }
+        if report.profile is not None:
+            record["profile"] = report.profile
         if self._done % self._config["eval_every"] == 0 or self.next_step is None:
             record |= self._evaluate()
             self._progress.evaluated(record)
@@ -108,12 +115,23 @@ class Server:
         self._recorder.finish(summary)
         return summary
 
+    def save_early(self) -> str:
+        """Save what was done before the run ends early; returns a line about it."""
+        self._tell(self._protocol.cluster.events)
+        if self._saved_at != self._done:
+            self._save()
+        return f"{self._done} steps are in a checkpoint, the same command resumes"
+
     def close(self) -> None:
         """Close the files and the progress bar."""
         if self._profile:
             self._profile.stop()
         self._progress.close()
         self._recorder.close()
+
+    def _tell(self, events: list[str]) -> None:
+        for event in events:
+            print(f"warning: {event}", file=sys.stderr, flush=True)
 
     def _start_profile(self) -> torch.profiler.profile | None:
         """A trace of steps 3 to 5 on the server, for TensorBoard's profile page."""
@@ -199,6 +217,7 @@ class Server:
             "byzantine": list(experiment.choose(max(0, self._done - 1))),
             "parameters_sha256": sha256(params.tobytes()).hexdigest(),
             "bytes_in_per_step": self._bytes_in,
+            "server_memory_bytes": self._memory.peak,
             "files_computed": [int(n) if n == int(n) else n for n in self._files_computed],
             "attack_effective": experiment.attack_effective,
             "diverged_at_step": self._diverged,

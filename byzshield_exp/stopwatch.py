@@ -2,24 +2,40 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import perf_counter
+from time import perf_counter, process_time
+
+Seconds = dict[str, float]
+TOTAL = "total"
 
 
 class Stopwatch:
-    """Adds up the wall-clock seconds spent under each name until :meth:`reset`."""
+    """Adds up the seconds spent under each name until :meth:`reset`.
+
+    Attributes:
+        seconds: on the wall clock.
+        cpu_seconds: of all threads of this process.
+    """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: Seconds = {}
+        self.cpu_seconds: Seconds = {}
+        self._start, self._cpu_start = perf_counter(), process_time()
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        start = perf_counter()
+        start, cpu_start = perf_counter(), process_time()
         try:
             yield
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
+            cpu = self.cpu_seconds.get(phase, 0.0) + process_time() - cpu_start
+            self.cpu_seconds[phase] = cpu
 
-    def reset(self) -> dict[str, float]:
-        """Hand out the seconds so far and start from nothing."""
-        seconds, self.seconds = self.seconds, {}
-        return seconds
+    def reset(self) -> tuple[Seconds, Seconds]:
+        """Hand out both tables so far, with the whole time under ``total``; start from nothing."""
+        now, cpu_now = perf_counter(), process_time()
+        seconds, cpu_seconds = self.seconds, self.cpu_seconds
+        seconds[TOTAL], cpu_seconds[TOTAL] = now - self._start, cpu_now - self._cpu_start
+        self.seconds, self.cpu_seconds = {}, {}
+        self._start, self._cpu_start = now, cpu_now
+        return seconds, cpu_seconds

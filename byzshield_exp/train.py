@@ -2,71 +2,87 @@
 
 import json
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
-from byzshield_exp.clusters import Cluster, broadcast_text, join, leave
+from byzshield_exp import interrupts
+from byzshield_exp.clusters import Cluster, Group, Rendezvous, cluster_of, join, join_torchrun
 from byzshield_exp.distortion import WorstCase
+from byzshield_exp.errors import Stopped, TooFewReplicas
 from byzshield_exp.experiment import Experiment, build
 from byzshield_exp.gradients import TrueGradients
 from byzshield_exp.protocols import ParameterServer
 from byzshield_exp.server import Server
+from byzshield_exp.votes import reads_digests
 
 
 def train(
     experiment: Experiment,
     config: Mapping[str, Any],
     folder: Path,
-    rank: int = 0,
-    world_size: int = 1,
+    group: Group | None = None,
 ) -> dict[str, Any] | None:
-    """Train on this rank; the server returns the summary that it wrote, other ranks None.
+    """Train in this process; the server returns the summary that it wrote, other ranks None.
 
     Args:
         experiment: the parts, built from ``config``.
         config: plain and resolved.
         folder: of the run; only the server writes to it.
-        rank: 0 is the server.
-        world_size: 1 is the simulation: this process plays everybody.
+        group: this process's place; None is the simulation: this process plays everybody.
 
     Raises:
-        RunError: if the run cannot go on.
+        TooFewReplicas: if too many workers are gone; what was done is in a checkpoint.
+        Stopped: at SIGTERM, likewise.
+        RunError: if the run cannot go on for another reason.
     """
     torch.set_num_threads(config["threads"])
     if config["device"] == "cuda":
         _make_cuda_deterministic()
-    assignment, params = experiment.assignment, experiment.params
-    cluster = Cluster(
-        assignment.num_workers, assignment.load, rank, world_size,
-        config["cluster"]["worker_timeout"],
-    )  # fmt: skip
+    group = group or Group()
     truth = TrueGradients(
-        experiment.network, experiment.dataset, experiment.batches, assignment.num_files,
-        _parallel_files(world_size, config["threads"]),
+        experiment.network, experiment.dataset, experiment.batches,
+        experiment.assignment.num_files, _parallel_files(group.world_size, config["threads"]),
     )  # fmt: skip
-    protocol = ParameterServer(experiment, cluster, truth)
-    server = None
+    options = config["cluster"]
+    cluster = cluster_of(
+        group, experiment.assignment, reads_digests(experiment.vote), options["worker_timeout"],
+        int(options["bucket_mib"] * 2**20),
+    )  # fmt: skip
+    cluster.keep_rows_in(truth.table)
+    protocol = ParameterServer(
+        experiment, cluster, truth, options["majority_of"], profiles=config["profile"]
+    )
+    server = Server(experiment, protocol, config, folder) if cluster.is_server else None
     try:
-        server = Server(experiment, protocol, config, folder) if cluster.is_server else None
-        protocol.check_replicas()
-        while (
-            step := cluster.begin_step(params, server.next_step if server else None)
-        ) is not None:
-            update, report = protocol.step(step)
-            if server and update is not None and report is not None:
-                server.finish_step(update, report)
-        return server.finish() if server else None
-    except Exception:
-        cluster.end(params)
+        with interrupts.heard():
+            return _loop(experiment, cluster, protocol, server)
+    except (Stopped, TooFewReplicas) as error:
+        if server:
+            raise type(error)(f"{error}; {server.save_early()}") from error
         raise
     finally:
+        cluster.end()
         if server:
             server.close()
+
+
+def _loop(
+    experiment: Experiment, cluster: Cluster, protocol: ParameterServer, server: Server | None
+) -> dict[str, Any] | None:
+    protocol.check_replicas()
+    while (
+        step := cluster.begin_step(experiment.params, server.next_step if server else None)
+    ) is not None:
+        interrupts.check()
+        update, report = protocol.step(step)
+        if server and update is not None and report is not None:
+            server.finish_step(update, report)
+    return server.finish() if server else None
 
 
 def describe_job(config: Mapping[str, Any], folder: Path, worst: WorstCase) -> str:
@@ -77,35 +93,31 @@ def describe_job(config: Mapping[str, Any], folder: Path, worst: WorstCase) -> s
     return json.dumps({"config": config, "folder": str(folder.absolute()), "worst": asdict(worst)})
 
 
-def run_rank(rendezvous: tuple[str, int, int] | None, job: str) -> str | None:
-    """Play one rank of a job.
+def run_rank(rendezvous: Rendezvous, job: str) -> str | None:
+    """Play one rank of a job; on rank 0 the summary as JSON."""
+    group = join(rendezvous)
+    try:
+        return play(group, job)
+    finally:
+        group.close()
 
-    Args:
-        rendezvous: file, rank and world size of a group to join; None: it is joined already.
-        job: :func:`describe_job`'s text.
 
-    Returns:
-        On rank 0 the summary as JSON.
-    """
+def play(group: Group, job: str) -> str | None:
+    """Play this process's part of a job, :func:`describe_job`'s text, in a group it has joined."""
     work = json.loads(job)
-    if rendezvous is not None:
-        join(rendezvous)
     config = work["config"]
-    rank, world_size = dist.get_rank(), dist.get_world_size()
     worst = WorstCase(**{**work["worst"], "workers": tuple(work["worst"]["workers"])})
-    experiment = build(config, worst)
-    summary = train(experiment, config, Path(work["folder"]), rank, world_size)
-    if rendezvous is not None:
-        leave()
+    summary = train(build(config, worst), config, Path(work["folder"]), group)
     return None if summary is None else json.dumps(summary)
 
 
 def follow_torchrun() -> None:
     """A rank above 0 under torchrun: play the jobs that rank 0 sends, until it sends none."""
-    join()
-    while job := broadcast_text(None):
-        run_rank(None, job)
-    leave()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it too and ends in order
+    group = join_torchrun()
+    while job := group.hear():
+        play(group, job)
+    group.close()
 
 
 def _make_cuda_deterministic() -> None:

@@ -15,7 +15,6 @@ from byzshield_exp.votes import (
     bytewise,
     count_disagreements,
     digest,
-    digests_of,
     is_finite,
     majority,
     reads_digests,
@@ -127,9 +126,9 @@ def test_majority_is_the_brute_force(files, chunk, threads):
         patch.setattr(bytewise, "_CHUNK", chunk)
         patch.setattr(torch, "get_num_threads", lambda: threads)
         labels = majority(files)
-        digested = digest(digests_of(files, 3))
+    digests = [[None if row is None else row_digest(row, 3, 7) for row in rows] for rows in files]
     assert labels.tolist() == [by_brute_force(rows) for rows in files]
-    assert digested.tolist() == labels.tolist()
+    assert digest(digests).tolist() == labels.tolist()
 
 
 def test_large_rows_differ_wherever_the_bit_is():
@@ -181,20 +180,6 @@ def test_digests_label_as_bytes_do():
     assert digest([[b"a", b"b", None, b"a"], [None, None, b"c", b"c"]]).tolist() == [
         [0, 1, ABSENT, 0], [ABSENT, ABSENT, 2, 2]
     ]  # fmt: skip
-
-
-def test_digests_of_rows_name_step_and_file_and_hash_a_memory_once(monkeypatch):
-    from byzshield_exp.votes import digested
-
-    hashed = []
-    monkeypatch.setattr(
-        digested, "row_digest", lambda row, *more: hashed.append(row) or row_digest(row, *more)
-    )
-    row = torch.arange(3.0)
-    found = digests_of([[row, row, None], [row, row.clone(), row]], step=4)
-    here, there = row_digest(row, 4, 0), row_digest(row, 4, 1)
-    assert found == [[here, here, None], [there, there, there]]
-    assert len(hashed) == 3
 
 
 def test_a_vote_says_what_it_reads():

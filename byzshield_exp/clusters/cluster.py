@@ -1,71 +1,95 @@
-"""Which workers this process plays, and how vectors travel."""
+"""Which workers this process plays, and how their gradients reach the server."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 
+import numpy as np
 import torch
-import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from byzshield_exp.clusters.wire import Header, header_bytes, pack, unpack
-from byzshield_exp.errors import RunError
+from byzshield_exp.aggregators.policy import is_finite
+from byzshield_exp.assignments import Assignment
+from byzshield_exp.clusters.group import Group
+from byzshield_exp.clusters.wire import Statement
+from byzshield_exp.digests import row_digest
 
-_GO, _END = 1, 0
-
-
-@dataclass(frozen=True, eq=False)
-class Message:
-    """What the workers of one process send in a step.
-
-    Attributes:
-        rows: k * l rows ``[d]``, worker by worker, each worker's files in its order.
-        losses: the loss of each row, NaN where it was not computed.
-        seconds: per phase.
-        files_computed: true gradients computed by this process since the start of the run.
-    """
-
-    rows: list[Tensor]
-    losses: list[float]
-    seconds: dict[str, float]
-    files_computed: int
+Replica = Tensor | bytes | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Inbox:
-    """What the server received in a step.
+    """What came for a step.
 
     Attributes:
-        rows: K * l slots, each a row ``[d]``.
-        losses: the loss reported with each slot, NaN where none was.
-        seconds: per phase, of the slowest rank.
-        files_computed: per rank, since the start of the run.
-        bytes_in: bytes received.
+        replicas: for each of f files its r replicas, in the order of ``workers_of_file``: a row
+            ``[d]`` or its digest, None where none came.
+        finite: ``[f, r]``, what digests say of their rows; None with rows.
+        losses: ``[f, r]``, the loss reported with each replica, NaN where none was.
+        statements: of the ranks that sent all they owed.
+        absent: workers that did not.
+        rejected: messages that were not what they should be.
+        bytes_in: bytes that the server received since the step began.
+        bytes_out: bytes that it sent.
     """
 
-    rows: list[Tensor]
-    losses: list[float]
-    seconds: dict[str, float]
-    files_computed: list[int]
+    replicas: list[list[Replica]]
+    finite: Bool[Tensor, "f r"] | None
+    losses: Float[Tensor, "f r"]
+    statements: dict[int, Statement] = field(default_factory=dict)
+    absent: tuple[int, ...] = ()
+    rejected: int = 0
     bytes_in: int = 0
+    bytes_out: int = 0
+
+    @property
+    def rows(self) -> list[list[Tensor | None]]:
+        """The replicas that are rows."""
+        return [
+            [replica if isinstance(replica, Tensor) else None for replica in of_file]
+            for of_file in self.replicas
+        ]
+
+    @classmethod
+    def empty(cls, assignment: Assignment, reads_digests: bool) -> "Inbox":
+        """An inbox in which nothing is yet."""
+        shape = assignment.num_files, assignment.replication
+        return cls(
+            [[None] * shape[1] for _ in range(shape[0])],
+            torch.zeros(shape, dtype=torch.bool) if reads_digests else None,
+            torch.full(shape, torch.nan),
+        )
 
 
-@dataclass
 class Cluster:
-    """The communication side of a run. World size 1 is the simulation: nothing travels.
+    """The communication side of a run; this class is the simulation, in which nothing travels.
 
     Rank 0 is the parameter server. With more ranks it plays no worker; the K workers are spread
-    over the other ranks in consecutive blocks whose sizes differ by at most one. A rank that
-    is silent for ``worker_timeout`` seconds is lost.
+    over the other ranks in consecutive blocks whose sizes differ by at most one.
+
+    Attributes:
+        assignment: who computes what.
+        rank: of this process.
+        world_size: 1 is the simulation.
+        reads_digests: whether the vote is on digests of rows.
+        events: lines for a person; whoever tells them clears the list.
     """
 
-    num_workers: int
-    load: int
-    rank: int = 0
-    world_size: int = 1
-    worker_timeout: float = 300.0
-    _inbox: Tensor = field(default_factory=lambda: torch.empty(0, 0), repr=False)
-    _apart: bool = False  # the other ranks do not all wait for the next step
+    def __init__(self, group: Group, assignment: Assignment, reads_digests: bool) -> None:
+        self.assignment = assignment
+        self.rank, self.world_size = group.rank, group.world_size
+        self.reads_digests = reads_digests
+        self.events: list[str] = []
+        self._place_of = {
+            (worker, file): place
+            for file, workers in enumerate(assignment.workers_of_file.tolist())
+            for place, worker in enumerate(workers)
+        }
+        self._inbox = Inbox.empty(assignment, reads_digests)
+        self._rows: dict[tuple[int, int], Tensor] = {}  # of this process, by worker and file
+        self._said: dict[tuple[int, int], tuple[bytes, bool]] = {}  # by file and memory
+        self._table: Tensor | None = None
 
     @property
     def is_server(self) -> bool:
@@ -79,12 +103,41 @@ class Cluster:
 
     def workers_of(self, rank: int) -> range:
         """The workers that a rank plays."""
-        if self.world_size == 1:
-            return range(self.num_workers)
+        num_workers, ranks = self.assignment.num_workers, self.world_size - 1
+        if ranks == 0:
+            return range(num_workers)
         if rank == 0:
             return range(0)
+        return range((rank - 1) * num_workers // ranks, rank * num_workers // ranks)
+
+    def bearable(self, needed: int) -> int:
+        """How many ranks with workers may be lost, whichever, so that each file has replicas left.
+
+        Args:
+            needed: replicas of each file, ``1..r``.
+        """
         ranks = self.world_size - 1
-        return range((rank - 1) * self.num_workers // ranks, rank * self.num_workers // ranks)
+        rank_of = {worker: rank for rank in range(ranks + 1) for worker in self.workers_of(rank)}
+        fewest = ranks
+        for workers in self.assignment.workers_of_file.tolist():
+            counts = Counter(rank_of[worker] for worker in workers).most_common()
+            left = len(workers) - np.cumsum([count for _, count in counts])
+            fewest = min(fewest, int((left >= needed).sum()))
+        return fewest
+
+    def keep_rows_in(self, table: Float[Tensor, "f d"]) -> None:
+        """In the simulation: let winners stay in the table that the true rows are computed in."""
+        self._table = table
+
+    def compare_digests(self, digest: bytes | None) -> None:
+        """Check that all ranks with workers computed the same bytes for the same file.
+
+        Raises:
+            RunError: on the server, naming the ranks that differ from the most common digest.
+        """
+
+    def share(self, content: Tensor) -> None:
+        """Overwrite a tensor on all ranks with the server's, which all have the size of."""
 
     def begin_step(self, params: Float[Tensor, " d"], step: int | None) -> int | None:
         """Publish the step number and the parameters; every rank returns the server's step.
@@ -93,134 +146,76 @@ class Cluster:
             params: read on the server, overwritten on the other ranks.
             step: the server's next step, None to end the run; ignored on the other ranks.
         """
-        if self.world_size == 1:
-            return step
-        order = torch.tensor([_END, 0] if step is None else [_GO, step])
-        self._broadcast(order)
-        if int(order[0]) == _END:
-            return None
-        self._broadcast(params)
-        self._apart = True
-        if self.is_server and not len(self._inbox):
-            self._inbox = params.new_empty((self.num_workers * self.load, len(params)))
-        return int(order[1])
+        self._inbox = Inbox.empty(self.assignment, self.reads_digests)
+        self._rows.clear()
+        self._said.clear()
+        return step
 
-    def _broadcast(self, content: Tensor) -> None:
-        """From the server to all. Only the server is in a hurry: the others wait for it."""
-        if not self.is_server:
-            dist.broadcast(content, src=0)
-            return
-        work = dist.broadcast(content, src=0, async_op=True)
-        try:
-            if work is not None:
-                work.wait(timedelta(seconds=self.worker_timeout))
-        except RuntimeError as error:
-            self._apart = True
-            reason = str(error).splitlines()[0]
-            raise RunError(f"lost a rank while publishing the parameters: {reason}") from error
-
-    def end(self, params: Float[Tensor, " d"]) -> None:
-        """On the server, after a failure between two steps: let the other ranks end as well."""
-        if self.is_server and self.world_size > 1 and not self._apart:
-            self.begin_step(params, None)
-
-    def share(self, content: Tensor) -> None:
-        """Overwrite a tensor on all ranks with the server's, which all have the size of."""
-        if self.world_size > 1:
-            self._broadcast(content)
-
-    def gather(self, message: Message, step: int) -> Inbox | None:
-        """Bring all workers' messages to the server; None on the other ranks.
-
-        Raises:
-            RunError: if a rank is gone, silent for too long, or sends something else.
-        """
-        if self.world_size == 1:
-            return Inbox(message.rows, message.losses, message.seconds, [message.files_computed])
-        inbox = None
-        if self.is_server:
-            inbox = self._receive(step)
+    def put(self, step: int, worker: int, file: int, row: Float[Tensor, " d"], loss: float) -> None:
+        """Send a replica. Its memory must stay as it is until the next step."""
+        place = self._place_of[worker, file]
+        self._rows[worker, file] = row
+        self._inbox.losses[file, place] = loss
+        if self._inbox.finite is None:
+            self._inbox.replicas[file][place] = row
         else:
-            self._send(message, step)
-        self._apart = False
-        return inbox
+            digest, finite = self._digest(row, step, file)
+            self._inbox.replicas[file][place] = digest
+            self._inbox.finite[file, place] = finite
 
-    def compare_digests(self, digest: bytes | None) -> None:
-        """Check that all ranks with workers computed the same bytes for the same file.
+    def finish(self, step: int, statement: Statement) -> None:
+        """Say that all replicas of this process were sent."""
+        self._inbox.statements[self.rank] = statement
 
-        Raises:
-            RunError: on the server, naming the ranks that differ from the most common digest.
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes that this process received and sent since the step began."""
+        return 0, 0
+
+    def gather(self, step: int) -> Inbox | None:
+        """On the server, all that came for a step; None on the other ranks."""
+        return self._inbox
+
+    def deliver(
+        self, winners: Mapping[int, Sequence[int]]
+    ) -> tuple[list[int], Float[Tensor, "n d"]]:
+        """On the server, the winning rows; what came besides may be overwritten.
+
+        Args:
+            winners: by file, ascending, the places of the replicas of its winning class.
+
+        Returns:
+            The files and their rows; a file is missing if nobody of its class sends the row.
         """
-        if self.world_size == 1:
-            return
-        mine = torch.frombuffer(bytearray(digest or bytes(32)), dtype=torch.uint8)
-        if not self.is_server:
-            dist.send(mine, dst=0)
-            return
-        digests = {}
-        for rank in range(1, self.world_size):
-            self._wait(rank, (dist.irecv(mine, src=rank),))
-            digests[rank] = bytes(mine.numpy())
-        common = max(digests.values(), key=list(digests.values()).count)
-        odd = [rank for rank, value in digests.items() if value != common]
-        if odd:
-            raise RunError(
-                f"ranks {odd} computed other bits for file 0 than the rest, so replicas cannot "
-                "agree: use the same processor type, torch version and threads on all machines, "
-                "or a tolerant vote"
-            )
-
-    def _expected(self, rank: int, size: int, item_bytes: int, step: int) -> Header:
-        workers = self.workers_of(rank)
-        return Header(
-            step, rank, workers.start, len(workers), self.load, size, item_bytes, 0, {}, []
-        )
-
-    def _send(self, message: Message, step: int) -> None:
-        payload = torch.stack(message.rows)
-        expected = self._expected(self.rank, payload.shape[1], payload.element_size(), step)
-        details = {
-            "files_computed": message.files_computed,
-            "seconds": message.seconds,
-            "losses": message.losses,
+        if self._table is None:
+            raise ValueError("there is no table of rows")
+        table, workers = self._table, self.assignment.workers_of_file.tolist()
+        rows = {file: self._rows[workers[file][at[0]], file] for file, at in winners.items()}
+        mine = table.untyped_storage().data_ptr()
+        moved = {
+            file: row.clone() if row.untyped_storage().data_ptr() == mine else row
+            for file, row in rows.items()
+            if row.data_ptr() != table[file].data_ptr()
         }
-        dist.send(pack(Header(**{**expected.__dict__, **details})), dst=0, tag=0)
-        dist.send(payload, dst=0, tag=1)
+        for file, row in moved.items():
+            table[file].copy_(row)
+        return list(winners), first_rows(table, list(winners))
 
-    def _receive(self, step: int) -> Inbox:
-        inbox = self._inbox
-        size, item_bytes = inbox.shape[1], inbox.element_size()
-        pending = []
-        for rank in range(1, self.world_size):
-            workers = self.workers_of(rank)
-            rows = inbox[workers.start * self.load : workers.stop * self.load]
-            header = torch.empty(header_bytes(len(rows)), dtype=torch.uint8)
-            works = (dist.irecv(header, src=rank, tag=0), dist.irecv(rows, src=rank, tag=1))
-            pending.append((rank, header, works))
-        headers = []
-        for rank, header, works in pending:
-            self._wait(rank, works)
-            headers.append(unpack(header, self._expected(rank, size, item_bytes, step)))
-        return Inbox(
-            rows=list(inbox),
-            losses=[loss for header in headers for loss in header.losses],
-            seconds={
-                phase: max(header.seconds[phase] for header in headers)
-                for phase in headers[0].seconds
-            },
-            files_computed=[0, *(header.files_computed for header in headers)],
-            bytes_in=inbox.numel() * item_bytes + sum(len(h) for _, h, _ in pending),
-        )
+    def end(self) -> None:
+        """On the server: let the other ranks end as well; at the end, or after a failure."""
 
-    def _wait(self, rank: int, works: tuple[dist.Work | None, ...]) -> None:
-        try:
-            for work in works:
-                if work is not None:
-                    work.wait(timedelta(seconds=self.worker_timeout))
-        except RuntimeError as error:
-            self._apart = True
-            workers = self.workers_of(rank)
-            reason = str(error).splitlines()[0]
-            raise RunError(
-                f"lost rank {rank} (workers {workers.start} to {workers.stop - 1}): {reason}"
-            ) from error
+    def _digest(self, row: Tensor, step: int, file: int) -> tuple[bytes, bool]:
+        """A row's digest and whether it is finite; several workers send the same memory."""
+        key = file, row.data_ptr()
+        if key not in self._said:
+            finite = is_finite(row)
+            self._said[key] = row_digest(row, step, file, finite), finite
+        return self._said[key]
+
+
+def first_rows(table: Float[Tensor, "f d"], files: Sequence[int]) -> Float[Tensor, "n d"]:
+    """The rows of some files, ascending, moved to the beginning of their table."""
+    for place, file in enumerate(files):
+        if place != file:
+            table[place].copy_(table[file])
+    return table[: len(files)]

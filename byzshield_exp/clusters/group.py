@@ -1,45 +1,248 @@
-"""Joining and leaving a process group, and telling all ranks a text."""
+"""Joining: every worker process connects to the server's, and nobody else can.
 
+A group lives on torch.distributed's rendezvous (torchrun), or on a folder of this machine. From
+then on there are plain connections and no process group: gloo ends the whole process when a peer
+sends more than was expected, and closes all connections when one peer is late, so that one liar
+could stop the server.
+"""
+
+import hmac
 import os
+import secrets
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
+from time import monotonic, sleep
 
-import torch
-import torch.distributed as dist
+from byzshield_exp.clusters.hub import Hub
+from byzshield_exp.clusters.line import Line
+from byzshield_exp.clusters.wire import HEADER_BYTES, Header, Kind, Rejected, unpack
+from byzshield_exp.errors import LostServer, RunError
 
-_TIMEOUT = timedelta(minutes=30)  # for collectives, which wait while the server evaluates
+JOIN_S = 300.0  # for all processes to come
+_HELLO_S = 10.0  # for one connection to say who it is
+_SECRET_BYTES = 32
 
 
-def join(rendezvous: tuple[str, int, int] | None = None) -> None:
-    """Join the process group.
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where a process finds its group.
 
-    Args:
-        rendezvous: a file on this machine, rank and world size; None means torchrun's
-            environment. With a file no port is opened but gloo's own, on the loopback interface.
+    Attributes:
+        address: a socket in a folder that only this user can open, or ``host:port``.
+        secret: what the processes of this group know.
+        rank: of this process; 0 is the server.
+        world_size: processes of the group.
     """
-    if rendezvous is None:
-        dist.init_process_group("gloo", timeout=_TIMEOUT)
+
+    address: str
+    secret: str
+    rank: int
+    world_size: int
+
+
+@dataclass(eq=False)
+class Group:
+    """This process's place among the processes of a run, and its connections.
+
+    Attributes:
+        rank: 0 is the server.
+        world_size: 1 has no connections.
+        hub: the server's end.
+        line: a worker's end.
+        run: counts the runs of this group.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    hub: Hub | None = field(default=None, repr=False)
+    line: Line | None = field(default=None, repr=False)
+    run: int = 0
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self.hub is not None:
+            self.hub.close()
+        if self.line is not None:
+            self.line.close()
+
+    def tell(self, text: str) -> None:
+        """On the server: send a job to all workers; an empty one is the last."""
+        if self.hub is None:
+            return
+        content = text.encode()
+        header = Header(Kind.JOB, self.run, 0, length=len(content)).pack()
+        for peer in self.hub.alive:
+            self.hub.send(peer, header, content)
+        self.hub.flush(self.hub.alive)
+
+    def hear(self) -> str:
+        """On a worker: wait for the server's next job."""
+        if self.line is None:
+            raise LostServer("there is no server")
+        while True:
+            header, content = self.line.next()
+            if header.kind is Kind.JOB:
+                self.run = header.run
+                return bytes(content).decode()
+
+
+@contextmanager
+def meeting_place(world_size: int) -> Iterator[list[Rendezvous]]:
+    """Where the processes of this machine meet, by rank; no port is opened."""
+    secret = secrets.token_hex(_SECRET_BYTES)
+    with tempfile.TemporaryDirectory(prefix="byzshield-") as folder:
+        path = str(Path(folder) / "server")
+        yield [Rendezvous(path, secret, rank, world_size) for rank in range(world_size)]
+
+
+def join(rendezvous: Rendezvous) -> Group:
+    """Join a group.
+
+    Raises:
+        RunError: if the others do not come.
+    """
+    if rendezvous.rank == 0:
+        with _listen(rendezvous.address) as door:
+            return _welcome(door, rendezvous)
+    return Group(rendezvous.rank, rendezvous.world_size, line=Line(_connect(rendezvous)))
+
+
+def join_torchrun() -> Group:
+    """Join the group that torchrun started this process in.
+
+    Raises:
+        RunError: if the others do not come.
+    """
+    from torch.distributed.rendezvous import rendezvous as find_store
+
+    store, rank, world_size = next(find_store("env://"))
+    on_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == str(world_size)
+    try:
+        if rank > 0:
+            store.set_timeout(timedelta(seconds=JOIN_S))
+            address, secret = (store.get(f"byzshield/{key}").decode() for key in ("at", "secret"))
+            return join(Rendezvous(address, secret, rank, world_size))
+        secret = secrets.token_hex(_SECRET_BYTES)
+        store.set("byzshield/secret", secret)
+        with tempfile.TemporaryDirectory(prefix="byzshield-") as folder:
+            address = str(Path(folder) / "server") if on_one_machine else _own_address()
+            with _listen(address) as door:
+                if not on_one_machine:
+                    address = f"{address.rpartition(':')[0]}:{door.getsockname()[1]}"
+                store.set("byzshield/at", address)
+                return _welcome(door, Rendezvous(address, secret, rank, world_size))
+    except (RuntimeError, ValueError) as error:
+        raise RunError(f"rank {rank} found no group: {str(error).splitlines()[0]}") from error
+
+
+def _own_address() -> str:
+    """Where the other machines reach this one: by the name that torchrun's own store has."""
+    return f"{os.environ['MASTER_ADDR']}:0"
+
+
+def _listen(address: str) -> socket.socket:
+    if address.startswith("/"):
+        door = socket.socket(socket.AF_UNIX)
+        door.bind(address)
+        door.listen(socket.SOMAXCONN)
+        return door
+    host, _, port = address.rpartition(":")
+    found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+    is_local_name = str(found[4][0]).startswith("127.")  # a machine's own name often is
+    where = ("", int(port)) if is_local_name else found[4]
+    return socket.create_server(where, family=found[0], backlog=socket.SOMAXCONN)
+
+
+def _connect(rendezvous: Rendezvous) -> socket.socket:
+    deadline = monotonic() + JOIN_S
+    while True:
+        try:
+            connection = _dial(rendezvous.address)
+            break
+        except OSError as error:  # the server is not there yet
+            if monotonic() > deadline:
+                raise RunError(
+                    f"rank {rendezvous.rank} does not reach the server at {rendezvous.address}: "
+                    f"{error}"
+                ) from error
+            sleep(0.02)
+    secret = rendezvous.secret.encode()
+    header = Header(Kind.HELLO, 0, rendezvous.rank, length=len(secret))
+    connection.sendall(header.pack() + secret)
+    return connection
+
+
+def _dial(address: str) -> socket.socket:
+    if address.startswith("/"):
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(address)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+    host, _, port = address.rpartition(":")
+    connection = socket.create_connection((host, int(port)), timeout=_HELLO_S)
+    connection.settimeout(None)
+    _care(connection)
+    return connection
+
+
+def _care(connection: socket.socket) -> None:
+    """Small messages leave at once, and a machine that is gone is noticed."""
+    if connection.family == socket.AF_UNIX:
         return
-    path, rank, world_size = rendezvous
-    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
-    if loopback:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
-    store = dist.FileStore(path, world_size)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):  # Linux: silent for a minute
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def leave() -> None:
-    """Leave the process group, if one was joined."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def _welcome(door: socket.socket, rendezvous: Rendezvous) -> Group:
+    """Take one connection of each rank; whoever does not know the secret is sent away."""
+    connections: dict[int, socket.socket] = {}
+    deadline = monotonic() + JOIN_S
+    ranks = set(range(1, rendezvous.world_size))
+    while connections.keys() < ranks:
+        door.settimeout(max(0.01, deadline - monotonic()))
+        try:
+            connection, _ = door.accept()
+        except TimeoutError as error:
+            missing = sorted(ranks - connections.keys())
+            raise RunError(f"ranks {missing} did not come within {JOIN_S:.0f} s") from error
+        rank = _who(connection, rendezvous.secret)
+        if rank in ranks - connections.keys():
+            _care(connection)
+            connections[rank] = connection
+        else:
+            connection.close()
+    return Group(0, rendezvous.world_size, hub=Hub(connections))
 
 
-def broadcast_text(text: str | None) -> str:
-    """Send a text from rank 0 to all; every rank returns it. Bytes, nothing pickled."""
-    content = torch.frombuffer(bytearray((text or "\n").encode()), dtype=torch.uint8)
-    size = torch.tensor([len(content)])
-    dist.broadcast(size, src=0)
-    if dist.get_rank() != 0:
-        content = torch.empty(int(size), dtype=torch.uint8)
-    dist.broadcast(content, src=0)
-    return bytes(content.numpy()).decode().strip()
+def _who(connection: socket.socket, secret: str) -> int:
+    """The rank at the other end; -1 for a stranger."""
+    connection.settimeout(_HELLO_S)
+    try:
+        header = unpack(_exactly(connection, HEADER_BYTES))
+        if header.kind is not Kind.HELLO or header.length != len(secret):
+            return -1
+        said = _exactly(connection, header.length)
+    except (OSError, Rejected):
+        return -1
+    return header.sender if hmac.compare_digest(said, secret.encode()) else -1
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    content = b""
+    while len(content) < count:
+        more = connection.recv(count - len(content))
+        if not more:
+            raise ConnectionError("too short")
+        content += more
+    return content

@@ -1,7 +1,8 @@
-"""Starting ranks on this machine, and ending all of them when one fails.
+"""Starting ranks on this machine, and ending all of them when the run is over or has failed.
 
 The ranks are forked from a preloaded server process (multiprocessing's forkserver), so that torch
-is imported once and not once per rank. The caller only watches; it is no rank.
+is imported once and not once per rank. The caller only watches; it is no rank. A rank with workers
+that is killed ends nothing: what its loss means is the parameter server's to say.
 """
 
 import json
@@ -9,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -17,15 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
-from byzshield_exp.errors import ConfigError, RunError
+from byzshield_exp import interrupts
+from byzshield_exp.clusters.group import Rendezvous, meeting_place
+from byzshield_exp.errors import ConfigError, RunError, Stopped
 
-Rendezvous = tuple[str, int, int]  # file, rank, world size
-_PRELOAD = ("torch", "torch.distributed", "numpy")
+_PRELOAD = ("torch", "numpy")
+_FORESEEN = ("ConfigError", "RunError", "TooFewReplicas", "LostServer", "Stopped")
 _GRACE_S = 3.0  # for other reports after the first failure, and for a rank to end when asked
-_LOST_PEER = ("connection", "socket", "peer", "timed out", "rendezvous")
 
 
 @dataclass
@@ -36,10 +36,14 @@ class _Rank:
     report: dict[str, Any] | None = None
 
     @property
+    def has_error(self) -> bool:
+        """Whether it failed by an error of its own, not because the server is gone."""
+        report = self.report or {}
+        return "error" in report and report["kind"] != "LostServer"
+
+    @property
     def failed(self) -> bool:
-        if self.report is not None:
-            return "error" in self.report
-        return self.process.exitcode is not None
+        return self.has_error if self.report is not None else self.done
 
     @property
     def done(self) -> bool:
@@ -52,7 +56,7 @@ def run_ranks(
     job: str,
     preload: tuple[str, ...] = (),
 ) -> str | None:
-    """Run ``target((file, rank, world size), job)`` in every rank; return what rank 0 returned.
+    """Run ``target(rendezvous, job)`` in every rank; return what rank 0 returned.
 
     Args:
         target: a function of a module (children import it by name).
@@ -61,26 +65,26 @@ def run_ranks(
         preload: modules that ranks need, imported once.
 
     Raises:
-        RunError: when a rank fails or is killed, with the error of the rank that failed first.
-            All other ranks are ended before; the same holds for any exception in the caller,
-            Ctrl-C included.
+        RunError: when a rank fails or rank 0 is killed, with the error of the rank that failed
+            first. All other ranks are ended before; the same holds for any exception in the
+            caller, Ctrl-C included.
+        Stopped: when SIGTERM came and rank 0 has ended in order.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*_PRELOAD, *preload])
-    with tempfile.TemporaryDirectory(prefix="byzshield-") as folder:
-        store = str(Path(folder) / "rendezvous")
+    with meeting_place(num_processes) as places, interrupts.heard():
         ranks = []
         try:
-            for number in range(num_processes):
+            for place in places:
                 receiving, sending = context.Pipe(duplex=False)
                 process = context.Process(
                     target=_run_rank,
-                    args=(target, (store, number, num_processes), job, sending),
-                    name=f"rank {number}",
+                    args=(target, place, job, sending),
+                    name=f"rank {place.rank}",
                 )
                 process.start()
                 sending.close()
-                ranks.append(_Rank(number, process, receiving))
+                ranks.append(_Rank(place.rank, process, receiving))
             _watch(ranks)
         finally:
             _end(ranks)
@@ -89,67 +93,61 @@ def run_ranks(
 
 
 def _watch(ranks: list[_Rank]) -> None:
-    """Return when all ranks have ended well; raise the root cause when one has not."""
-    while not all(rank.done for rank in ranks):
+    """Return when rank 0 has ended well; raise the root cause when a rank has failed."""
+    server, was_told = ranks[0], False
+    while not server.done and not any(rank.has_error for rank in ranks):
         _collect(ranks, timeout_s=1.0)
-        if any(rank.failed for rank in ranks):
-            deadline = time.monotonic() + _GRACE_S
-            while time.monotonic() < deadline and not all(rank.done for rank in ranks):
-                _collect(ranks, timeout_s=0.1)
-            break
+        if interrupts.requested() and not was_told:
+            server.process.terminate()  # it ends in order, and the others with it
+            was_told = True
+    if server.failed or any(rank.has_error for rank in ranks):
+        deadline = time.monotonic() + _GRACE_S
+        while time.monotonic() < deadline and not all(rank.done for rank in ranks):
+            _collect(ranks, timeout_s=0.1)
     _collect(ranks, timeout_s=0.0)
     error = root_cause({rank.number: (rank.process.exitcode, rank.report) for rank in ranks})
+    if error is not None and interrupts.requested():
+        raise Stopped("stopped by SIGTERM before the first step") from error
     if error is not None:
         raise error
 
 
 def root_cause(ends: dict[int, tuple[int | None, dict[str, Any] | None]]) -> Exception | None:
-    """Who failed first: an error of its own before a killed rank before a lost connection.
+    """Who failed first: an error of its own before a killed server.
 
-    This is the one place that decides which missing ranks end a run: today, any.
+    Ranks with workers that were killed, or that lost the server, are no cause.
 
     Args:
         ends: per rank its exit code (None while it runs) and its report, if it made one.
 
     Returns:
-        The error to raise, or None when every rank ended well.
+        The error to raise, or None when rank 0 ended well and no other had an error of its own.
     """
-    failures = [
-        failure
-        for rank, (code, report) in ends.items()
-        if (failure := _failure(rank, code, report)) is not None
+    reports = {rank: report or {} for rank, (_, report) in ends.items()}
+    own = [
+        (report["time"], rank, report)
+        for rank, report in reports.items()
+        if "error" in report and report["kind"] != "LostServer"
     ]
-    if not failures:
-        return None
-    *_, kind, error, trace = min(failures)
-    if kind == "ConfigError":
-        return ConfigError(error)
-    if kind != "RunError":  # a programming error; a run that failed as foreseen has its line
-        sys.stderr.write(trace)
-    return RunError(error)
-
-
-def _failure(
-    rank: int, code: int | None, report: dict[str, Any] | None
-) -> tuple[int, int, int, str, str, str] | None:
-    """How bad, when, which rank, kind, one line, traceback; None if the rank is well."""
-    if report is not None and "error" in report:
-        error = report["error"]
-        if report["kind"] != "ConfigError":
-            error = f"rank {rank}: {error}"
-        return (_severity(report), report["time"], rank, report["kind"], error, report["traceback"])
-    if report is not None or code is None:
+    if own:
+        _, rank, report = min(own, key=lambda failure: failure[:2])
+        return _error_of(rank, report)
+    code, end = ends[0]
+    if end is not None or code is None:
         return None
     how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-    return (1, 0, rank, "RunError", f"rank {rank} {how}", "")
+    return RunError(f"rank 0, the server, {how}")
 
 
-def _severity(report: dict[str, Any]) -> int:
-    """An error of its own, 0; (killed, 1;) the server's word on whom it lost, 2; a lost peer, 3."""
-    if report["error"].startswith("lost "):
-        return 2
-    is_lost = report["kind"] == "RuntimeError" or "Dist" in report["kind"]
-    return 3 if is_lost and any(word in report["error"].lower() for word in _LOST_PEER) else 0
+def _error_of(rank: int, report: dict[str, Any]) -> Exception:
+    error, kind = report["error"], report["kind"]
+    if kind == "ConfigError":
+        return ConfigError(error)
+    if kind == "Stopped":
+        return Stopped(error)
+    if kind not in _FORESEEN:  # a programming error; a run that failed as foreseen has its line
+        sys.stderr.write(report["traceback"])
+    return RunError(error if rank == 0 else f"rank {rank}: {error}")
 
 
 def _collect(ranks: list[_Rank], timeout_s: float) -> None:
@@ -167,10 +165,9 @@ def _collect(ranks: list[_Rank], timeout_s: float) -> None:
 
 
 def _end(ranks: list[_Rank]) -> None:
-    """End what still runs: first asked, then killed."""
-    for rank in ranks:
-        if not rank.done:
-            rank.process.terminate()
+    """End what still runs: the server is asked to, the others lose it; what is left is killed."""
+    if ranks and not ranks[0].done:
+        ranks[0].process.terminate()
     deadline = time.monotonic() + _GRACE_S
     for rank in ranks:
         rank.process.join(max(0.0, deadline - time.monotonic()))
@@ -187,6 +184,8 @@ def _run_rank(
     reports: Connection,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller gets it too and ends all ranks
+    if rendezvous.rank > 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server gets it too and ends in order
     threading.Thread(target=_exit_with_the_caller, daemon=True).start()
     try:
         report: dict[str, Any] = {"result": target(rendezvous, job)}
@@ -197,12 +196,12 @@ def _run_rank(
             "time": time.time_ns(),
             "traceback": traceback.format_exc(),
         }
-        if report["kind"] not in ("ConfigError", "RunError"):
+        if report["kind"] not in _FORESEEN:
             report["error"] = f"{report['kind']}: {report['error']}"
     reports.send_bytes(json.dumps(report).encode())
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1 if "error" in report else 0)  # at once: a group with a dead peer may hang in exit
+    os._exit(1 if "error" in report else 0)  # at once: the threads of a connection may be waiting
 
 
 def _exit_with_the_caller() -> None:

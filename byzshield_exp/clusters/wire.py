@@ -1,90 +1,153 @@
-"""The form of a worker's message: a header of fixed size, then the gradient rows.
+"""The form of a message: a header of fixed size that says what follows, then plain bytes.
 
-    header   HEADER_BYTES per rank + LOSS_BYTES per row:
-             int64   magic, step, rank, first worker, k, l, d, bytes per number, files computed
-             float64 seconds of data, compute, attack
-             float32 the loss of each of the k * l rows
-    payload  k * l rows of d numbers
-
-Nothing here is unpickled: both parts are plain numbers of sizes known beforehand.
+Nothing is unpickled. A receiver reads the header first and decides from it, before the payload is
+read, whether and where to put it.
 """
 
-from dataclasses import dataclass
+import struct
+from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
-from byzshield_exp.errors import RunError
+_FORM = struct.Struct("<I4B5IqQf")  # the fields of Header in order, after the magic number
+_MAGIC = 0x42595A32  # "BYZ2"
+HEADER_BYTES = _FORM.size
+DIGEST_BYTES = 32
+DTYPES = {torch.float32: 1, torch.float64: 2, torch.bfloat16: 3, torch.float16: 4}
 
-PHASES = ("data", "compute", "attack")
-_MAGIC = 0x42595A31  # "BYZ1"
-_INTEGERS = 9
-HEADER_BYTES = 8 * (_INTEGERS + len(PHASES))
-LOSS_BYTES = 4
+
+class Kind(IntEnum):
+    """What a message is."""
+
+    HELLO = 1  # worker: the secret of the group
+    CHECK = 2  # worker: the digest of file 0, before the first step
+    DIGEST = 3  # worker: the digest of one replica
+    ROW = 4  # worker: one replica, d numbers
+    DONE = 5  # worker: all replicas of a step were sent; seconds and counts
+    JOB = 6  # server: the run to play, a text
+    SHARE = 7  # server: a tensor that all ranks have the size of
+    ORDER = 8  # server: the parameters of a step
+    FETCH = 9  # server: send the row of this worker and file
+    END = 10  # server: the run is over
+
+
+FROM_WORKER = frozenset({Kind.HELLO, Kind.CHECK, Kind.DIGEST, Kind.ROW, Kind.DONE})
+
+
+class Rejected(Exception):
+    """A message that is not what it should be.
+
+    Attributes:
+        is_fatal: what follows it cannot be understood either.
+    """
+
+    def __init__(self, reason: str, is_fatal: bool = False) -> None:
+        super().__init__(reason)
+        self.is_fatal = is_fatal
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a rank says about its rows. ``files_computed`` counts from the start of the run."""
+    """What a message says about itself.
 
-    step: int
-    rank: int
-    first_worker: int
-    num_workers: int
-    load: int
-    size: int
-    item_bytes: int
-    files_computed: int
-    seconds: dict[str, float]
-    losses: list[float]
+    Attributes:
+        kind: what it is.
+        run: counts the runs of a group.
+        sender: rank.
+        worker: whose replica.
+        file: of which file.
+        step: of which step.
+        length: bytes that follow.
+        dtype: code of :data:`DTYPES`, 0 where there are no numbers.
+        finite: whether the replica has neither NaN nor Inf.
+        loss: mean loss of the file, NaN where it was not computed.
+    """
+
+    kind: Kind
+    run: int
+    sender: int
+    worker: int = 0
+    file: int = 0
+    step: int = 0
+    length: int = 0
+    dtype: int = 0
+    finite: bool = False
+    loss: float = float("nan")
+
+    def pack(self) -> bytes:
+        """The header as :data:`HEADER_BYTES` bytes."""
+        return _FORM.pack(
+            _MAGIC, self.kind, self.dtype, self.finite, 0, self.run, self.sender, self.worker,
+            self.file, 0, self.step, self.length, self.loss,
+        )  # fmt: skip
+
+    def carrying(self, length: int) -> "Header":
+        """The same with a payload of ``length`` bytes."""
+        return replace(self, length=length)
 
 
-def header_bytes(num_rows: int) -> int:
-    """Bytes of the header of a message of ``num_rows`` rows."""
-    return HEADER_BYTES + LOSS_BYTES * num_rows
-
-
-def pack(header: Header) -> UInt8[Tensor, " bytes"]:
-    """A header as bytes."""
-    integers = [
-        _MAGIC, header.step, header.rank, header.first_worker, header.num_workers,
-        header.load, header.size, header.item_bytes, header.files_computed,
-    ]  # fmt: skip
-    parts = (
-        np.array(integers, dtype="<i8"),
-        np.array([header.seconds.get(phase, 0.0) for phase in PHASES], dtype="<f8"),
-        np.array(header.losses, dtype="<f4"),
-    )
-    return torch.frombuffer(
-        bytearray(b"".join(part.tobytes() for part in parts)), dtype=torch.uint8
-    )
-
-
-def unpack(content: UInt8[Tensor, " bytes"], expected: Header) -> Header:
-    """The header that was received.
+def unpack(content: bytes | bytearray | memoryview) -> Header:
+    """Read a header; whatever the bytes are, there is no other error.
 
     Raises:
-        RunError: if its step, sender, shape or type is not the expected one.
+        Rejected: if there is no header, fatal.
     """
-    raw = content.numpy().tobytes()
-    magic, *integers = np.frombuffer(raw, dtype="<i8", count=_INTEGERS).tolist()
-    seconds = np.frombuffer(raw, dtype="<f8", count=len(PHASES), offset=8 * _INTEGERS)
-    losses = np.frombuffer(raw, dtype="<f4", offset=HEADER_BYTES)
-    names = ("step", "rank", "first_worker", "num_workers", "load", "size", "item_bytes")
-    got = Header(
-        **dict(zip((*names, "files_computed"), integers, strict=True)),
-        seconds=dict(zip(PHASES, seconds.tolist(), strict=True)),
-        losses=losses.tolist(),
-    )
-    wrong = [
-        f"{name}={getattr(got, name)} instead of {getattr(expected, name)}"
-        for name in names
-        if getattr(got, name) != getattr(expected, name)
+    magic, kind, dtype, finite, zero, *numbers, step, length, loss = _FORM.unpack(content)
+    run, sender, worker, file, also_zero = numbers
+    is_known = kind in set(Kind) and dtype in {0, *DTYPES.values()} and finite in (0, 1)
+    if magic != _MAGIC or not is_known or zero or also_zero:
+        raise Rejected("bytes that are no message", is_fatal=True)
+    return Header(
+        Kind(kind), run, sender, worker, file, step, length, dtype, bool(finite), loss
+    )  # fmt: skip
+
+
+def bytes_of(row: Tensor) -> memoryview:
+    """The memory of a contiguous tensor on the CPU."""
+    return row.detach().reshape(-1).view(torch.uint8).numpy().data
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a rank says at the end of its step.
+
+    Attributes:
+        seconds: wall clock per phase.
+        cpu_seconds: of the process, per phase.
+        files_computed: true gradients since the start of the run.
+        bytes_out: sent in this step, without this message.
+        bytes_in: received for this step.
+    """
+
+    seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
+    files_computed: int
+    bytes_out: int = 0
+    bytes_in: int = 0
+
+
+PHASES = ("data", "compute", "attack", "send", "total")
+_COUNTS = 3
+STATEMENT_BYTES = 8 * (_COUNTS + 2 * len(PHASES))
+
+
+def pack_statement(statement: Statement) -> bytes:
+    """A statement as :data:`STATEMENT_BYTES` bytes."""
+    counts = [statement.files_computed, statement.bytes_out, statement.bytes_in]
+    seconds = [
+        table.get(phase, 0.0)
+        for table in (statement.seconds, statement.cpu_seconds)
+        for phase in PHASES
     ]
-    if magic != _MAGIC:
-        wrong = ["no such header"]
-    if wrong:
-        raise RunError(f"rank {expected.rank} sent a message with {', '.join(wrong)}")
-    return got
+    return np.array(counts, dtype="<i8").tobytes() + np.array(seconds, dtype="<f8").tobytes()
+
+
+def unpack_statement(content: bytes) -> Statement:
+    """Read a statement; any bytes of the right number are one."""
+    counts = np.frombuffer(content, dtype="<i8", count=_COUNTS).tolist()
+    seconds = np.frombuffer(content, dtype="<f8", offset=8 * _COUNTS).reshape(2, -1).tolist()
+    wall, cpu = (dict(zip(PHASES, table, strict=True)) for table in seconds)
+    return Statement(wall, cpu, *counts)

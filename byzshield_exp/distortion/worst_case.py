@@ -96,6 +96,30 @@ def worst_case(
     return found
 
 
+def most_without(assignment: Assignment, num_byzantine: int, absent: Iterable[int]) -> int:
+    """The most files that ``q`` workers win when a majority of the replicas that came is enough.
+
+    All sets are looked at where that is quick; otherwise an upper bound: a file that is won uses
+    up a majority of its replicas out of the ``q l`` that liars hold.
+
+    Args:
+        assignment: any placement.
+        num_byzantine: ``q``; liars are among the workers that came.
+        absent: the workers that did not.
+    """
+    here = sorted(set(range(assignment.num_workers)) - set(absent))
+    incidence = assignment.incidence.numpy()[here].astype(np.int16)
+    present = incidence.sum(axis=0)
+    needed, liars = present // 2 + 1, min(num_byzantine, len(here))
+    if comb(len(here), liars) * assignment.num_files <= _SMALL:
+        return max(
+            int((incidence[list(chosen)].sum(axis=0) >= needed).sum())
+            for chosen in combinations(range(len(here)), liars)
+        )
+    used_up = np.sort(needed[present > 0]).cumsum()
+    return int((used_up <= liars * assignment.load).sum())
+
+
 def _from_cache(path: Path, assignment: Assignment, num_byzantine: int) -> WorstCase | None:
     content = cache.read(path) or {}
     try:

@@ -4,7 +4,7 @@ A vote is ``vote(replicas) -> labels [f, r]``. A label is the place, in its file
 that stands for its class; a replica that did not come is None and has the label ``ABSENT``.
 """
 
-from byzshield_exp.votes.auto import auto, resolve
+from byzshield_exp.votes.auto import auto, is_exact, resolve
 from byzshield_exp.votes.bytewise import majority
 from byzshield_exp.votes.counting import (
     ABSENT,
@@ -13,7 +13,7 @@ from byzshield_exp.votes.counting import (
     is_finite,
     winners,
 )
-from byzshield_exp.votes.digested import digest, digests_of, reads_digests
+from byzshield_exp.votes.digested import digest, reads_digests
 from byzshield_exp.votes.distance import tolerant
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "auto",
     "count_disagreements",
     "digest",
-    "digests_of",
+    "is_exact",
     "is_finite",
     "majority",
     "reads_digests",

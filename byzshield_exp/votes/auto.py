@@ -1,7 +1,8 @@
 """The vote that suits where the replicas are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
@@ -17,6 +18,11 @@ def auto(replicas: Sequence[Sequence[Tensor | None]]) -> Int[Tensor, "f r"]:
     Called as it is, with rows at hand, it is ``majority``; ``resolve`` makes the choice of a run.
     """
     return majority(replicas)
+
+
+def is_exact(vote: Callable[..., Any]) -> bool:
+    """Whether a vote asks that replicas have the same bits; a vote of the user's own may not."""
+    return not {auto, majority, digest}.isdisjoint(layers(vote))
 
 
 def resolve(vote: "partial[Tensor]", is_local: bool) -> "partial[Tensor]":

@@ -7,10 +7,7 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import each
-from byzshield_exp.digests import row_digest
-from byzshield_exp.votes.bytewise import same_memory
-from byzshield_exp.votes.counting import ABSENT, as_labels, device_of
+from byzshield_exp.votes.counting import ABSENT, as_labels
 
 
 def digest(replicas: Sequence[Sequence[bytes | None]]) -> Int[Tensor, "f r"]:
@@ -50,25 +47,3 @@ def layers(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
             within = within.func
         else:
             within = getattr(within, "__wrapped__", None)
-
-
-def digests_of(replicas: Sequence[Sequence[Tensor | None]], step: int) -> list[list[bytes | None]]:
-    """The digests of rows that are at hand; a row in memory is hashed once per file.
-
-    Args:
-        replicas: for each file, in order of their numbers, its rows ``[d]``; None stays None.
-        step: of the run, from 0.
-    """
-    found: list[list[bytes | None]] = [[None] * len(rows) for rows in replicas]
-    todo = [(file, group) for file, rows in enumerate(replicas) for group in same_memory(rows)]
-
-    def hash_one(at: int) -> None:
-        file, group = todo[at]
-        row = replicas[file][group[0]]
-        if row is not None:
-            code = row_digest(row, step, file)
-            for place in group:
-                found[file][place] = code
-
-    each(hash_one, range(len(todo)), device_of(replicas))
-    return found

@@ -1,0 +1,184 @@
+"""The server's end of the connections to all workers: one thread, no peer can hold it up."""
+
+import selectors
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from time import monotonic
+from typing import Protocol, runtime_checkable
+
+from byzshield_exp import interrupts
+from byzshield_exp.clusters.reader import Drain, Reader, Sink
+from byzshield_exp.clusters.wire import Header, Rejected
+
+_LOOK_S = 0.2  # how often a wait looks for a request to stop
+_END_S = 2.0  # for a last message to leave
+
+
+@runtime_checkable
+class Handler(Protocol):
+    """What to do with messages."""
+
+    def accept(self, peer: "Peer", header: Header) -> Sink:
+        """Where the payload goes; raises :class:`Rejected`."""
+        ...
+
+    def reject(self, peer: "Peer", rejected: Rejected) -> None:
+        """Note what was rejected."""
+        ...
+
+    def lost(self, peer: "Peer", reason: str) -> None:
+        """Note that a peer is gone for good."""
+        ...
+
+
+class Peer:
+    """One connection.
+
+    Attributes:
+        rank: at its other end.
+        is_alive: whether it is open.
+        bytes_in: received so far.
+        bytes_out: sent so far.
+    """
+
+    def __init__(self, rank: int, connection: socket.socket) -> None:
+        self.rank = rank
+        self.connection = connection
+        self.is_alive = True
+        self.bytes_in = self.bytes_out = 0
+        self.outbox: deque[memoryview] = deque()
+        self.reader: Reader  # set by the hub
+
+
+class Hub:
+    """All connections of the server.
+
+    Attributes:
+        peers: by rank.
+    """
+
+    def __init__(self, connections: dict[int, socket.socket]) -> None:
+        self.peers = {rank: Peer(rank, connections[rank]) for rank in sorted(connections)}
+        self._selector = selectors.DefaultSelector()
+        self._handler: Handler | None = None
+        self._bucket = 1 << 20
+        for peer in self.peers.values():
+            peer.connection.setblocking(False)
+            peer.reader = Reader(partial(self._accept, peer), partial(self._reject, peer))
+            self._selector.register(peer.connection, selectors.EVENT_READ, peer)
+
+    @property
+    def alive(self) -> list[Peer]:
+        """The peers that are not gone."""
+        return [peer for peer in self.peers.values() if peer.is_alive]
+
+    def listen_to(self, handler: Handler, longest: int, bucket: int) -> None:
+        """Let a handler have all messages from now on.
+
+        Args:
+            handler: of a run.
+            longest: bytes of the longest payload; a longer one ends its connection.
+            bucket: bytes that are read at a time.
+        """
+        self._handler, self._bucket = handler, bucket
+        for peer in self.alive:
+            peer.reader.forget()  # it is of the run before
+            peer.reader.longest = max(peer.reader.longest, longest)
+
+    def send(self, peer: Peer, *parts: bytes | memoryview) -> None:
+        """Queue a message and send what can be sent at once; the memory must stay as it is."""
+        if peer.is_alive:
+            was_empty = not peer.outbox
+            peer.outbox += [memoryview(part).cast("B") for part in parts if len(part)]
+            if was_empty:
+                self._write(peer)
+
+    def pump(self, done: Callable[[], bool], deadline: float) -> bool:
+        """Receive and send until ``done()``; False when the deadline (monotonic) comes first.
+
+        Raises:
+            Stopped: when the process is asked to stop.
+        """
+        while not done():
+            interrupts.check()
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            for key, events in self._selector.select(min(left, _LOOK_S)):
+                if events & selectors.EVENT_READ:
+                    self._read(key.data)
+                if events & selectors.EVENT_WRITE and key.data.is_alive:
+                    self._write(key.data)
+        return True
+
+    def flush(self, peers: Iterable[Peer]) -> None:
+        """Wait, not long, until these peers have been sent everything."""
+        waiting = list(peers)
+        deadline = monotonic() + _END_S
+        while any(peer.is_alive and peer.outbox for peer in waiting) and monotonic() < deadline:
+            for key, events in self._selector.select(_LOOK_S):
+                if events & selectors.EVENT_READ:
+                    self._read(key.data)
+                if events & selectors.EVENT_WRITE and key.data.is_alive:
+                    self._write(key.data)
+
+    def lose(self, peer: Peer, reason: str) -> None:
+        """Close a connection for good."""
+        if not peer.is_alive:
+            return
+        peer.is_alive = False
+        peer.outbox.clear()
+        self._selector.unregister(peer.connection)
+        peer.connection.close()
+        if self._handler is not None:
+            self._handler.lost(peer, reason)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._handler = None
+        for peer in self.alive:
+            self.lose(peer, "")
+        self._selector.close()
+
+    def _accept(self, peer: Peer, header: Header) -> Sink:
+        if self._handler is None:
+            return Drain()
+        return self._handler.accept(peer, header)
+
+    def _reject(self, peer: Peer, rejected: Rejected) -> None:
+        if self._handler is not None:
+            self._handler.reject(peer, rejected)
+
+    def _read(self, peer: Peer) -> None:
+        try:
+            count = peer.connection.recv_into(peer.reader.room(self._bucket))
+            if count == 0:
+                self.lose(peer, "it is gone")
+                return
+            peer.bytes_in += count
+            peer.reader.fill(count)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.lose(peer, error.strerror or str(error))
+        except Rejected as rejected:
+            self.lose(peer, f"it sent {rejected}")
+
+    def _write(self, peer: Peer) -> None:
+        try:
+            while peer.outbox:
+                sent = peer.connection.sendmsg(list(peer.outbox)[:8])
+                peer.bytes_out += sent
+                while peer.outbox and sent >= len(peer.outbox[0]):
+                    sent -= len(peer.outbox.popleft())
+                if sent:
+                    peer.outbox[0] = peer.outbox[0][sent:]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self.lose(peer, error.strerror or str(error))
+            return
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.outbox else 0)
+        self._selector.modify(peer.connection, wanted, peer)

@@ -1,0 +1,105 @@
+"""A worker's end of its connection to the server."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from byzshield_exp.clusters.wire import HEADER_BYTES, Header, Kind, Rejected, unpack
+from byzshield_exp.errors import LostServer
+
+Parts = tuple[bytes | memoryview, ...]
+
+
+class Line:
+    """Sends in the order of the calls, while the caller computes; answers the server's fetches.
+
+    Attributes:
+        bytes_in: received so far.
+        bytes_out: sent so far.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._outbox: SimpleQueue[Parts] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[Header, memoryview] | None] = SimpleQueue()
+        self._lost = ""
+        self._answer: Callable[[Header], Parts] | None = None
+        self._place: memoryview | None = None
+        self.bytes_in = self.bytes_out = 0
+        for work in (self._receive, self._deliver):
+            threading.Thread(target=work, daemon=True).start()
+
+    def serve(self, answer: Callable[[Header], Parts], place: memoryview) -> None:
+        """From now on answer fetches, and write the parameters of an order to ``place``.
+
+        The server gives an order only when all that it asked for before was sent.
+        """
+        self._answer, self._place = answer, place
+
+    def send(self, *parts: bytes | memoryview) -> None:
+        """Queue a message; the memory must stay as it is until the next order.
+
+        Raises:
+            LostServer: if the connection is gone.
+        """
+        if self._lost:
+            raise LostServer(self._lost)
+        self._outbox.put(parts)
+
+    def next(self) -> tuple[Header, memoryview]:
+        """Wait for the next message that is no fetch.
+
+        Raises:
+            LostServer: if the connection is gone.
+        """
+        message = self._inbox.get()
+        if message is None:
+            self._inbox.put(None)  # for whoever asks again
+            raise LostServer(self._lost)
+        return message
+
+    def close(self) -> None:
+        """Close the connection, at once."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)  # wakes the threads
+        self._connection.close()
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                header = unpack(self._read(memoryview(bytearray(HEADER_BYTES))))
+                if header.kind is Kind.FETCH and self._answer is not None:
+                    self._outbox.put(self._answer(header))
+                    continue
+                into_place = header.kind is Kind.ORDER and self._place is not None
+                place = self._place if into_place else memoryview(bytearray(header.length))
+                if place is None or len(place) != header.length:
+                    raise Rejected(f"parameters of {header.length} bytes", is_fatal=True)
+                self._inbox.put((header, self._read(place)))
+        except (OSError, Rejected) as error:
+            self._lose(error)
+
+    def _read(self, place: memoryview) -> memoryview:
+        left = place
+        while len(left):
+            count = self._connection.recv_into(left)
+            if count == 0:
+                raise ConnectionError("it closed the connection")
+            left = left[count:]
+        self.bytes_in += len(place)
+        return place
+
+    def _deliver(self) -> None:
+        try:
+            while True:
+                for part in self._outbox.get():
+                    self._connection.sendall(part)
+                    self.bytes_out += len(part)
+        except OSError as error:
+            self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        self._lost = self._lost or f"lost the server: {error}"
+        self._inbox.put(None)

@@ -1,0 +1,424 @@
+"""The server process's end of a run: who owes what, what came, and which rows to fetch."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from byzshield_exp.aggregators.policy import is_finite
+from byzshield_exp.assignments import Assignment
+from byzshield_exp.clusters.cluster import Cluster, Inbox, first_rows
+from byzshield_exp.clusters.group import JOIN_S, Group
+from byzshield_exp.clusters.hub import Hub, Peer
+from byzshield_exp.clusters.reader import Collect, Drain, Sink
+from byzshield_exp.clusters.shelf import Copy, Shelf
+from byzshield_exp.clusters.wire import (
+    DIGEST_BYTES,
+    DTYPES,
+    FROM_WORKER,
+    STATEMENT_BYTES,
+    Header,
+    Kind,
+    Rejected,
+    bytes_of,
+    unpack_statement,
+)
+from byzshield_exp.digests import RowHasher
+from byzshield_exp.errors import RunError
+
+_TOLD = 5  # rejected messages of a rank that are told in full
+_SLACK = 1 << 16  # bytes that a message may be longer than the longest before its sender is dropped
+
+
+class Fetch:
+    """A sink for a row that was asked for; it is hashed while it comes."""
+
+    def __init__(
+        self,
+        row: Tensor,
+        worker: int,
+        file: int,
+        step: int,
+        said: tuple[bytes, bool],
+        done: Callable[["Fetch", bool], None],
+    ) -> None:
+        self.worker, self.file, self.step = worker, file, step
+        self.is_wanted = True
+        self._row, self._said, self._done = row, said, done
+        self._content = row.view(torch.uint8).numpy()
+        self._at = 0
+        self._hasher = RowHasher(row.dtype, len(row), step, file, said[1])
+
+    def room(self, most: int) -> memoryview:
+        """The rest of the row; a row that is not wanted any more goes nowhere."""
+        if not self.is_wanted:
+            return Drain().room(most)
+        return self._content[self._at : self._at + most].data
+
+    def fill(self, count: int) -> None:
+        """Hash what came."""
+        if self.is_wanted:
+            self._hasher.update(self._content[self._at : self._at + count])
+            self._at += count
+
+    def close(self) -> None:
+        """Compare with what was said before the vote."""
+        digest, finite = self._said
+        is_true = self.is_wanted and self._hasher.digest() == digest
+        self._done(self, is_true and is_finite(self._row) == finite)
+
+
+class ServerCluster(Cluster):
+    """Orders steps and receives; whoever is silent, gone or talks nonsense does not stop it."""
+
+    def __init__(
+        self,
+        group: Group,
+        assignment: Assignment,
+        reads_digests: bool,
+        hub: Hub,
+        worker_timeout: float,
+        bucket: int,
+    ) -> None:
+        super().__init__(group, assignment, reads_digests)
+        self._hub, self._run = hub, group.run
+        self._timeout, self._bucket = worker_timeout, bucket
+        self._shelf: Shelf | None = None
+        self._step = -1
+        self._ordered_at = 0.0
+        self._owed: dict[int, int] = {}  # by rank, the step whose statement has not come
+        self._silent: set[int] = set()  # ranks that a person was told of
+        self._fetches: dict[int, deque[Fetch]] = {rank: deque() for rank in hub.peers}
+        self._delivered: set[int] = set()
+        self._wanted: dict[int, Sequence[int]] = {}
+        self._failed: set[tuple[int, int]] = set()  # worker and file
+        self._came: set[tuple[int, int]] = set()  # file and place
+        self._checks: dict[int, bytes] = {}
+        self._num_rejected: dict[int, int] = {}
+        self._traffic_before: dict[int, tuple[int, int]] = {}
+        hub.listen_to(self, DIGEST_BYTES + STATEMENT_BYTES + _SLACK, bucket)
+
+    # What the run asks for.
+
+    def compare_digests(self, digest: bytes | None) -> None:
+        """Wait for all and compare.
+
+        Raises:
+            RunError: naming the ranks that differ, or did not say.
+        """
+
+        def missing() -> list[int]:
+            return [peer.rank for peer in self._hub.alive if peer.rank not in self._checks]
+
+        if not self._pump(lambda: not missing(), JOIN_S):
+            raise RunError(f"ranks {missing()} do not answer within {JOIN_S:.0f} s")
+        if not self._checks:
+            raise RunError("all ranks with workers were lost before the first step")
+        common = max(self._checks.values(), key=list(self._checks.values()).count)
+        odd = sorted(rank for rank, value in self._checks.items() if value != common)
+        if odd:
+            raise RunError(
+                f"ranks {odd} computed other bits for file 0 than the rest, so replicas cannot "
+                "agree: use the same processor type, torch version and threads on all machines, "
+                "or vote=tolerant"
+            )
+
+    def share(self, content: Tensor) -> None:
+        """Send the tensor to all."""
+        payload = bytes_of(content.cpu().clone())
+        header = Header(Kind.SHARE, self._run, 0, length=len(payload)).pack()
+        for peer in self._hub.alive:
+            self._hub.send(peer, header, payload)
+
+    def begin_step(self, params: Float[Tensor, " d"], step: int | None) -> int | None:
+        """Order the step from all that have answered the one before."""
+        super().begin_step(params, step)
+        if step is None:
+            self.end()
+            return None
+        if self._shelf is None:
+            self._shelf = Shelf(self.assignment.num_files, params, self._bucket)
+            longest = params.numel() * params.element_size()
+            self._hub.listen_to(self, longest + _SLACK, self._bucket)
+        self._shelf.clear()
+        self._step, self._ordered_at = step, monotonic()
+        self._delivered, self._wanted = set(), {}
+        self._failed.clear()
+        self._came.clear()
+        self._traffic_before = self._traffic()
+        payload = bytes_of(params.detach().cpu().clone())  # a slow peer may still read it
+        header = Header(Kind.ORDER, self._run, 0, step=step, length=len(payload)).pack()
+        for peer in self._hub.alive:
+            if self._is_ready(peer):
+                self._owed[peer.rank] = step
+                self._hub.send(peer, header, payload)
+        return step
+
+    def gather(self, step: int) -> Inbox:
+        """Wait until all have answered, or for ``worker_timeout`` since the order."""
+        left = self._ordered_at + self._timeout - monotonic()
+        self._pump(lambda: step not in self._owed.values(), left)
+        for rank in sorted(rank for rank, owed in self._owed.items() if owed == step):
+            self._tell_silent(rank)
+        inbox = self._inbox
+        inbox.absent = tuple(
+            worker
+            for rank in self._hub.peers
+            if rank not in inbox.statements
+            for worker in self.workers_of(rank)
+        )
+        self._count_traffic()
+        return inbox
+
+    def deliver(
+        self, winners: Mapping[int, Sequence[int]]
+    ) -> tuple[list[int], Float[Tensor, "n d"]]:
+        """Fetch the winning rows that have not come yet; with rows there is nothing to fetch."""
+        table = self._rows_of_files
+        if not self.reads_digests:
+            for file, places in winners.items():
+                row = self._inbox.replicas[file][places[0]]
+                if isinstance(row, Tensor) and row.data_ptr() != table[file].data_ptr():
+                    table[file].copy_(row)
+            return list(winners), first_rows(table, list(winners))
+        self._wanted = dict(winners)
+        for file in winners:
+            self._fetch(file)
+        while not self._pump(self._all_fetched, self._timeout):
+            for rank, fetches in self._fetches.items():
+                if any(fetch.is_wanted for fetch in fetches):
+                    self._tell_silent(rank)
+                    self._give_up(rank)
+        self._count_traffic()
+        files = [file for file in winners if file in self._delivered]
+        return files, first_rows(table, files)
+
+    def end(self) -> None:
+        """Tell all that the run is over."""
+        header = Header(Kind.END, self._run, 0).pack()
+        for peer in self._hub.alive:
+            self._hub.send(peer, header)
+        self._hub.flush(peer for peer in self._hub.alive if peer.rank not in self._owed)
+
+    # What the hub tells.
+
+    def accept(self, peer: Peer, header: Header) -> Sink:
+        """Check a message against what this peer owes.
+
+        Raises:
+            Rejected: naming what is wrong.
+        """
+        if header.kind not in FROM_WORKER or header.kind is Kind.HELLO:
+            raise Rejected(f"a message of kind {header.kind.name}")
+        if header.run < self._run:
+            return Drain()  # of a run that ended before all had answered
+        _expect("run", header.run, self._run)
+        _expect("sender", header.sender, peer.rank)
+        if header.kind is Kind.CHECK:
+            _expect("length", header.length, DIGEST_BYTES)
+            _expect("step", self._step, -1)
+            return Collect(DIGEST_BYTES, lambda said: self._checks.update({peer.rank: said}))
+        if header.kind is Kind.ROW and self.reads_digests:
+            return self._accept_fetched(peer, header)
+        owed = self._owed.get(peer.rank)
+        if owed is None:
+            raise Rejected(f"{header.kind.name} of step {header.step + 1}: it owes nothing")
+        _expect("step", header.step, owed)
+        if header.kind is Kind.DONE:
+            _expect("length", header.length, STATEMENT_BYTES)
+            return Collect(STATEMENT_BYTES, lambda said: self._done(peer, owed, said))
+        return self._accept_replica(peer, header)
+
+    def reject(self, peer: Peer, rejected: Rejected) -> None:
+        """Count it; the first ones of a rank are told."""
+        self._inbox.rejected += 1
+        count = self._num_rejected[peer.rank] = self._num_rejected.get(peer.rank, 0) + 1
+        if count <= _TOLD:
+            more = "; more of it are only counted" if count == _TOLD else ""
+            self._say(f"rejected a message of {self._name(peer.rank)}: {rejected}{more}")
+
+    def lost(self, peer: Peer, reason: str) -> None:
+        """Its workers are absent from now on."""
+        self._owed.pop(peer.rank, None)
+        self._say(f"lost {self._name(peer.rank)} for the rest of the run: {reason}")
+        self._give_up(peer.rank)
+        self._fetches[peer.rank].clear()
+
+    # One message.
+
+    def _accept_replica(self, peer: Peer, header: Header) -> Sink:
+        place = self._place_of.get((header.worker, header.file))
+        if header.worker not in self.workers_of(peer.rank) or place is None:
+            raise Rejected(f"worker={header.worker} file={header.file}: not one of its replicas")
+        _expect("kind", header.kind, Kind.DIGEST if self.reads_digests else Kind.ROW)
+        _expect("length", header.length, DIGEST_BYTES if self.reads_digests else self._row_bytes)
+        if header.kind is Kind.ROW:
+            _expect("dtype", header.dtype, DTYPES[self._rows_of_files.dtype])
+        if header.step != self._step:
+            return Drain()  # it answers late
+        if (header.file, place) in self._came:
+            raise Rejected(f"worker={header.worker} file={header.file}: twice")
+        self._came.add((header.file, place))
+        if header.kind is Kind.DIGEST:
+            return Collect(DIGEST_BYTES, lambda said: self._take(header, place, said))
+        if self._shelf is None:
+            raise Rejected("no step has begun")
+        return Copy(self._shelf, header.file, lambda row: self._take(header, place, row))
+
+    def _take(self, header: Header, place: int, replica: Tensor | bytes) -> None:
+        """A replica has come whole, which may be after its step."""
+        if header.step != self._step:
+            return
+        inbox, file = self._inbox, header.file
+        inbox.replicas[file][place] = replica
+        inbox.losses[file, place] = header.loss
+        if inbox.finite is not None:
+            inbox.finite[file, place] = header.finite
+            same = [at for at, other in enumerate(inbox.replicas[file]) if other == replica]
+            is_won = len(same) >= self.assignment.majority and header.finite
+            if is_won and file not in self._wanted:  # whatever the others say
+                self._wanted[file] = same
+                self._fetch(file)
+
+    def _done(self, peer: Peer, step: int, said: bytes) -> None:
+        """A rank has answered; if that is late, it is back from now on."""
+        del self._owed[peer.rank]
+        if step == self._step:
+            self._inbox.statements[peer.rank] = unpack_statement(said)
+        if peer.rank in self._silent and not self._fetches[peer.rank]:
+            self._back(peer.rank)
+
+    # Rows by request.
+
+    def _fetch(self, file: int) -> None:
+        """Ask the least busy member of the winning class that has not failed yet."""
+        active = any(
+            fetch.file == file and fetch.is_wanted for q in self._fetches.values() for fetch in q
+        )
+        if file in self._delivered or active or self._shelf is None:
+            return
+        inbox, workers = self._inbox, self.assignment.workers_of_file[file].tolist()
+        members = [
+            (len(self._fetches[peer.rank]), workers[place], place, peer)
+            for place in self._wanted[file]
+            if (workers[place], file) not in self._failed
+            and (peer := self._peer_of(workers[place])).is_alive
+            and peer.rank not in self._silent
+        ]
+        if not members or inbox.finite is None:
+            return
+        _, worker, place, peer = min(members, key=lambda member: member[:2])
+        digest = inbox.replicas[file][place]
+        if isinstance(digest, bytes):
+            said = digest, bool(inbox.finite[file, place])
+            row = self._shelf.matrix[file]
+            fetch = Fetch(row, worker, file, self._step, said, self._fetched)
+            self._fetches[peer.rank].append(fetch)
+            header = Header(Kind.FETCH, self._run, 0, worker, file, self._step)
+            self._hub.send(peer, header.pack())
+
+    def _accept_fetched(self, peer: Peer, header: Header) -> Sink:
+        """The next row that this peer was asked for; anything else of this kind is rejected."""
+        if not self._fetches[peer.rank]:
+            raise Rejected("a row that nobody asked for")
+        fetch = self._fetches[peer.rank][0]
+        try:
+            _expect("worker", header.worker, fetch.worker)
+            _expect("file", header.file, fetch.file)
+            _expect("step", header.step, fetch.step)
+            _expect("length", header.length, self._row_bytes)
+            _expect("dtype", header.dtype, DTYPES[self._rows_of_files.dtype])
+        except Rejected:
+            self._fetched(fetch, is_true=False)
+            raise
+        return fetch
+
+    def _fetched(self, fetch: Fetch, is_true: bool) -> None:
+        """A row has come whole."""
+        rank = self._peer_of(fetch.worker).rank
+        self._fetches[rank].remove(fetch)
+        if not fetch.is_wanted:
+            if rank in self._silent and rank not in self._owed and not self._fetches[rank]:
+                self._back(rank)
+        elif is_true:
+            self._delivered.add(fetch.file)
+        else:
+            fetch.is_wanted = False
+            self._say(
+                f"worker {fetch.worker} ({self._name(rank)}) sent another row for file "
+                f"{fetch.file} than its digest says: caught"
+            )
+            self._failed.add((fetch.worker, fetch.file))
+            self._fetch(fetch.file)
+
+    def _all_fetched(self) -> bool:
+        return not any(fetch.is_wanted for fetches in self._fetches.values() for fetch in fetches)
+
+    def _give_up(self, rank: int) -> None:
+        """Fetch from others what this rank was asked for."""
+        for fetch in [fetch for fetch in self._fetches[rank] if fetch.is_wanted]:
+            fetch.is_wanted = False
+            self._failed.add((fetch.worker, fetch.file))
+            self._fetch(fetch.file)
+
+    # Small things.
+
+    @property
+    def _rows_of_files(self) -> Tensor:
+        if self._shelf is None:
+            raise Rejected("no step has begun")
+        return self._shelf.matrix
+
+    @property
+    def _row_bytes(self) -> int:
+        return self._rows_of_files.shape[1] * self._rows_of_files.element_size()
+
+    def _is_ready(self, peer: Peer) -> bool:
+        return peer.rank not in self._owed and not self._fetches[peer.rank]
+
+    def _peer_of(self, worker: int) -> Peer:
+        return next(
+            peer for rank, peer in self._hub.peers.items() if worker in self.workers_of(rank)
+        )
+
+    def _pump(self, done: Callable[[], bool], seconds: float) -> bool:
+        return self._hub.pump(done, monotonic() + seconds)
+
+    def _say(self, what: str) -> None:
+        self.events.append(f"step {self._step + 1}: {what}")
+
+    def _name(self, rank: int) -> str:
+        workers = self.workers_of(rank)
+        if len(workers) == 1:
+            return f"rank {rank} (worker {workers.start})"
+        return f"rank {rank} (workers {workers.start} to {workers.stop - 1})"
+
+    def _tell_silent(self, rank: int) -> None:
+        if rank not in self._silent:
+            self._silent.add(rank)
+            self._say(
+                f"{self._name(rank)} is silent for {self._timeout:g} s: absent until it answers"
+            )
+
+    def _back(self, rank: int) -> None:
+        self._silent.discard(rank)
+        self._say(f"{self._name(rank)} answers again: it is back from the next step on")
+
+    def _traffic(self) -> dict[int, tuple[int, int]]:
+        return {rank: (peer.bytes_in, peer.bytes_out) for rank, peer in self._hub.peers.items()}
+
+    def _count_traffic(self) -> None:
+        before, now = (
+            np.array(list(traffic.values())).sum(axis=0)
+            for traffic in (self._traffic_before, self._traffic())
+        )
+        self._inbox.bytes_in, self._inbox.bytes_out = (now - before).tolist()
+
+
+def _expect(name: str, got: int, wanted: int) -> None:
+    if got != wanted:
+        raise Rejected(f"{name}={got} instead of {wanted}")

@@ -1,0 +1,99 @@
+"""A worker process's end of a run."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from byzshield_exp.assignments import Assignment
+from byzshield_exp.clusters.cluster import Cluster
+from byzshield_exp.clusters.group import Group
+from byzshield_exp.clusters.line import Line, Parts
+from byzshield_exp.clusters.wire import (
+    DIGEST_BYTES,
+    DTYPES,
+    Header,
+    Kind,
+    Statement,
+    bytes_of,
+    pack_statement,
+)
+from byzshield_exp.errors import LostServer
+
+
+class WorkerCluster(Cluster):
+    """Replicas leave while the next ones are computed; with digests, rows only when fetched."""
+
+    def __init__(
+        self, group: Group, assignment: Assignment, reads_digests: bool, line: Line
+    ) -> None:
+        super().__init__(group, assignment, reads_digests)
+        self._line, self._run = line, group.run
+        self._params: Tensor | None = None  # on the CPU, where orders arrive
+        self._at_start = 0, 0
+
+    def compare_digests(self, digest: bytes | None) -> None:
+        """Send the digest to the server."""
+        said = digest or bytes(DIGEST_BYTES)
+        self._send(Header(Kind.CHECK, self._run, self.rank), said)
+
+    def share(self, content: Tensor) -> None:
+        """Wait for the server's."""
+        header, payload = self._line.next()
+        if header.kind is Kind.END:
+            raise LostServer("the run ended before its first step")
+        content.copy_(torch.frombuffer(payload, dtype=content.dtype).view_as(content))
+
+    def begin_step(self, params: Float[Tensor, " d"], step: int | None) -> int | None:
+        """Wait for the next order."""
+        if self._params is None:
+            self._params = params if params.device.type == "cpu" else params.cpu()
+            self._line.serve(self._answer, bytes_of(self._params))
+        header, _ = self._line.next()
+        if header.kind is Kind.END:
+            return None
+        super().begin_step(params, step)
+        if params is not self._params:
+            params.copy_(self._params)
+        self._at_start = self._line.bytes_in - header.length, self._line.bytes_out
+        return header.step
+
+    def put(self, step: int, worker: int, file: int, row: Float[Tensor, " d"], loss: float) -> None:
+        """Send a row or its digest; the row waits for being fetched."""
+        here = row if row.device.type == "cpu" else row.cpu()
+        head = Header(
+            Kind.ROW, self._run, self.rank, worker, file, step, dtype=DTYPES[here.dtype], loss=loss
+        )
+        if self.reads_digests:
+            self._rows[worker, file] = here
+            digest, finite = self._digest(here, step, file)
+            fields = {"kind": Kind.DIGEST, "finite": finite}
+            self._send(Header(**{**vars(head), **fields}), digest)
+        else:
+            self._send(head, bytes_of(here.contiguous()))
+
+    def finish(self, step: int, statement: Statement) -> None:
+        """Say that all was sent, and how long it took."""
+        self._send(Header(Kind.DONE, self._run, self.rank, step=step), pack_statement(statement))
+
+    def gather(self, step: int) -> None:
+        """Nothing comes here."""
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes received and sent since the order of this step came, without what is queued."""
+        return self._line.bytes_in - self._at_start[0], self._line.bytes_out - self._at_start[1]
+
+    def _send(self, header: Header, payload: bytes | memoryview) -> None:
+        self._line.send(header.carrying(len(payload)).pack(), payload)
+
+    def _answer(self, asked: Header) -> Parts:
+        """The row that the server fetches; nothing for one that there is not."""
+        row = self._rows.get((asked.worker, asked.file))
+        if row is None:
+            return ()
+        content = bytes_of(row.contiguous())
+        head = Header(
+            Kind.ROW, self._run, self.rank, asked.worker, asked.file, asked.step,
+            len(content), DTYPES[row.dtype],
+        )  # fmt: skip
+        return head.pack(), content
