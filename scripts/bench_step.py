@@ -2,7 +2,7 @@
 
     python scripts/bench_step.py                       # LeNet, a process per worker
     python scripts/bench_step.py --votes majority --only mols,local --repeats 1
-    python scripts/bench_step.py --resnet              # ResNet-18: bytes and memory of large rows
+    python scripts/bench_step.py --resnet              # large rows: bytes and memory, up to 18 GB
 
 Every measurement is a run of the program (``profile=true``) or of plain SGD in processes of its
 own (Linux only). In a repeat each variant has its turn, so that a noisy machine hits all alike;
