@@ -33,6 +33,7 @@ NEEDS = {
     ("cluster", "processes"): ("cluster.num_processes=2",),
     ("experiment", "mnist_lenet"): ("dataset.root={mnist}",),
     ("dataset", "mnist"): ("dataset.root={mnist}",),
+    ("network", "resnet18"): ("network.width=4",),
 }
 
 

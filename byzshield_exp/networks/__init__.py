@@ -3,5 +3,6 @@
 from byzshield_exp.networks.flat import flatten_parameters
 from byzshield_exp.networks.lenet import lenet
 from byzshield_exp.networks.mlp import mlp
+from byzshield_exp.networks.resnet import resnet18
 
-__all__ = ["flatten_parameters", "lenet", "mlp"]
+__all__ = ["flatten_parameters", "lenet", "mlp", "resnet18"]
