@@ -10,7 +10,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-_BLOCK = 128  # columns sorted together: n * 128 * 4 bytes stay in the first cache
+_BLOCK = 256  # columns sorted together: n * 1 KiB stay in the first cache, or near it
 
 
 @njit(nogil=True, cache=True)
@@ -30,20 +30,22 @@ def mean_of_ordered(rows, start, stop, network, low, high, keep, out):
     for at in range(start, stop, _BLOCK):
         width = min(_BLOCK, stop - at)
         for i in range(n):
+            part = rows[i, at : at + width]  # over rows[i, at + w] the loop would not be vectorised
+            line = block[i]
             for w in range(width):
-                entry = rows[i, at + w]
-                block[i, w] = entry
+                entry = part[w]
+                line[w] = entry
                 doubt[w] += entry - entry
             for w in range(width, _BLOCK):
-                block[i, w] = 0
+                line[w] = 0
         for step in range(network.shape[0]):
-            i = network[step, 0]
-            j = network[step, 1]
+            low_line = block[network[step, 0]]
+            high_line = block[network[step, 1]]
             for w in range(_BLOCK):
-                a = block[i, w]
-                b = block[j, w]
-                block[i, w] = a if a < b else b
-                block[j, w] = b if a < b else a
+                a = low_line[w]
+                b = high_line[w]
+                low_line[w] = a if a < b else b
+                high_line[w] = b if a < b else a
         centre[:] = 0
         for i in range(low, high):
             for w in range(_BLOCK):
