@@ -132,10 +132,10 @@ def test_majority_is_the_brute_force(files, chunk, threads):
 
 
 def test_large_rows_differ_wherever_the_bit_is():
-    size = (1 << 19) + 3  # chunks do not divide it
+    size = (1 << 20) + 3  # chunks do not divide it
     row = torch.randn(size)
     others = [row.clone() for _ in range(5)]
-    for place, other in zip((0, 1 << 18, (1 << 18) - 1, size - 1), others[:4], strict=True):
+    for place, other in zip((0, 1 << 19, (1 << 19) - 1, size - 1), others[:4], strict=True):
         other.view(torch.int32)[place] ^= 1
     assert majority([[row, *others]]).tolist() == [[0, 1, 2, 3, 4, 0]]
     others[1].copy_(others[3])

@@ -10,7 +10,7 @@ from torch import Tensor
 from byzshield_exp.aggregators.parallel import each
 from byzshield_exp.votes.counting import ABSENT, as_labels, device_of
 
-_CHUNK = 1 << 20  # bytes of a row; the first row's stay in the cache while others are compared
+_CHUNK = 1 << 21  # bytes of a row; the first row's stay in the cache while others are compared
 _TASKS = 4  # per thread, at least
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _memcmp = ctypes.CDLL(None).memcmp  # three times as fast as torch.equal; other threads may run
