@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byzshield_exp.digests import row_digest
@@ -120,6 +120,7 @@ def replicas_with_flipped_bits(draw):
     return files
 
 
+@settings(deadline=None)
 @given(replicas_with_flipped_bits(), st.integers(8, 64), st.integers(1, 3))
 def test_majority_is_the_brute_force(files, chunk, threads):
     with pytest.MonkeyPatch.context() as patch:
@@ -238,12 +239,14 @@ def test_equal_honest_rows_win_to_the_bit_against_any_minority_within_the_tolera
         assert torch.equal(rows[int(winners(labels, is_finite([rows], labels), 3)[0])], honest)
 
 
+@settings(deadline=None)
 @given(st.permutations([0.0, 3e-6, 4e-6, 9e-6, 0.7]))
 def test_the_winner_does_not_depend_on_the_order(values):
     labels = near(*values)
     assert values[max(labels, key=labels.count)] == 3e-6
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-1e-6, 1e-6), min_size=3, max_size=3),
     st.lists(st.floats(width=64), min_size=2, max_size=2),

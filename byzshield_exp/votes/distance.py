@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +14,7 @@ from byzshield_exp.votes.bytewise import majority
 from byzshield_exp.votes.counting import ABSENT, as_labels, device_of, is_finite
 
 _CHUNK = 1 << 15  # entries of a row looked at together
+_LEAST = 1e-250  # of a squared norm
 
 
 def tolerant(replicas: Sequence[Sequence[Tensor | None]], rtol: float = 1e-5) -> Int[Tensor, "f r"]:
@@ -92,36 +94,52 @@ def _distances(
 ) -> list[list[float]]:
     """Relative distances of the replicas of a file; rows of equal bytes are looked at once."""
     apart = [[0.0 if a == b else math.inf for b in same] for a in same]
-    usable = [mark for place, mark in enumerate(same) if mark == place and finite[place]]
-    for a, b in itertools.combinations(usable, 2):
-        one, other = rows[a], rows[b]
-        if one is None or other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
-            continue
-        distance = relative_distance(one.detach(), other.detach())
+    kinds: dict[object, dict[int, Tensor]] = {}
+    for place, row in enumerate(rows):
+        if row is not None and same[place] == place and finite[place]:
+            kinds.setdefault((row.dtype, row.shape), {})[place] = row.detach()
+    for usable in kinds.values():
+        distances = relative_distances(list(usable.values()))
+        at = {place: number for number, place in enumerate(usable)}
         for place, mark in enumerate(same):
             for peer, its in enumerate(same):
-                if {mark, its} == {a, b}:
-                    apart[place][peer] = distance
+                if mark in at and its in at:
+                    apart[place][peer] = distances[at[mark]][at[its]]
     return apart
 
 
-def relative_distance(a: Float[Tensor, " d"], b: Float[Tensor, " d"]) -> float:
-    """``||a - b|| / max(||a||, ||b||)`` of finite rows, in float64; 0 if they are equal alone."""
-    scale = _scale(a, b)
-    step = _CHUNK if a.device.type == "cpu" else a.numel()
-    squares = torch.zeros(3, dtype=torch.float64, device=a.device)
-    for start in range(0, a.numel(), max(1, step)):
-        x, y = (row[start : start + step].double().mul(scale) for row in (a, b))
-        squares += torch.stack([part.dot(part) for part in (x - y, x, y)])
-    apart, *norms = squares.sqrt().tolist()
-    if apart == 0:  # or too small to be squared
-        return 0.0 if torch.equal(a, b) else math.ulp(0.0)
-    return float(apart / max(norms))
+def relative_distances(rows: Sequence[Float[Tensor, " d"]]) -> list[list[float]]:
+    """``||a - b|| / max(||a||, ||b||)`` of finite rows, ``[m, m]``; 0 only if they are equal."""
+    squares = _squares(rows)
+    found = [[0.0] * len(rows) for _ in rows]
+    for i, j in itertools.combinations(range(len(rows)), 2):
+        square, largest = squares[i][j], max(squares[i][i], squares[j][j])
+        if not _LEAST < largest < 1 / _LEAST:  # zero, or float64 rows whose squares are no numbers
+            pair = [_scaled(rows[i], rows[j]), _scaled(rows[j], rows[i])]
+            (norm, square), (_, other) = _squares(pair)
+            largest = max(norm, other)
+        distance = math.sqrt(square / largest) if square > 0 else 0.0
+        if distance == 0 and not torch.equal(rows[i], rows[j]):  # too near to be squared
+            distance = math.ulp(0.0)
+        found[i][j] = found[j][i] = distance
+    return found
 
 
-def _scale(a: Tensor, b: Tensor) -> float:
-    """A power of two at which squares of a float64 row neither overflow nor vanish."""
-    if a.dtype != torch.float64 or a.numel() == 0:
-        return 1.0
-    largest = max(float(row.abs().max()) for row in (a, b))
-    return 2.0 ** -max(-1000, min(1000, math.frexp(largest)[1]))
+def _squares(rows: Sequence[Tensor]) -> list[list[float]]:
+    """Squared distances ``[m, m]`` above the diagonal, squared norms on it; summed in float64."""
+    row = rows[0] if rows else torch.empty(0)
+    step = max(1, _CHUNK if row.device.type == "cpu" else row.numel())
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=row.device)
+    for start in range(0, row.numel(), step):
+        block = torch.stack([row[start : start + step] for row in rows]).double()
+        apart = torch.empty_like(block[0])
+        for i, j in itertools.combinations_with_replacement(range(len(rows)), 2):
+            part = block[i] if i == j else torch.sub(block[i], block[j], out=apart)
+            total[i, j] += part.dot(part)
+    return cast(list[list[float]], total.tolist())
+
+
+def _scaled(row: Tensor, other: Tensor) -> Tensor:
+    """The row by a power of two at which neither row's squares overflow or vanish."""
+    largest = max(float(one.abs().max()) for one in (row, other))
+    return row.double() * 2.0 ** -max(-1000, min(1000, math.frexp(largest)[1]))
