@@ -21,17 +21,16 @@ def tolerant(replicas: Sequence[Sequence[Tensor | None]], rtol: float = 1e-5) ->
     """Label replicas by their relative distance, for hardware that does not repeat its bits.
 
     Two replicas agree when ``||a - b|| <= rtol * max(||a||, ||b||)`` (L2, summed in float64). That
-    is not transitive. A class is a replica, its *centre*, with all that agree with it and are in
-    no class before. The centre of the first class is the replica to whose distance most others of
-    the file come nearest: the least distance within which a strict majority of those present
-    lies. Where no majority agrees with anyone, and for all further classes, it is the one with
-    the most that agree, then the nearest of them, then the first place.
+    is not transitive: a class is a replica, its *centre*, and all that agree with it. The first
+    centre is the replica around which a strict majority of those present lies nearest, if that
+    majority agrees with it; otherwise the one with which most agree, then the nearest to these,
+    then the first place. Those that are left make further classes alike.
 
-    So the winner is a replica as it was sent, ``needed`` replicas agree with it, and if the
-    honest are a majority of those present it is as near to an honest row as the honest are to each
-    other (``rtol`` times its norm at the most): where these are equal to the bit, liars within
-    ``rtol`` change nothing. Without such a majority a liar with accomplices wins as in any vote.
-    Liars may place rows so that honest ones are counted as disagreeing, only by less than ``rtol``.
+    So the winner is a row as it was sent, with which ``needed`` replicas agree. If the honest are a
+    majority of those present, and agree, it is as near to an honest row as these are to each other:
+    where they are equal to the bit, no liar within ``rtol`` wins. Without such a majority liars
+    win as in any vote; one that honest replicas join to make ``needed`` lies within ``rtol`` times
+    the norm of one of them. Which of equally good centres wins depends on their places.
 
     Rows with NaN or Inf agree with those of equal bytes alone.
 
@@ -45,8 +44,8 @@ def tolerant(replicas: Sequence[Sequence[Tensor | None]], rtol: float = 1e-5) ->
     Raises:
         ValueError: if ``rtol`` is negative or not a number.
 
-    Source: the test of Konstantinidis and Ramamoorthy, "Aspis" (arXiv 2108.02416), which has
-    relative distances of 1e-5; the classes are ours.
+    Source: the test, with 1e-5, is that of Konstantinidis and Ramamoorthy for Aspis (arXiv
+    2108.02416 and 2208.08085) on GPUs; the classes are ours.
     """
     check_rtol(rtol)
     same = majority(replicas)
