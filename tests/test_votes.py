@@ -14,6 +14,7 @@ from byzshield_exp.votes import (
     auto,
     bytewise,
     count_disagreements,
+    counting,
     digest,
     is_finite,
     majority,
@@ -125,6 +126,7 @@ def replicas_with_flipped_bits(draw):
 def test_majority_is_the_brute_force(files, chunk, threads):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bytewise, "_CHUNK", chunk)
+        patch.setattr(counting, "_WORTH", 0)
         patch.setattr(torch, "get_num_threads", lambda: threads)
         labels = majority(files)
     digests = [[None if row is None else row_digest(row, 3, 7) for row in rows] for rows in files]

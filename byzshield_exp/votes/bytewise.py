@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import each
-from byzshield_exp.votes.counting import ABSENT, as_labels, device_of
+from byzshield_exp.votes.counting import ABSENT, as_labels, for_each
 
 _CHUNK = 1 << 21  # bytes of a row; the first row's stay in the cache while others are compared
 _TASKS = 4  # per thread, at least
@@ -36,7 +35,7 @@ def majority(replicas: Sequence[Sequence[Tensor | None]]) -> Int[Tensor, "f r"]:
     def look(task: int) -> list[list[int]]:
         return _equal_in_part(replicas[task // parts], task % parts, parts)
 
-    found = each(look, range(len(replicas) * parts), device_of(replicas))
+    found = for_each(look, len(replicas) * parts, replicas)
     return as_labels(
         [
             _labels(len(rows), found[file * parts : (file + 1) * parts])

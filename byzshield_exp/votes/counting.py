@@ -1,6 +1,7 @@
 """From labels to winners."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -11,6 +12,8 @@ from byzshield_exp.aggregators.policy import is_finite as row_is_finite
 
 ABSENT = -1  # the label of a replica that did not come
 NO_WINNER = -1
+T = TypeVar("T")
+_WORTH = 1 << 25  # bytes; starting threads takes milliseconds on a busy machine
 
 
 def is_finite(
@@ -25,7 +28,7 @@ def is_finite(
         row = replicas[file][_speaker(marks_of[file], mark)]
         return row is not None and row_is_finite(row.detach())
 
-    found = each(look, range(len(todo)), device_of(replicas))
+    found = for_each(look, len(todo), replicas)
     known = dict(zip(todo, found, strict=True))
     flags = [
         [known.get((file, mark), False) for mark in marks] for file, marks in enumerate(marks_of)
@@ -71,6 +74,16 @@ def as_labels(marks_of: Sequence[Sequence[int]]) -> Int[Tensor, "f r"]:
     """``[f, r]`` of the labels of every file."""
     width = len(marks_of[0]) if marks_of else 0
     return torch.tensor(marks_of, dtype=torch.int64).view(len(marks_of), width)
+
+
+def for_each(
+    work: Callable[[int], T], count: int, replicas: Sequence[Sequence[Tensor | None]]
+) -> list[T]:
+    """``work`` of 0 to ``count - 1``, on threads where the rows are worth starting them."""
+    sizes = {row.data_ptr(): row.nbytes for rows in replicas for row in rows if row is not None}
+    if sum(sizes.values()) < _WORTH:
+        return [work(item) for item in range(count)]
+    return each(work, range(count), device_of(replicas))
 
 
 def device_of(replicas: Sequence[Sequence[Tensor | None]]) -> torch.device:
