@@ -92,6 +92,8 @@ class Server:
             "skipped": not applied,
             "seconds": {**report.seconds, "update": end - start, "total": end - self._tick},
         }
+        if report.events:
+            record["events"] = report.events
         if report.profile is not None:
             record["profile"] = report.profile
         if self._done % self._config["eval_every"] == 0 or self.next_step is None:

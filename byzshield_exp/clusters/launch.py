@@ -106,7 +106,7 @@ def _watch(ranks: list[_Rank]) -> None:
             _collect(ranks, timeout_s=0.1)
     _collect(ranks, timeout_s=0.0)
     error = root_cause({rank.number: (rank.process.exitcode, rank.report) for rank in ranks})
-    if error is not None and interrupts.requested():
+    if error is not None and interrupts.requested() and not isinstance(error, Stopped):
         raise Stopped("stopped by SIGTERM before the first step") from error
     if error is not None:
         raise error
