@@ -22,6 +22,7 @@ from byzshield_exp.clusters import broadcast_text, join, leave, run_ranks
 from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.experiment import Experiment, build
 from byzshield_exp.folders import RunFolder
+from byzshield_exp.notices import say, warn
 from byzshield_exp.train import describe_job, run_rank, train
 
 configuration.register()
@@ -76,19 +77,18 @@ def run(cfg: DictConfig) -> float | None:
     end = (
         f"diverged at step {summary['diverged_at_step']}" if summary["diverged_at_step"] else "done"
     )
-    print(
+    say(
         f"{end}: test accuracy {accuracy:.4f} after {summary['steps']} steps "
-        f"({summary['seconds_per_step']:.3f} s each), results in {folder.path}",
-        flush=True,
+        f"({summary['seconds_per_step']:.3f} s each), results in {folder.path}"
     )
     return float(accuracy)
 
 
 def _announce(config: Mapping[str, Any], experiment: Experiment, folder: RunFolder) -> None:
-    print(_headline(config, experiment), flush=True)
-    for note in experiment.notes:
-        print(f"warning: {note}", file=sys.stderr, flush=True)
-    print(f"{folder.state}: {folder.path}", flush=True)
+    say(_headline(config, experiment))
+    for note in (*experiment.notes, *folder.notes):
+        warn(note)
+    say(f"{folder.state}: {folder.path}")
 
 
 def _start(experiment: Experiment, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:

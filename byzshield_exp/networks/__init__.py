@@ -1,7 +1,7 @@
 """WHICH MODEL: functions of the data set's shape and classes that return a module."""
 
-from byzshield_exp.networks.flat import flatten_parameters
+from byzshield_exp.networks.flat import flatten_parameters, parameters_sha256
 from byzshield_exp.networks.lenet import lenet
 from byzshield_exp.networks.mlp import mlp
 
-__all__ = ["flatten_parameters", "lenet", "mlp"]
+__all__ = ["flatten_parameters", "lenet", "mlp", "parameters_sha256"]
