@@ -86,7 +86,13 @@ def write(path: Path, state: Any) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """All finished checkpoints of a folder, oldest first."""
-    return sorted(folder.glob("step_*.pt"))
+    found = [path for path in folder.glob("step_*.pt") if path.stem[len("step_") :].isdecimal()]
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The updates that were done when a checkpoint was written, from its name."""
+    return int(path.stem.removeprefix("step_"))
 
 
 def newest(folder: Path) -> Newest:
