@@ -19,7 +19,7 @@ from byzshield_exp.errors import RunError
 from byzshield_exp.evaluate import evaluate
 from byzshield_exp.experiment import Experiment
 from byzshield_exp.networks import parameters_sha256
-from byzshield_exp.notices import Outage
+from byzshield_exp.notices import Outage, warn
 from byzshield_exp.progress import Progress
 from byzshield_exp.protocols import ParameterServer, Report
 from byzshield_exp.recorder import METRICS, SUMMARY, Recorder, read_metrics
@@ -131,9 +131,17 @@ class Server:
         """A trace of steps 3 to 5 on the server, for TensorBoard's profile page."""
         if not self._config["profile"]:
             return None
+        write = torch.profiler.tensorboard_trace_handler(str(self._folder / "profile"))
+
+        def try_to_write(profile: torch.profiler.profile) -> None:
+            try:
+                write(profile)
+            except (OSError, RuntimeError) as error:
+                warn(f"the profile could not be written ({error})")
+
         profile = torch.profiler.profile(
             schedule=torch.profiler.schedule(wait=1, warmup=1, active=3, repeat=1),
-            on_trace_ready=torch.profiler.tensorboard_trace_handler(str(self._folder / "profile")),
+            on_trace_ready=try_to_write,
         )
         profile.start()
         return profile

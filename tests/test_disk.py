@@ -127,6 +127,13 @@ def test_a_disk_that_stays_full_ends_the_run_in_a_line(disturbed, tmp_path, monk
     assert steps_of(tmp_path / "out") == list(range(1, 41))
 
 
+def test_a_profile_that_cannot_be_written_is_a_line(disturbed, tmp_path):
+    code, err = disturbed("out", "run:3:6", "profile=true")
+    assert code == 0, err
+    assert "warning: the profile could not be written" in err
+    assert steps_of(tmp_path / "out") == list(range(1, 41))
+
+
 def program(folder, fault, *overrides):
     (folder.parent / "faults.py").write_text(FAULTS)
     return run_program(
