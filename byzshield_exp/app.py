@@ -21,6 +21,7 @@ from byzshield_exp.clusters import Cluster, Group, join_torchrun, run_ranks
 from byzshield_exp.errors import ConfigError, RunError, Stopped
 from byzshield_exp.experiment import Experiment, build
 from byzshield_exp.folders import RunFolder
+from byzshield_exp.notices import say, warn
 from byzshield_exp.train import describe_job, play, run_rank, train
 
 configuration.register()
@@ -80,21 +81,20 @@ def run(cfg: DictConfig) -> float | None:
     end = (
         f"diverged at step {summary['diverged_at_step']}" if summary["diverged_at_step"] else "done"
     )
-    print(
+    say(
         f"{end}: test accuracy {accuracy:.4f} after {summary['steps']} steps "
-        f"({summary['seconds_per_step']:.3f} s each), results in {folder.path}",
-        flush=True,
+        f"({summary['seconds_per_step']:.3f} s each), results in {folder.path}"
     )
     return float(accuracy)
 
 
 def _announce(config: Mapping[str, Any], experiment: Experiment, folder: RunFolder) -> None:
-    print(_headline(config, experiment), flush=True)
-    for note in experiment.notes:
-        print(f"warning: {note}", file=sys.stderr, flush=True)
+    say(_headline(config, experiment))
+    for note in (*experiment.notes, *folder.notes):
+        warn(note)
     if config["cluster"]["num_processes"] > 1:
-        print(_bearable(config, experiment), flush=True)
-    print(f"{folder.state}: {folder.path}", flush=True)
+        say(_bearable(config, experiment))
+    say(f"{folder.state}: {folder.path}")
 
 
 def _bearable(config: Mapping[str, Any], experiment: Experiment) -> str:

@@ -1,33 +1,50 @@
-"""Checkpoints: written by the server, atomically, and read without unpickling code."""
+"""Checkpoints: written by the server, atomically, and read without unpickling code.
 
-import os
-import zipfile
+A file is what ``torch.save`` writes and a last line with the SHA-256 of that. The zip's own
+checksums are not enough: a flipped bit in its directory makes torch leave a tensor uninitialised.
+"""
+
+from collections.abc import Collection
+from contextlib import suppress
+from hashlib import sha256
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from byzshield_exp.errors import ConfigError
+from byzshield_exp.files import atomic_file
 
+FOLDER = "checkpoints"  # in the folder of a run
 _KEYS = frozenset(
     {
         "step", "params", "optimizer", "scheduler", "state", "best_test_accuracy",
         "diverged_at_step", "bytes_in", "files_computed", "config",
     }
 )  # fmt: skip
+_LAST_LINE = b"\nsha256 %s\n"
+_LAST_LINE_BYTES = len(_LAST_LINE % sha256().hexdigest().encode())
+_CHUNK = 2**20  # bytes
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old or the new content, never half."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+class Newest(NamedTuple):
+    """The newest checkpoint that can be read.
+
+    Attributes:
+        state: None where there is no checkpoint.
+        damaged: newer ones, passed over.
+        notes: one line for each of those.
+    """
+
+    state: dict[str, Any] | None
+    damaged: tuple[Path, ...]
+    notes: tuple[str, ...]
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+def save(
+    folder: Path, step: int, state: dict[str, Any], keep: int, damaged: Collection[Path] = ()
+) -> Path:
     """Write ``folder/step_00000120.pt`` and delete all but the newest ``keep`` checkpoints.
 
     Args:
@@ -35,44 +52,136 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         step: updates done.
         state: tensors, numbers and texts in dictionaries and lists.
         keep: checkpoints to keep, at least 1.
+        damaged: checkpoints that count for nothing, and are deleted.
+
+    Raises:
+        OSError: if it cannot be written; then the old ones stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:08d}.pt"
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    for old in checkpoints(folder)[:-keep]:
-        old.unlink()
+    for partial in folder.glob(".step_*.partial"):  # of a process that was killed
+        _delete(partial)
+    write(path, state)
+    useless = set(damaged) - {path}
+    for old in [*useless, *[one for one in checkpoints(folder) if one not in useless][:-keep]]:
+        _delete(old)
     return path
+
+
+def write(path: Path, state: Any) -> None:
+    """Write one checkpoint with its checksum.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with atomic_file(path) as file:
+        hashed = _HashedFile(file)
+        try:
+            torch.save(state, hashed)  # type: ignore[arg-type]  # it needs only these methods
+        except RuntimeError as error:
+            if hashed.error is None:
+                raise
+            raise hashed.error from error  # torch hides a full disk behind an error of its own
+        file.write(_LAST_LINE % hashed.sha256.hexdigest().encode())
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """All finished checkpoints of a folder, oldest first."""
-    return sorted(folder.glob("step_*.pt"))
+    found = [path for path in folder.glob("step_*.pt") if path.stem[len("step_") :].isdecimal()]
+    return sorted(found, key=step_of)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint.
+def step_of(path: Path) -> int:
+    """The updates that were done when a checkpoint was written, from its name."""
+    return int(path.stem.removeprefix("step_"))
+
+
+def newest(folder: Path) -> Newest:
+    """The newest checkpoint of a folder that can be read.
 
     Raises:
-        ConfigError: if it cannot be read.
+        ConfigError: if there are some and none can be read.
+    """
+    errors: dict[Path, ConfigError] = {}
+    for path in reversed(checkpoints(folder)):
+        try:
+            state = load(path)
+        except ConfigError as error:
+            errors[path] = error
+        else:
+            notes = tuple(f"{error}: an older one is used" for error in errors.values())
+            return Newest(state, tuple(errors), notes)
+    if errors:
+        first, *others = errors.values()
+        them = f", nor can {len(others)} older ones: delete them" if others else ": delete it"
+        raise ConfigError(f"{first}{them} to start again") from first
+    return Newest(None, (), ())
+
+
+def load(path: Path, map_location: str | None = None) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Args:
+        path: the file.
+        map_location: a device for its tensors; None: where they were when it was written.
+
+    Raises:
+        ConfigError: if it cannot be read or is damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"its part {damaged} is damaged")
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        with path.open("rb") as file:
+            _check(file)
+            file.seek(0)
+            state: dict[str, Any] = torch.load(file, map_location=map_location, weights_only=True)
         missing = _KEYS - state.keys()
         if missing:
             raise ValueError(f"it has no {min(missing)}")
-    except Exception as error:  # whatever a damaged file makes of the readers
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever another file makes of the reader
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
-            f"the checkpoint {path} cannot be read ({reason}): delete it to resume from an older "
-            "one or from the start"
-        ) from error
+        raise ConfigError(f"the checkpoint {path} cannot be read ({reason})") from error
     return state
+
+
+class _HashedFile:
+    """What ``torch.save`` writes to; remembers the hash of it, and the error."""
+
+    def __init__(self, file: BufferedWriter) -> None:
+        self._file = file
+        self.sha256 = sha256()
+        self.error: OSError | None = None
+
+    def write(self, content: bytes | memoryview) -> int:
+        self.sha256.update(content)
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _check(file: BufferedReader) -> None:
+    """Compare the content with the checksum behind it.
+
+    Raises:
+        ValueError: if it is not that.
+    """
+    left = max(0, file.seek(0, 2) - _LAST_LINE_BYTES)
+    file.seek(0)
+    found = sha256()
+    while left > 0:
+        content = file.read(min(left, _CHUNK))
+        if not content:
+            raise ValueError("it is cut short")
+        found.update(content)
+        left -= len(content)
+    if file.read() != _LAST_LINE % found.hexdigest().encode():
+        raise ValueError("its content does not match its checksum")
+
+
+def _delete(path: Path) -> None:
+    with suppress(OSError):  # the next save tries again
+        path.unlink()

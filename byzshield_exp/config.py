@@ -80,7 +80,7 @@ class Config:
     output_dir: str = "outputs"
     on_invalid: str = "error"
     plan: bool = False
-    profile: bool = False
+    profile: Any = False
 
 
 def register() -> None:
@@ -140,9 +140,11 @@ def _out_of_bounds(config: Mapping[str, Any]) -> list[str]:
         "device": ("cpu", "cuda"),
         "on_nonfinite": ("finish", "stop", "skip_step"),
         "on_invalid": ("error", "skip"),
+        "profile": (False, True, "metrics"),
     }.items():
         if config[key] not in choices:
-            problems.append(f"{key}={config[key]} must be one of {', '.join(choices)}")
+            names = ", ".join(str(choice).lower() for choice in choices)
+            problems.append(f"{key}={config[key]} must be one of {names}")
     return problems + _cluster_problems(config)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from byzshield_exp.aggregators import Defence, NonFiniteRows
 from byzshield_exp.assignments import Assignment
@@ -27,8 +26,8 @@ from byzshield_exp.binding import bind, checked, construct
 from byzshield_exp.datasets import Batches, Dataset, nearest_batch_size
 from byzshield_exp.distortion import WorstCase, most_without, worst_case
 from byzshield_exp.errors import ConfigError
-from byzshield_exp.networks import flatten_parameters
 from byzshield_exp.streams import Stream, generator
+from byzshield_exp.task import build_task
 from byzshield_exp.votes import resolve
 
 _STEPS_TRIED = 20  # sets of liars looked at for the warnings, where they change with the step
@@ -125,11 +124,9 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
             f"the worst q={num_byzantine} of K={config['K']} workers win {worst.count} to "
             f"{worst.upper_bound} files, the search was ended: num_corrupt={worst.upper_bound}"
         )
-    dataset: Dataset = _on_device(construct("dataset", config["dataset"]), config["device"])
-    network = _network(config, dataset)
-    params = flatten_parameters(network)
+    task = build_task(config)
     batches = Batches(
-        dataset.num_train, _batch_size(config, assignment, notes), assignment.num_files, seed
+        task.dataset.num_train, _batch_size(config, assignment, notes), assignment.num_files, seed
     )
     choose = bind(
         "adversary", config["adversary"], reserved=("step",), assignment=assignment,
@@ -152,10 +149,10 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         _try_attack(config, forge, assignment, sets[0], worst.upper_bound, defence)
     return Experiment(
         assignment=assignment,
-        dataset=dataset,
+        dataset=task.dataset,
         batches=batches,
-        network=network,
-        params=params,
+        network=task.network,
+        params=task.params,
         choose=choose,
         forge=forge,
         vote=_vote(config),
@@ -198,37 +195,6 @@ def _worst(assignment: Assignment, num_byzantine: int) -> WorstCase:
         return worst_case(assignment, num_byzantine)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-def _on_device(dataset: Dataset, device: str) -> Dataset:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda: torch sees no GPU on this machine")
-    if device == "cpu":
-        return dataset
-    tensors = {
-        name: value.to(device) for name, value in vars(dataset).items() if isinstance(value, Tensor)
-    }
-    return Dataset(**tensors, num_classes=dataset.num_classes)
-
-
-def _network(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:
-    """The network, initialised from the run's seed; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(config["seed"], Stream.NETWORK).integers(2**62)))
-        network: nn.Module = construct(
-            "network", config["network"], shape=dataset.shape, num_classes=dataset.num_classes
-        )
-    if next(network.buffers(), None) is not None:
-        raise ConfigError(
-            f"network={config['choices']['network']}: networks with running statistics "
-            "(BatchNorm) are not supported: their statistics would not reach the server"
-        )
-    if any(isinstance(module, _DropoutNd) for module in network.modules()):
-        raise ConfigError(
-            f"network={config['choices']['network']}: networks with dropout are not supported: "
-            "the replicas of a file would differ"
-        )
-    return network.to(config["device"])
 
 
 def _batch_size(config: Mapping[str, Any], assignment: Assignment, notes: list[str]) -> int:

@@ -12,8 +12,8 @@ import yaml
 
 from byzshield_exp import checkpoint
 from byzshield_exp.errors import ConfigError
+from byzshield_exp.files import write_atomically
 from byzshield_exp.recorder import read_summary
-from byzshield_exp.server import CHECKPOINTS
 
 
 class RunFolder:
@@ -23,12 +23,14 @@ class RunFolder:
         path: the folder.
         state: ``new``, ``resumes after step n`` or ``finished``.
         finished: the summary, where there is nothing left to do.
+        notes: one warning a line, for a person.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.state = "new"
         self.finished: dict[str, Any] | None = None
+        self.notes: tuple[str, ...] = ()
 
     @contextmanager
     def open(
@@ -43,8 +45,8 @@ class RunFolder:
             differing: the keys in which two configurations are different runs.
 
         Raises:
-            ConfigError: if it cannot be written, another process holds it, its checkpoint cannot
-                be read, or it holds another run.
+            ConfigError: if it cannot be written, another process holds it, none of its checkpoints
+                can be read, or it holds another run.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,7 @@ class RunFolder:
             self._hold(lock.fileno())
             self.look(config, differing)
             text = yaml.safe_dump(dict(config), sort_keys=False)
-            checkpoint.write_atomically(self.path / "config.yaml", text.encode())
+            write_atomically(self.path / "config.yaml", text.encode())
             yield
 
     def _hold(self, descriptor: int) -> None:
@@ -76,12 +78,11 @@ class RunFolder:
         """Find out the state without writing anything.
 
         Raises:
-            ConfigError: if its checkpoint cannot be read, or is of another run.
+            ConfigError: if none of its checkpoints can be read, or they are of another run.
         """
-        newest = checkpoint.checkpoints(self.path / CHECKPOINTS)[-1:]
-        if not newest:
+        saved, _, self.notes = checkpoint.newest(self.path / checkpoint.FOLDER)
+        if saved is None:
             return
-        saved = checkpoint.load(newest[0])
         keys = differing(config, json.loads(saved["config"]))
         if keys:
             raise ConfigError(

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from byzshield_exp.notices import say
+
 
 class Progress:
     """Shows steps, loss and test accuracy."""
@@ -34,7 +36,7 @@ class Progress:
             f"test accuracy {record['test_accuracy']:.4f}"
         )
         if self._bar is None:
-            print(line, flush=True)
+            say(line)
         else:
             self._bar.update(self._task, description=line)
 

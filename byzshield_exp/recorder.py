@@ -3,10 +3,13 @@
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from byzshield_exp.checkpoint import write_atomically
+from byzshield_exp.events import Events
+from byzshield_exp.files import Journal, write_atomically
+from byzshield_exp.notices import Outage, warn
 
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
@@ -32,16 +35,20 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run, one per step, up to the first line that is damaged or half written."""
-    path = folder / METRICS
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of JSON lines; lines that are damaged or half written are left out."""
     records = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append(record)
     return records
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run, one per step."""
+    return read_records(folder / METRICS)
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
@@ -56,6 +63,8 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 class Recorder:
     """Writes one record a step to ``metrics.jsonl`` and the same numbers to TensorBoard.
 
+    What a full or vanished disk does not take is kept and written later, with a warning.
+
     Args of the constructor:
         folder: the run's folder.
         first_step: records after it are of a step that will be done again, and are dropped.
@@ -63,30 +72,51 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, first_step: int, config: Mapping[str, Any]) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow; workers never need it
-
-        self._folder = folder
+        self._folder, self._config, self._step = folder, config, first_step
         (folder / SUMMARY).unlink(missing_ok=True)  # it would be of fewer steps
         kept = [record for record in read_metrics(folder) if record["step"] <= first_step]
         lines = "".join(json.dumps(record) + "\n" for record in kept)
-        write_atomically(folder / METRICS, lines.encode())
-        self._file = (folder / METRICS).open("a")
-        self._events = SummaryWriter(str(folder), purge_step=first_step + 1)
-        self._config = config
+        self._metrics = Journal(folder / METRICS, lines.encode())
+        self._events = Events(folder, purge_step=first_step + 1)
+        self._outages = {
+            self._metrics: Outage(f"{folder / METRICS}"),
+            self._events.journal: Outage("the file of TensorBoard events"),
+        }
         if first_step == 0:
-            text = json.dumps(to_json(config), indent=2)
-            self._events.add_text("config", f"```json\n{text}\n```", 0)
+            from torch.utils.tensorboard.summary import text
+
+            pretty = json.dumps(to_json(config), indent=2)
+            self._events.add_summary(text("config", f"```json\n{pretty}\n```"), 0)
 
     def step(self, record: Mapping[str, Any]) -> None:
         """Write one record; ``record["step"]`` counts updates from 1."""
-        self._file.write(json.dumps(to_json(record)) + "\n")
-        self._file.flush()
-        for name, value in flatten(record).items():
-            if isinstance(value, int | float) and name != "step":
-                self._events.add_scalar(name.replace(".", "/"), value, record["step"])
+        self._step = record["step"]
+        self._metrics.add(json.dumps(to_json(record)).encode() + b"\n")
+        values = {
+            name.replace(".", "/"): float(value)
+            for name, value in flatten(record).items()
+            if isinstance(value, int | float) and name != "step"
+        }
+        self._events.add_scalars(values, self._step)
+        for journal, outage in self._outages.items():
+            outage.attempt(self._step, journal.write)
+
+    def sync(self) -> None:
+        """Bring all records to the disk, so that no checkpoint is of a later step than they are.
+
+        Raises:
+            OSError: if the metrics cannot be written; the events are only a view of them.
+        """
+        events = self._events.journal
+        self._outages[events].attempt(self._step, events.sync)
+        self._metrics.sync()
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary and the hparams with the final accuracy."""
+        """Write the summary, then the hparams with the final accuracy.
+
+        Raises:
+            OSError: if the summary cannot be written.
+        """
         from torch.utils.tensorboard.summary import hparams
 
         write_atomically(
@@ -98,10 +128,11 @@ class Recorder:
         }
         name = "hp/final_test_accuracy"
         for part in hparams(values, {name: summary["final_test_accuracy"]}):
-            self._events.file_writer.add_summary(part)  # type: ignore[attr-defined]
-        self._events.add_scalar(name, summary["final_test_accuracy"], summary["steps"])
+            self._events.add_summary(part, 0)
+        self._events.add_scalars({name: summary["final_test_accuracy"]}, summary["steps"])
 
     def close(self) -> None:
-        """Flush and close the files."""
-        self._file.close()
-        self._events.close()
+        """Write what waits and close the files; what cannot be written is lost, with a warning."""
+        for journal, outage in self._outages.items():
+            if not outage.attempt(self._step, journal.close):
+                warn(f"records that are lost: {journal.waiting}")

@@ -3,15 +3,13 @@
 import json
 import platform
 import sys
-from collections.abc import Mapping
-from hashlib import sha256
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,11 +19,15 @@ from byzshield_exp.errors import RunError
 from byzshield_exp.evaluate import evaluate
 from byzshield_exp.experiment import Experiment
 from byzshield_exp.memory import Memory
+from byzshield_exp.networks import parameters_sha256
+from byzshield_exp.notices import Outage, warn
 from byzshield_exp.progress import Progress
 from byzshield_exp.protocols import ParameterServer, Report
-from byzshield_exp.recorder import Recorder, read_metrics
+from byzshield_exp.recorder import METRICS, SUMMARY, Recorder, read_metrics
 
-CHECKPOINTS = "checkpoints"
+PATIENCE_S = 60.0  # how long the end of a run waits for a disk that takes its results
+_RETRY_SHARE = 0.1  # of the time may go into checkpoints that cannot be written ...
+_LONGEST_PAUSE_S = 60.0  # ... but one is tried at least so often
 
 
 class Server:
@@ -47,6 +49,10 @@ class Server:
         self._accuracy: float | None = None
         self._diverged: int | None = None
         self._saved_at: int | None = None
+        self._damaged: tuple[Path, ...] = ()
+        self._retry_at: float | None = None  # a checkpoint is overdue
+        self._checkpoints = folder / checkpoint.FOLDER
+        self._saving = Outage(f"the checkpoint in {self._checkpoints}")
         self._bytes_in = 0  # per step
         self._files_computed: list[float] = []  # per rank and step
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +82,8 @@ class Server:
         self._files_computed = [n / (self._done - self._first) for n in report.files_computed]
         applied = self._apply(update, report.nonfinite)
         end = perf_counter()
-        self._tell(report.events)
+        for event in report.events:
+            warn(event)
         record: dict[str, Any] = {
             "step": self._done,
             "loss": report.loss,
@@ -100,7 +107,7 @@ class Server:
             record |= self._evaluate()
             self._progress.evaluated(record)
         self._recorder.step(record)
-        if self._done % self._config["checkpoint_every"] == 0:
+        if self._done % self._config["checkpoint_every"] == 0 or self._is_overdue():
             self._save()
         self._progress.advance(record)
         if self._profile:
@@ -108,20 +115,29 @@ class Server:
         self._tick = perf_counter()
 
     def finish(self) -> dict[str, Any]:
-        """Evaluate and checkpoint if that is still to be done, and write the summary."""
+        """Evaluate and checkpoint if that is still to be done, and write the summary.
+
+        Raises:
+            RunError: if the disk does not take them within ``PATIENCE_S``.
+        """
         if self._accuracy is None:
             self._evaluate()
         if self._saved_at != self._done:
-            self._save()
+            self._insist(self._saving, self._write_checkpoint)
+        self._insist(Outage(f"{self._folder / METRICS}"), self._recorder.sync)
         summary = self._summary()
-        self._recorder.finish(summary)
+        outage = Outage(f"{self._folder / SUMMARY}")
+        self._insist(outage, lambda: self._recorder.finish(summary))
         return summary
 
     def save_early(self) -> str:
         """Save what was done before the run ends early; returns a line about it."""
-        self._tell(self._protocol.cluster.events)
+        for event in self._protocol.cluster.events:
+            warn(event)
         if self._saved_at != self._done:
             self._save()
+        if self._saved_at != self._done:
+            return "the last steps could not be saved, the same command resumes before them"
         return f"{self._done} steps are in a checkpoint, the same command resumes"
 
     def close(self) -> None:
@@ -131,17 +147,21 @@ class Server:
         self._progress.close()
         self._recorder.close()
 
-    def _tell(self, events: list[str]) -> None:
-        for event in events:
-            print(f"warning: {event}", file=sys.stderr, flush=True)
-
     def _start_profile(self) -> torch.profiler.profile | None:
         """A trace of steps 3 to 5 on the server, for TensorBoard's profile page."""
-        if not self._config["profile"]:
+        if self._config["profile"] is not True:
             return None
+        write = torch.profiler.tensorboard_trace_handler(str(self._folder / "profile"))
+
+        def try_to_write(profile: torch.profiler.profile) -> None:
+            try:
+                write(profile)
+            except (OSError, RuntimeError) as error:
+                warn(f"the profile could not be written ({error})")
+
         profile = torch.profiler.profile(
             schedule=torch.profiler.schedule(wait=1, warmup=1, active=3, repeat=1),
-            on_trace_ready=torch.profiler.tensorboard_trace_handler(str(self._folder / "profile")),
+            on_trace_ready=try_to_write,
         )
         profile.start()
         return profile
@@ -171,11 +191,39 @@ class Server:
 
     def _evaluate(self) -> dict[str, float]:
         data = self._experiment.dataset
-        accuracy, loss = evaluate(self._experiment.network, data.test_images, data.test_labels)
-        self._accuracy, self._best = accuracy, max(self._best, accuracy)
-        return {"test_accuracy": accuracy, "test_loss": loss}
+        result = evaluate(self._experiment.network, data.test_images, data.test_labels)
+        self._accuracy, self._best = result.accuracy, max(self._best, result.accuracy)
+        return {"test_accuracy": result.accuracy, "test_loss": result.loss}
 
     def _save(self) -> None:
+        """Write a checkpoint; where the disk does not take it, it is tried again later."""
+        start = perf_counter()
+        if self._saving.attempt(self._done, self._write_checkpoint):
+            self._retry_at = None
+            return
+        end = perf_counter()
+        self._retry_at = end + min((end - start) / _RETRY_SHARE, _LONGEST_PAUSE_S)
+
+    def _is_overdue(self) -> bool:
+        return self._retry_at is not None and perf_counter() >= self._retry_at
+
+    def _insist(self, outage: Outage, write: Callable[[], None]) -> None:
+        """Write at the end of a run; tried again for ``PATIENCE_S``.
+
+        Raises:
+            RunError: if it still fails.
+        """
+        deadline = perf_counter() + PATIENCE_S
+        while not outage.attempt(self._done, write):
+            if perf_counter() >= deadline:
+                raise RunError(
+                    f"{outage.what} could not be written for {PATIENCE_S:g} s ({outage.error}): "
+                    "the same command goes on from the last checkpoint"
+                )
+            sleep(min(1.0, PATIENCE_S))
+
+    def _write_checkpoint(self) -> None:
+        self._recorder.sync()
         state = {
             "step": self._done,
             "params": self._experiment.params,
@@ -188,14 +236,14 @@ class Server:
             "files_computed": self._files_computed,
             "config": json.dumps(self._config),
         }
-        checkpoint.save(self._folder / CHECKPOINTS, self._done, state, self._config["keep"])
-        self._saved_at = self._done
+        keep, damaged = self._config["keep"], self._damaged
+        checkpoint.save(self._checkpoints, self._done, state, keep, damaged)
+        self._saved_at, self._damaged = self._done, ()
 
     def _resume(self) -> None:
-        newest = checkpoint.checkpoints(self._folder / CHECKPOINTS)[-1:]
-        if not newest:
+        saved, self._damaged, _ = checkpoint.newest(self._checkpoints)
+        if saved is None:
             return
-        saved = checkpoint.load(newest[0])
         self._experiment.params.copy_(saved["params"])
         self._optimizer.load_state_dict(saved["optimizer"])
         self._scheduler.load_state_dict(saved["scheduler"])
@@ -207,17 +255,16 @@ class Server:
     def _summary(self) -> dict[str, Any]:
         experiment = self._experiment
         records = read_metrics(self._folder)
-        params = experiment.params.detach().cpu().numpy().astype(np.float32)
         return {
             "final_test_accuracy": self._accuracy,
             "best_test_accuracy": self._best,
             "steps": self._done,
             "seconds_per_step": median([r["seconds"]["total"] for r in records] or [0.0]),
-            "num_parameters": len(params),
+            "num_parameters": len(experiment.params),
             "num_corrupt": experiment.num_corrupt,
             "epsilon_hat": experiment.epsilon_hat,
             "byzantine": list(experiment.choose(max(0, self._done - 1))),
-            "parameters_sha256": sha256(params.tobytes()).hexdigest(),
+            "parameters_sha256": parameters_sha256(experiment.params),
             "bytes_in_per_step": self._bytes_in,
             "server_memory_bytes": self._memory.peak,
             "files_computed": [int(n) if n == int(n) else n for n in self._files_computed],

@@ -55,7 +55,7 @@ def train(
     )  # fmt: skip
     cluster.keep_rows_in(truth.table)
     protocol = ParameterServer(
-        experiment, cluster, truth, options["majority_of"], profiles=config["profile"]
+        experiment, cluster, truth, options["majority_of"], profiles=bool(config["profile"])
     )
     server = Server(experiment, protocol, config, folder) if cluster.is_server else None
     try:

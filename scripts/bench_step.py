@@ -4,7 +4,7 @@
     python scripts/bench_step.py --votes majority --only mols,local --repeats 1
     python scripts/bench_step.py --resnet              # large rows: bytes and memory, up to 18 GB
 
-Every measurement is a run of the program (``profile=true``) or of plain SGD in processes of its
+Every measurement is a run of the program (``profile=metrics``) or of plain SGD in processes of its
 own (Linux only). In a repeat each variant has its turn, so that a noisy machine hits all alike;
 figures are medians over repeats of medians over the steps after the warm-up.
 
@@ -181,7 +181,7 @@ def _run(variant: Variant, steps: int) -> tuple[list[dict[str, Any]], dict[str, 
         before = _cpu_of_children()
         command = [
             sys.executable, "-m", "byzshield_exp", *variant.overrides, f"steps={steps}",
-            f"eval_every={_NEVER}", f"checkpoint_every={_NEVER}", "profile=true",
+            f"eval_every={_NEVER}", f"checkpoint_every={_NEVER}", "profile=metrics",
             f"output_dir={folder}",
         ]  # fmt: skip
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

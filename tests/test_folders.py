@@ -12,6 +12,8 @@ import torch
 import yaml
 from conftest import SMALL, metrics_of, run_program, summary_of
 
+from byzshield_exp import checkpoint
+
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
@@ -62,7 +64,7 @@ def test_a_folder_with_another_run_is_refused_by_key(cli, run, tmp_path):
     saved = torch.load(path, weights_only=True)
     config = json.loads(saved["config"])
     config["seed"] = 5
-    torch.save({**saved, "config": json.dumps(config)}, path)
+    checkpoint.write(path, {**saved, "config": json.dumps(config)})
     code, _, err = cli(*SMALL, f"output_dir={tmp_path}/outputs")
     assert code == 2
     assert "another value of seed" in err
@@ -101,10 +103,11 @@ def test_every_flipped_byte_of_a_checkpoint_is_noticed_or_harmless(cli, run, tmp
 def test_another_torch_file_is_no_checkpoint(cli, run, tmp_path, content):
     run()
     (path,) = tmp_path.glob("**/step_*.pt")
-    torch.save(content, path)
-    code, _, err = cli(*SMALL, f"output_dir={tmp_path}/outputs")
-    assert code == 2
-    assert "cannot be read" in err
+    for write in (checkpoint.write, lambda path, content: torch.save(content, path)):
+        write(path, content)
+        code, _, err = cli(*SMALL, f"output_dir={tmp_path}/outputs")
+        assert code == 2
+        assert "cannot be read" in err
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
@@ -125,7 +128,7 @@ def test_a_checkpoint_cannot_run_code(cli, run, tmp_path):
 
     run()
     (path,) = tmp_path.glob("**/step_*.pt")
-    torch.save({"config": Evil()}, path)
+    checkpoint.write(path, {"config": Evil()})
     code, out, err = cli(*SMALL, f"output_dir={tmp_path}/outputs")
     assert code == 2
     assert "cannot be read" in err

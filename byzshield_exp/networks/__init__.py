@@ -1,8 +1,8 @@
 """WHICH MODEL: functions of the data set's shape and classes that return a module."""
 
-from byzshield_exp.networks.flat import flatten_parameters
+from byzshield_exp.networks.flat import flatten_parameters, parameters_sha256
 from byzshield_exp.networks.lenet import lenet
 from byzshield_exp.networks.mlp import mlp
 from byzshield_exp.networks.resnet import resnet18
 
-__all__ = ["flatten_parameters", "lenet", "mlp", "resnet18"]
+__all__ = ["flatten_parameters", "lenet", "mlp", "parameters_sha256", "resnet18"]

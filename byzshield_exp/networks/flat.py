@@ -1,5 +1,8 @@
 """A network whose parameters are views of one flat vector."""
 
+from hashlib import sha256
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,3 +20,8 @@ def flatten_parameters(network: nn.Module) -> Float[Tensor, " d"]:
         parameter.data = flat[offset : offset + parameter.numel()].view_as(parameter)
         offset += parameter.numel()
     return flat
+
+
+def parameters_sha256(params: Float[Tensor, " d"]) -> str:
+    """The hash of the parameters' bytes as float32; equal hashes are equal bits."""
+    return sha256(params.detach().cpu().numpy().astype(np.float32).tobytes()).hexdigest()
