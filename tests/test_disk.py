@@ -161,12 +161,12 @@ def test_writes_that_fail_in_the_middle_of_a_record_leave_no_gap(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 600 kB."""
+    """A file system of 1 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if shutil.which("mount") is None:
         pytest.skip("there is no mount")
-    command = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True).returncode != 0:
         pytest.skip("mounting a file system needs root")
     yield folder
