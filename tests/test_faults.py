@@ -26,7 +26,7 @@ from byzshield_exp.experiment import build
 from byzshield_exp.train import describe_job, run_rank
 
 HONEST = (*SMALL, "attack=none", "q=0", "network.hidden=[64]")
-STEPS = "steps=200"
+STEPS = "steps=80"
 ENDLESS = ("steps=1000000", "checkpoint_every=1000000")
 PROGRAM = (sys.executable, "-m", "byzshield_exp")
 
@@ -136,7 +136,7 @@ def assert_finished(run, undisturbed, steps=STEPS, code=0):
 # Dead workers.
 
 
-@pytest.mark.parametrize("vote", ["digest", "majority"])
+@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
 def test_a_killed_worker_changes_nothing(start, undisturbed, vote):
     run = start(*HONEST, STEPS, f"vote={vote}")
     run.wait_for_step(3)
@@ -158,7 +158,7 @@ def test_as_many_as_the_placement_bears(start, undisturbed, vote, approach, loss
     assert local.returncode == 0, local.stderr
     run = start(*HONEST, STEPS, *options, f"vote={vote}", count=count)
     for number in range(losses):
-        run.wait_for_step(random.randint(2, 40) * (number + 1))
+        run.wait_for_step(random.randint(2, 20) * (number + 1))
         os.kill(run.ranks()[-1 - number], signal.SIGKILL)
     code, err = run.end()
     assert code == 0, err
@@ -179,7 +179,7 @@ def test_more_losses_stop_the_run_with_a_checkpoint(start, undisturbed):
     last = err.splitlines()[-1]
     assert re.match(
         r"byzshield_exp: step \d+: without workers 0, 1, 2, 3, 4 and 5 more fewer than 2 of the 3 "
-        r"replicas are left of files (\d+, ){4}\d+ and \d+ more; \d+ steps are in a checkpoint, "
+        r"replicas are left of files [\d,]+[^;]*; \d+ steps are in a checkpoint, "
         r"the same command resumes$",
         last,
     )
@@ -189,6 +189,7 @@ def test_more_losses_stop_the_run_with_a_checkpoint(start, undisturbed):
     assert_finished(again, undisturbed)
 
 
+@pytest.mark.slow
 def test_present_workers_can_be_enough(start):
     run = start(*SMALL, STEPS, "cluster.majority_of=present", "q=1", "approach=mols")
     run.wait_for_step(3)
@@ -202,7 +203,7 @@ def test_present_workers_can_be_enough(start):
 # Silent workers.
 
 
-@pytest.mark.parametrize("vote", ["digest", "majority"])
+@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
 def test_a_stopped_worker_is_absent_until_it_answers(start, undisturbed, vote):
     run = start(*HONEST, STEPS, f"vote={vote}", "cluster.worker_timeout=1")
     run.wait_for_step(3)
@@ -216,10 +217,12 @@ def test_a_stopped_worker_is_absent_until_it_answers(start, undisturbed, vote):
     absent = [bool(record["absent"]) for record in metrics_of(run.folder)]
     assert any(absent)
     assert not absent[-1]
-    waits = [r["seconds"]["gather"] for r in metrics_of(run.folder) if r["seconds"]["gather"] > 0.9]
+    seconds = [record["seconds"] for record in metrics_of(run.folder)]
+    waits = [each for each in seconds if each["gather"] + each["deliver"] > 0.9]
     assert len(waits) == 1  # nobody waits for it a second time
 
 
+@pytest.mark.slow
 def test_a_silent_majority_stops_the_run(start):
     run = start(*HONEST, *ENDLESS, "cluster.worker_timeout=1")
     run.wait_for_step(3)
@@ -227,7 +230,7 @@ def test_a_silent_majority_stops_the_run(start):
         os.kill(pid, signal.SIGSTOP)
     code, err = run.end()
     assert code == 1
-    assert re.search(r"are left of files .* and \d+ more", err.splitlines()[-1])
+    assert re.search(r"are left of files .*; \d+ steps are in a checkpoint", err.splitlines()[-1])
 
 
 # Nonsense.
@@ -275,7 +278,7 @@ def config_of(folder, *overrides):
     return json.loads(torch.load(path, weights_only=True)["config"])
 
 
-@pytest.mark.parametrize("vote", ["digest", "majority"])
+@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
 def test_nonsense_is_rejected_and_counted(tmp_path, undisturbed, vote):
     config = config_of(tmp_path / "first", f"vote={vote}") | {"steps": 40}
     folder = tmp_path / "run"
@@ -290,15 +293,16 @@ def test_nonsense_is_rejected_and_counted(tmp_path, undisturbed, vote):
     assert [bool(record["absent"]) for record in records] == [False] * 20 + [True] * 20
 
 
+@pytest.mark.slow
 def test_a_worker_that_sends_another_row_is_caught(tmp_path, undisturbed):
     config = config_of(tmp_path / "first") | {"steps": 40}
     folder = tmp_path / "run"
     run_ranks(lying_rank, 4, describe_job(config, folder, build(config).worst))
     assert summary_of(folder)["parameters_sha256"] == undisturbed("steps=40")
     assert re.search(
-        r"step 1: worker 1\d \(rank 3 \(workers 10 to 14\)\) sent another row for file \d+ than "
+        r"step \d+: worker 1\d \(rank 3 \(workers 10 to 14\)\) sent another row for file \d+ than "
         r"its digest says: caught",
-        "\n".join(metrics_of(folder)[0]["events"]),
+        "\n".join(event for record in metrics_of(folder) for event in record.get("events", [])),
     )
 
 
@@ -316,7 +320,7 @@ def test_a_killed_server_ends_all_and_the_run_resumes(start, undisturbed):
     assert_finished(start(*HONEST, STEPS, "checkpoint_every=10"), undisturbed)
 
 
-@pytest.mark.parametrize("count", [0, 4])
+@pytest.mark.parametrize("count", [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_sigterm_saves_what_was_done(start, undisturbed, count):
     run = start(*HONEST, STEPS, "checkpoint_every=1000", count=count)
     run.wait_for_step(5)
@@ -330,6 +334,7 @@ def test_sigterm_saves_what_was_done(start, undisturbed, count):
     assert_finished(again, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_whole_job_is_told_to_stop(start, undisturbed):
     run = start(*HONEST, STEPS, "checkpoint_every=1000")
     run.wait_for_step(5)
@@ -354,6 +359,7 @@ def test_a_killed_program_takes_its_ranks_along(start):
     run.process.kill()  # the fixture looks for what is left
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_whole_sweep(start):
     run = start("-m", *HONEST, "steps=100000,100001", count=0)
     run.wait_for_step(5)
@@ -454,7 +460,8 @@ def test_an_error_under_torchrun_ends_all(start, tmp_path):
 def test_twenty_faults_never_hang_a_run(start, undisturbed, seed):
     """Each ends in a finished run or a clear stop that resumes; the result is always the same."""
     chance = random.Random(seed)
-    options = (*HONEST, STEPS, "checkpoint_every=25", "cluster.worker_timeout=2")
+    steps = "steps=200"
+    options = (*HONEST, steps, "checkpoint_every=25", "cluster.worker_timeout=2")
     run, stops = start(*options, count=16), []
     for _ in range(20):
         with contextlib.suppress(TimeoutError):
@@ -470,7 +477,7 @@ def test_twenty_faults_never_hang_a_run(start, undisturbed, seed):
     if code != 0:
         assert "resumes" in err.splitlines()[-1] or "killed by signal" in err, err
         run = start(*options, count=16)
-    assert_finished(run, undisturbed)
+    assert_finished(run, undisturbed, steps)
 
 
 def do_harm(chance, run):

@@ -49,12 +49,19 @@ def test_one_process_and_four_end_with_the_same_bits(tmp_path):
     local = do_all_attacks(tmp_path / "local")
     assert set(local) == set(ATTACKS)
     assert len(set(local.values())) == 3
-    assert do_all_attacks(tmp_path / "four", *processes(4)) == local
+    assert do_all_attacks(tmp_path / "four", *processes(4)) == local  # by digests
+
+
+def test_gathered_rows_end_with_the_same_bits(tmp_path):
+    options = ("network=mlp", "steps=5")
+    local = do_all_attacks(tmp_path / "local", *options)
+    assert do_all_attacks(tmp_path / "three", *options, "vote=majority", *processes(3)) == local
 
 
 VOTES = ("majority", "digest", "tolerant")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vote", VOTES)
 def test_every_vote_ends_with_the_same_bits(tmp_path, vote):
     options = (f"vote={vote}", "network=mlp", "steps=5")
