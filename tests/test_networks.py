@@ -72,6 +72,7 @@ def test_networks_do_not_load_torchvision():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.slow
 def test_resnet18_trains_on_several_processes_as_in_one(tmp_path):
     overrides = (
         "dataset=synthetic", "dataset.channels=3", "dataset.size=32", "dataset.num_train=50",

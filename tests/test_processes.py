@@ -1,6 +1,7 @@
 """Real processes: the same bits, real messages, and no rank that computes others."""
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -52,6 +53,7 @@ def test_one_process_and_four_end_with_the_same_bits(tmp_path):
     assert do_all_attacks(tmp_path / "four", *processes(4)) == local  # by digests
 
 
+@pytest.mark.slow
 def test_gathered_rows_end_with_the_same_bits(tmp_path):
     options = ("network=mlp", "steps=5")
     local = do_all_attacks(tmp_path / "local", *options)
@@ -82,10 +84,33 @@ def test_sixteen_processes_and_torchrun_end_with_the_same_bits(tmp_path, vote):
     assert do_all_attacks(tmp_path / "torchrun", f"vote={vote}", command=torchrun) == local
 
 
+@pytest.mark.slow
+def test_two_machines_end_with_the_same_bits(tmp_path):
+    """Two agents of torchrun, as on two machines: over TCP, from the address that torchrun has."""
+    options = ("network=mlp", "steps=5")
+    local = do_all_attacks(tmp_path / "local", *options)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+    agents = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", rank,
+             "--master-addr", "127.0.0.1", "--master-port", str(port), "--nproc-per-node", "2",
+             "-m", "byzshield_exp", "-m", *LENET, f"attack={','.join(ATTACKS)}", *options,
+             f"output_dir={tmp_path / 'two'}"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    for agent in agents:
+        _, err = agent.communicate(timeout=120)
+        assert agent.returncode == 0, err
+    assert hashes(tmp_path / "two") == local
+
+
 DONE_BYTES = HEADER_BYTES + STATEMENT_BYTES
 
 
-@pytest.mark.parametrize("vote", ["digest", "majority"])
+@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("count", [4, pytest.param(16, marks=pytest.mark.slow)])
 def test_the_server_receives_every_replica_or_every_winner_once(tmp_path, vote, count):
     done = run_program(
@@ -116,7 +141,7 @@ def flipping_rank(rendezvous, job):
     return run_rank(rendezvous, job)
 
 
-@pytest.mark.parametrize("vote", ["digest", "majority"])
+@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
 def test_one_flipped_bit_is_one_disagreement_and_the_same_winner(tmp_path, vote):
     options = (*SMALL, "attack=none", "q=0", f"vote={vote}", *processes(3))
     done = run_program(*options, f"output_dir={tmp_path / 'honest'}")

@@ -186,6 +186,9 @@ class Cluster:
 
         Returns:
             The files and their rows; a file is missing if nobody of its class sends the row.
+
+        Raises:
+            ValueError: if there is no table of rows to move them in.
         """
         if self._table is None:
             raise ValueError("there is no table of rows")

@@ -81,7 +81,11 @@ class Group:
         self.hub.flush(self.hub.alive)
 
     def hear(self) -> str:
-        """On a worker: wait for the server's next job."""
+        """On a worker: wait for the server's next job.
+
+        Raises:
+            LostServer: if there is none any more.
+        """
         if self.line is None:
             raise LostServer("there is no server")
         while True:

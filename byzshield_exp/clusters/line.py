@@ -26,17 +26,14 @@ class Line:
         self._inbox: SimpleQueue[tuple[Header, memoryview] | None] = SimpleQueue()
         self._lost = ""
         self._answer: Callable[[Header], Parts] | None = None
-        self._place: memoryview | None = None
+        self._order = bytearray()  # the parameters of the last order
         self.bytes_in = self.bytes_out = 0
         for work in (self._receive, self._deliver):
             threading.Thread(target=work, daemon=True).start()
 
-    def serve(self, answer: Callable[[Header], Parts], place: memoryview) -> None:
-        """From now on answer fetches, and write the parameters of an order to ``place``.
-
-        The server gives an order only when all that it asked for before was sent.
-        """
-        self._answer, self._place = answer, place
+    def serve(self, answer: Callable[[Header], Parts]) -> None:
+        """From now on answer fetches with ``answer(header)``."""
+        self._answer = answer
 
     def send(self, *parts: bytes | memoryview) -> None:
         """Queue a message; the memory must stay as it is until the next order.
@@ -49,7 +46,9 @@ class Line:
         self._outbox.put(parts)
 
     def next(self) -> tuple[Header, memoryview]:
-        """Wait for the next message that is no fetch.
+        """Wait for the next message that is no fetch; an order's content is good until the next.
+
+        The server gives an order only when all that it asked for before was sent.
 
         Raises:
             LostServer: if the connection is gone.
@@ -73,11 +72,12 @@ class Line:
                 if header.kind is Kind.FETCH and self._answer is not None:
                     self._outbox.put(self._answer(header))
                     continue
-                into_place = header.kind is Kind.ORDER and self._place is not None
-                place = self._place if into_place else memoryview(bytearray(header.length))
-                if place is None or len(place) != header.length:
-                    raise Rejected(f"parameters of {header.length} bytes", is_fatal=True)
-                self._inbox.put((header, self._read(place)))
+                place = self._order  # is used again: new memory for each order takes time
+                if header.kind is not Kind.ORDER or len(place) != header.length:
+                    place = bytearray(header.length)
+                if header.kind is Kind.ORDER:
+                    self._order = place
+                self._inbox.put((header, self._read(memoryview(place))))
         except (OSError, Rejected) as error:
             self._lose(error)
 

@@ -1,6 +1,6 @@
 """The server process's end of a run: who owes what, what came, and which rows to fetch."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
@@ -92,6 +92,8 @@ class ServerCluster(Cluster):
         self._ordered_at = 0.0
         self._owed: dict[int, int] = {}  # by rank, the step whose statement has not come
         self._silent: set[int] = set()  # ranks that a person was told of
+        self._times_silent: Counter[int] = Counter()
+        self._rank_of = {worker: rank for rank in hub.peers for worker in self.workers_of(rank)}
         self._fetches: dict[int, deque[Fetch]] = {rank: deque() for rank in hub.peers}
         self._delivered: set[int] = set()
         self._wanted: dict[int, Sequence[int]] = {}
@@ -159,9 +161,12 @@ class ServerCluster(Cluster):
         return step
 
     def gather(self, step: int) -> Inbox:
-        """Wait until all have answered, or for ``worker_timeout`` since the order."""
-        left = self._ordered_at + self._timeout - monotonic()
-        self._pump(lambda: step not in self._owed.values(), left)
+        """Wait until all have answered, or for ``worker_timeout`` since the order.
+
+        For a rank that was silent before half as long as the last time, so that one that answers
+        whenever it was given up does not slow the run for ever.
+        """
+        self._pump(lambda: not self._awaited(step), self._timeout)
         for rank in sorted(rank for rank, owed in self._owed.items() if owed == step):
             self._tell_silent(rank)
         inbox = self._inbox
@@ -381,8 +386,14 @@ class ServerCluster(Cluster):
         return peer.rank not in self._owed and not self._fetches[peer.rank]
 
     def _peer_of(self, worker: int) -> Peer:
-        return next(
-            peer for rank, peer in self._hub.peers.items() if worker in self.workers_of(rank)
+        return self._hub.peers[self._rank_of[worker]]
+
+    def _awaited(self, step: int) -> bool:
+        """Whether some rank still has time to answer."""
+        waited = monotonic() - self._ordered_at
+        return any(
+            owed == step and waited < self._timeout / 2 ** self._times_silent[rank]
+            for rank, owed in self._owed.items()
         )
 
     def _pump(self, done: Callable[[], bool], seconds: float) -> bool:
@@ -400,9 +411,9 @@ class ServerCluster(Cluster):
     def _tell_silent(self, rank: int) -> None:
         if rank not in self._silent:
             self._silent.add(rank)
-            self._say(
-                f"{self._name(rank)} is silent for {self._timeout:g} s: absent until it answers"
-            )
+            self._times_silent[rank] += 1
+            waited = monotonic() - self._ordered_at
+            self._say(f"{self._name(rank)} is silent for {waited:.3g} s: absent until it answers")
 
     def _back(self, rank: int) -> None:
         self._silent.discard(rank)

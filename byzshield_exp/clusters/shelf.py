@@ -30,6 +30,7 @@ class Row:
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Row":
+        """A row of which nothing is known yet, in the memory of ``tensor``."""
         return cls(tensor, tensor.view(torch.uint8).numpy())
 
 

@@ -28,8 +28,8 @@ class WorkerCluster(Cluster):
     ) -> None:
         super().__init__(group, assignment, reads_digests)
         self._line, self._run = line, group.run
-        self._params: Tensor | None = None  # on the CPU, where orders arrive
         self._at_start = 0, 0
+        line.serve(self._answer)
 
     def compare_digests(self, digest: bytes | None) -> None:
         """Send the digest to the server."""
@@ -37,7 +37,11 @@ class WorkerCluster(Cluster):
         self._send(Header(Kind.CHECK, self._run, self.rank), said)
 
     def share(self, content: Tensor) -> None:
-        """Wait for the server's."""
+        """Wait for the server's.
+
+        Raises:
+            LostServer: if there is none any more.
+        """
         header, payload = self._line.next()
         if header.kind is Kind.END:
             raise LostServer("the run ended before its first step")
@@ -45,15 +49,11 @@ class WorkerCluster(Cluster):
 
     def begin_step(self, params: Float[Tensor, " d"], step: int | None) -> int | None:
         """Wait for the next order."""
-        if self._params is None:
-            self._params = params if params.device.type == "cpu" else params.cpu()
-            self._line.serve(self._answer, bytes_of(self._params))
-        header, _ = self._line.next()
+        header, content = self._line.next()
         if header.kind is Kind.END:
             return None
         super().begin_step(params, step)
-        if params is not self._params:
-            params.copy_(self._params)
+        params.copy_(torch.frombuffer(content, dtype=params.dtype))
         self._at_start = self._line.bytes_in - header.length, self._line.bytes_out
         return header.step
 
