@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from byzshield_exp import interrupts
 from byzshield_exp.clusters import Cluster, Group, Rendezvous, cluster_of, join, join_torchrun
 from byzshield_exp.distortion import WorstCase
-from byzshield_exp.errors import Stopped, TooFewReplicas
+from byzshield_exp.errors import LostServer, Stopped, TooFewReplicas
 from byzshield_exp.experiment import Experiment, build
 from byzshield_exp.gradients import TrueGradients
 from byzshield_exp.protocols import ParameterServer
@@ -115,9 +116,13 @@ def follow_torchrun() -> None:
     """A rank above 0 under torchrun: play the jobs that rank 0 sends, until it sends none."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it too and ends in order
     group = join_torchrun()
-    while job := group.hear():
-        play(group, job)
-    group.close()
+    try:
+        while job := group.hear():
+            play(group, job)
+    except LostServer:
+        sys.exit(1)  # the server has said why
+    finally:
+        group.close()
 
 
 def _make_cuda_deterministic() -> None:

@@ -17,7 +17,7 @@ from byzshield_exp.experiment import build
 from byzshield_exp.train import describe_job, run_rank
 
 ATTACKS = ("none", "reversed_gradient", "alie")
-LENET = ("dataset=synthetic", "network=lenet", "steps=20", "eval_every=20")
+LENET = ("dataset=synthetic", "network=lenet", "steps=10", "eval_every=10")
 
 
 def processes(count):

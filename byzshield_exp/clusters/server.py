@@ -31,6 +31,7 @@ from byzshield_exp.digests import RowHasher
 from byzshield_exp.errors import RunError
 
 _TOLD = 5  # rejected messages of a rank that are told in full
+_MOST_REJECTED = 1000  # messages of a rank, then it is dropped
 _SLACK = 1 << 16  # bytes that a message may be longer than the longest before its sender is dropped
 
 
@@ -245,6 +246,8 @@ class ServerCluster(Cluster):
         if count <= _TOLD:
             more = "; more of it are only counted" if count == _TOLD else ""
             self._say(f"rejected a message of {self._name(peer.rank)}: {rejected}{more}")
+        if count >= _MOST_REJECTED:
+            self._hub.lose(peer, f"{count} of its messages were rejected")
 
     def lost(self, peer: Peer, reason: str) -> None:
         """Its workers are absent from now on."""
