@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp import checkpoint
-from byzshield_exp.errors import RunError
+from byzshield_exp.errors import RunError, Stopped
 from byzshield_exp.evaluate import evaluate
 from byzshield_exp.experiment import Experiment
 from byzshield_exp.memory import Memory
@@ -74,6 +74,7 @@ class Server:
 
         Raises:
             RunError: at a non-finite update with ``on_nonfinite=stop``.
+        Stopped: when the process is asked to stop.
         """
         lr = self._optimizer.param_groups[0]["lr"]
         start = perf_counter()
@@ -103,10 +104,16 @@ class Server:
             record["events"] = report.events
         if report.profile is not None:
             record["profile"] = report.profile
+        stopped = None
         if self._done % self._config["eval_every"] == 0 or self.next_step is None:
-            record |= self._evaluate()
-            self._progress.evaluated(record)
+            try:
+                record |= self._evaluate()
+                self._progress.evaluated(record)
+            except Stopped as error:
+                stopped = error  # the step is done all the same
         self._recorder.step(record)
+        if stopped is not None:
+            raise stopped
         if self._done % self._config["checkpoint_every"] == 0 or self._is_overdue():
             self._save()
         self._progress.advance(record)

@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from byzshield_exp import interrupts
+
 _CHUNK = 200  # pictures at a time
 
 
@@ -28,11 +30,16 @@ class Evaluation(NamedTuple):
 def evaluate(
     network: nn.Module, images: Float[Tensor, "m c h w"], labels: Int[Tensor, " m"]
 ) -> Evaluation:
-    """Accuracy and loss in evaluation mode."""
+    """Accuracy and loss in evaluation mode.
+
+    Raises:
+        Stopped: when the process is asked to stop.
+    """
     was_training = network.training
     network.eval()
     correct, near, loss, num_classes = 0, 0, 0.0, 0
     for pictures, classes in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True):
+        interrupts.check()
         scores = network(pictures)
         num_classes = scores.shape[1]
         correct += int((scores.argmax(dim=1) == classes).sum())
