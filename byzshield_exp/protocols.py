@@ -218,7 +218,7 @@ class ParameterServer:
             classes = _classes(labels, places)
         with self.watch("deliver"):
             files, rows = self.cluster.deliver(classes)
-        self._leave_out(classes.keys() - set(files), places, step)
+        self._leave_out({file: classes[file] for file in classes.keys() - set(files)}, places, step)
         won = places != NO_WINNER
         bad = won & ~finite.gather(1, places.clamp_min(0).unsqueeze(1)).squeeze(1)
         nonfinite = ""
@@ -265,13 +265,20 @@ class ParameterServer:
             return self.experiment.assignment.majority
         return (labels != ABSENT).sum(dim=1) // 2 + 1
 
-    def _leave_out(self, files: Iterable[int], places: Int[Tensor, " f"], step: int) -> None:
-        """Files whose row nobody of the winning class would send have no winner."""
-        for file in sorted(files):
+    def _leave_out(
+        self, undelivered: dict[int, list[int]], places: Int[Tensor, " f"], step: int
+    ) -> None:
+        """Files have no winner whose class was caught to the last; others stop the run."""
+        workers = self.experiment.assignment.workers_of_file
+        for file, members in sorted(undelivered.items()):
+            holders = {(int(workers[file, place]), file) for place in members}
+            if not holders <= self.cluster.caught:
+                gone = sorted(worker for worker, _ in holders - self.cluster.caught)
+                raise TooFewReplicas(
+                    f"step {step + 1}: nobody is left to send the row of file {file}: workers "
+                    f"{_numbers(gone)} had it"
+                )
             places[file] = NO_WINNER
-            self.cluster.events.append(
-                f"step {step + 1}: nobody sends the row of file {file} that won the vote"
-            )
 
     def _aggregate(
         self,

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def train(
     )
     server = Server(experiment, protocol, config, folder) if cluster.is_server else None
     try:
-        with interrupts.heard():
+        with interrupts.heard() if server else nullcontext():  # workers wait for the server's word
             return _loop(experiment, cluster, protocol, server)
     except (Stopped, TooFewReplicas) as error:
         if server:

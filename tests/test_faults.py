@@ -53,11 +53,13 @@ class Started:
 
     def __init__(self, folder, overrides, count, prefix, mark, env):
         self.folder, self.count, self.mark = folder, count, mark
-        self.process = subprocess.Popen(
-            [*prefix, *overrides, f"output_dir={folder}", *(processes(count) if count else ())],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            env={**os.environ, "MARK": mark, **(env or {})},
-        )  # fmt: skip
+        self.said = folder.parent / f"{uuid.uuid4().hex}.out", folder.parent / f"{uuid.uuid4().hex}"
+        with self.said[0].open("w") as out, self.said[1].open("w") as err:  # a stopped rank holds a
+            self.process = subprocess.Popen(  # pipe open
+                [*prefix, *overrides, f"output_dir={folder}", *(processes(count) if count else ())],
+                stdout=out, stderr=err, start_new_session=True,
+                env={**os.environ, "MARK": mark, **(env or {})},
+            )  # fmt: skip
 
     def ranks(self):
         """The pids of the ranks, in order."""
@@ -81,8 +83,8 @@ class Started:
 
     def end(self, timeout=60):
         """Its exit code and what it printed to stderr."""
-        _, err = self.process.communicate(timeout=timeout)
-        return self.process.returncode, err
+        code = self.process.wait(timeout)
+        return code, self.said[1].read_text()
 
 
 @pytest.fixture
@@ -99,7 +101,10 @@ def start(tmp_path):
     for run in started:
         with contextlib.suppress(ProcessLookupError):
             run.process.kill()  # after a failure it still runs
-        run.process.communicate()
+        run.process.wait()
+    for pid in processes_with(mark):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
     deadline = time.monotonic() + 30
     while (left := processes_with(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -185,8 +190,8 @@ def test_more_losses_stop_the_run_with_a_checkpoint(start, undisturbed):
     )
     assert "Traceback" not in err
     again = start(*HONEST, STEPS, "checkpoint_every=1000")
-    assert "resumes after step" in "".join(again.process.stdout.readline() for _ in range(3))
     assert_finished(again, undisturbed)
+    assert "resumes after step" in again.said[0].read_text()
 
 
 @pytest.mark.slow

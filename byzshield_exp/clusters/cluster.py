@@ -74,6 +74,7 @@ class Cluster:
         world_size: 1 is the simulation.
         reads_digests: whether the vote is on digests of rows.
         events: lines for a person; whoever tells them clears the list.
+        caught: workers and files of this step whose row was not what the digest said.
     """
 
     def __init__(self, group: Group, assignment: Assignment, reads_digests: bool) -> None:
@@ -81,6 +82,7 @@ class Cluster:
         self.rank, self.world_size = group.rank, group.world_size
         self.reads_digests = reads_digests
         self.events: list[str] = []
+        self.caught: set[tuple[int, int]] = set()
         self._place_of = {
             (worker, file): place
             for file, workers in enumerate(assignment.workers_of_file.tolist())

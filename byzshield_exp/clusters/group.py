@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,6 +26,7 @@ from byzshield_exp.errors import LostServer, RunError
 JOIN_S = 300.0  # for all processes to come
 _HELLO_S = 10.0  # for one connection to say who it is
 _SECRET_BYTES = 32
+_KEY = "byzshield/server"  # in torchrun's store, which outlives a restart
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def join(rendezvous: Rendezvous) -> Group:
     if rendezvous.rank == 0:
         with _listen(rendezvous.address) as door:
             return _welcome(door, rendezvous)
-    return Group(rendezvous.rank, rendezvous.world_size, line=Line(_connect(rendezvous)))
+    return _enter(lambda: rendezvous)
 
 
 def join_torchrun() -> Group:
@@ -129,16 +130,19 @@ def join_torchrun() -> Group:
     try:
         if rank > 0:
             store.set_timeout(timedelta(seconds=JOIN_S))
-            address, secret = (store.get(f"byzshield/{key}").decode() for key in ("at", "secret"))
-            return join(Rendezvous(address, secret, rank, world_size))
+
+            def find() -> Rendezvous:
+                address, secret = store.get(_KEY).decode().rsplit(" ", 1)
+                return Rendezvous(address, secret, rank, world_size)
+
+            return _enter(find)
         secret = secrets.token_hex(_SECRET_BYTES)
-        store.set("byzshield/secret", secret)
         with tempfile.TemporaryDirectory(prefix="byzshield-") as folder:
             address = str(Path(folder) / "server") if on_one_machine else _own_address()
             with _listen(address) as door:
                 if not on_one_machine:
                     address = f"{address.rpartition(':')[0]}:{door.getsockname()[1]}"
-                store.set("byzshield/at", address)
+                store.set(_KEY, f"{address} {secret}")
                 return _welcome(door, Rendezvous(address, secret, rank, world_size))
     except (RuntimeError, ValueError) as error:
         raise RunError(f"rank {rank} found no group: {str(error).splitlines()[0]}") from error
@@ -162,9 +166,11 @@ def _listen(address: str) -> socket.socket:
     return socket.create_server(where, family=found[0], backlog=socket.SOMAXCONN)
 
 
-def _connect(rendezvous: Rendezvous) -> socket.socket:
+def _enter(find: Callable[[], Rendezvous]) -> Group:
+    """A worker's place. Where the server is is asked again and again: it may have moved."""
     deadline = monotonic() + JOIN_S
     while True:
+        rendezvous = find()
         try:
             connection = _dial(rendezvous.address)
             break
@@ -178,7 +184,7 @@ def _connect(rendezvous: Rendezvous) -> socket.socket:
     secret = rendezvous.secret.encode()
     header = Header(Kind.HELLO, 0, rendezvous.rank, length=len(secret))
     connection.sendall(header.pack() + secret)
-    return connection
+    return Group(rendezvous.rank, rendezvous.world_size, line=Line(connection))
 
 
 def _dial(address: str) -> socket.socket:

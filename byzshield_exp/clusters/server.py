@@ -151,6 +151,7 @@ class ServerCluster(Cluster):
         self._step, self._ordered_at = step, monotonic()
         self._delivered, self._wanted = set(), {}
         self._failed.clear()
+        self.caught.clear()
         self._came.clear()
         self._traffic_before = self._traffic()
         payload = bytes_of(params.detach().cpu().clone())  # a slow peer may still read it
@@ -361,6 +362,7 @@ class ServerCluster(Cluster):
                 f"{fetch.file} than its digest says: caught"
             )
             self._failed.add((fetch.worker, fetch.file))
+            self.caught.add((fetch.worker, fetch.file))
             self._fetch(fetch.file)
 
     def _all_fetched(self) -> bool:
