@@ -196,10 +196,15 @@ class ServerCluster(Cluster):
         for file in winners:
             self._fetch(file)
         while not self._pump(self._all_fetched, self._timeout):
-            for rank, fetches in self._fetches.items():
-                if any(fetch.is_wanted for fetch in fetches):
-                    self._tell_silent(rank)
-                    self._give_up(rank)
+            late = [
+                rank
+                for rank, fetches in self._fetches.items()
+                if any(fetch.is_wanted for fetch in fetches)
+            ]
+            for rank in late:  # all of them first: the others are asked instead
+                self._tell_silent(rank)
+            for rank in late:
+                self._give_up(rank)
         self._count_traffic()
         files = [file for file in winners if file in self._delivered]
         return files, first_rows(table, files)
