@@ -59,8 +59,9 @@ class Truth(Protocol):
 class TrueGradients:
     """The truth: the gradient of each file's mean loss, computed when it is first read in a step.
 
-    Different files are computed in parallel Python threads, each with one intra-op stream of
-    arithmetic, so the bits depend neither on the threads nor on which files are computed here.
+    Different files are computed in parallel Python threads, each with as many of torch's
+    threads as the one that made this, so the bits depend neither on these threads nor on which
+    files are computed here.
 
     Attributes:
         losses: ``[f]``, the mean loss of each computed file of this step, NaN elsewhere.
@@ -84,7 +85,13 @@ class TrueGradients:
         self._parameters = list(network.parameters())
         self._dataset = dataset
         self._batches = batches
-        self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
+        # a new thread would do its first product with as many of MKL's threads as there are cores
+        streams = torch.get_num_threads()
+        self._pool = (
+            ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(streams,))
+            if num_threads > 1
+            else None
+        )
         self.sizes = [parameter.numel() for parameter in self._parameters]
         self.num_classes = dataset.num_classes
         self.num_threads = num_threads

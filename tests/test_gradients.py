@@ -1,15 +1,17 @@
+from functools import partial
+
 import torch
 from torch.nn.functional import cross_entropy
 
 from byzshield_exp.datasets import Batches, synthetic
 from byzshield_exp.gradients import Lies, Table, TrueGradients
-from byzshield_exp.networks import flatten_parameters, lenet
+from byzshield_exp.networks import flatten_parameters, lenet, mlp
 
 
-def make(num_threads=1):
+def make(num_threads=1, network=lenet):
     torch.manual_seed(0)
     data = synthetic(num_train=100, num_test=1)
-    network = lenet(data.shape, 10)
+    network = network(data.shape, 10)
     flatten_parameters(network)
     return TrueGradients(network, data, Batches(100, 50, 5, seed=0), 5, num_threads), network, data
 
@@ -49,6 +51,18 @@ def test_bits_do_not_depend_on_threads_or_order():
         for file in (4, 0, 2, 1, 3):
             one.row(file)
         assert torch.equal(one.rows().view(torch.int32), many.rows().view(torch.int32))
+
+
+def test_bits_do_not_depend_on_whether_a_thread_is_new():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for network in (partial(mlp, hidden=[16]), lenet):
+            expected = make(network=network)[0].rows()
+            for _ in range(30):
+                assert torch.equal(make(num_threads=2, network=network)[0].rows(), expected)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_both_tables_are_tables():
