@@ -26,7 +26,7 @@ from byzshield_exp.recorder import flatten
 FREE_KEYS = frozenset(
     {
         "output_dir", "steps", "eval_every", "checkpoint_every", "keep", "plan", "on_invalid",
-        "profile",
+        "profile", "cluster.worker_timeout", "cluster.bucket_mib",
     }
 )  # fmt: skip
 _GROUPS = (
@@ -169,9 +169,14 @@ def _cluster_problems(config: Mapping[str, Any]) -> list[str]:
         )
     if not is_local and count is not None and not 2 <= count <= most:
         problems.append(f"cluster.num_processes={count} must lie between 2 and K+1={most}")
-    for key in ("worker_timeout", "bucket_mib"):
-        if not 0 < cluster[key] < math.inf:
-            problems.append(f"cluster.{key}={cluster[key]} must be above 0 and finite")
+    if not 0 < cluster["worker_timeout"] < math.inf:
+        problems.append(
+            f"cluster.worker_timeout={cluster['worker_timeout']} must be above 0 and finite"
+        )
+    if not 1 / 1024 <= cluster["bucket_mib"] <= 1024:
+        problems.append(f"cluster.bucket_mib={cluster['bucket_mib']} must lie in [1/1024, 1024]")
+    if not is_local and config["device"] == "cuda":
+        problems.append("device=cuda needs cluster=local: processes have no GPU of their own yet")
     if cluster["majority_of"] not in ("all", "present"):
         problems.append(f"cluster.majority_of={cluster['majority_of']} must be one of all, present")
     return problems
@@ -204,7 +209,7 @@ def run_name(cfg: DictConfig) -> str:
     parts |= {
         key: value
         for key, value in mine.items()
-        if key not in FREE_KEYS and (key not in reference or not _same(reference[key], value))
+        if not _is_free(key) and (key not in reference or not _same(reference[key], value))
     }
     named = ",".join(f"{key}={_spelled(value)}" for key, value in sorted(parts.items()))
     return _safe(named or "default")
@@ -254,8 +259,12 @@ def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[s
     return [
         key
         for key in sorted(mine.keys() | other.keys())
-        if key.partition(".")[0] not in FREE_KEYS and not _same(mine.get(key), other.get(key))
+        if not _is_free(key) and not _same(mine.get(key), other.get(key))
     ]
+
+
+def _is_free(key: str) -> bool:
+    return key in FREE_KEYS or key.partition(".")[0] in FREE_KEYS
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -84,11 +84,6 @@ class Experiment:
         """The same when these workers are absent and a majority of the others is enough."""
         return most_without(self.assignment, self.num_byzantine, absent)
 
-    @property
-    def bearable(self) -> int:
-        """Workers that may be absent, whoever they are, so that honest files keep a majority."""
-        return self.assignment.replication - self.assignment.majority
-
     def defence_at(self, step: int) -> Defence:
         """The defence with the random buckets of a step."""
         return replace(

@@ -114,7 +114,7 @@ class ParameterServer:
         """Compute, send, vote and aggregate; the update and report are None off the server.
 
         Raises:
-                TooFewReplicas: if too many workers are gone.
+            TooFewReplicas: if too many workers are gone.
             RunError: if nothing can be forged, or the winners cannot be aggregated.
         """
         if not self._is_running:  # the first step after a resume, or of all
@@ -211,6 +211,8 @@ class ParameterServer:
         self, inbox: Inbox, step: int, liars: tuple[int, ...]
     ) -> tuple[Float[Tensor, " d"], Report]:
         with self.watch("vote"):
+            if self.majority_of == "present":  # num_corrupt is counted without them
+                inbox.forget(inbox.absent, self.experiment.assignment.workers_of_file)
             labels = self.experiment.vote(inbox.replicas)
             finite = is_finite(inbox.rows, labels) if inbox.finite is None else inbox.finite
             self._check_presence(labels, inbox, step)

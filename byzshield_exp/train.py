@@ -59,8 +59,9 @@ def train(
     protocol = ParameterServer(
         experiment, cluster, truth, options["majority_of"], profiles=bool(config["profile"])
     )
-    server = Server(experiment, protocol, config, folder) if cluster.is_server else None
+    server = None
     try:
+        server = Server(experiment, protocol, config, folder) if cluster.is_server else None
         with interrupts.heard() if server else nullcontext():  # workers wait for the server's word
             return _loop(experiment, cluster, protocol, server)
     except (Stopped, TooFewReplicas) as error:

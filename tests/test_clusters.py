@@ -35,12 +35,11 @@ from byzshield_exp.clusters.wire import (
     Header,
     Kind,
     Rejected,
-    bytes_of,
     pack_statement,
     unpack,
     unpack_statement,
 )
-from byzshield_exp.digests import row_digest
+from byzshield_exp.digests import bytes_of, row_digest
 from byzshield_exp.errors import LostServer, RunError
 
 SIZE = 50
@@ -541,7 +540,7 @@ def feed_anything(fuzzed, data):
     for of_file in inbox.replicas:
         for replica in of_file:
             if isinstance(replica, bytes):
-                assert len(replica) == 32
+                assert len(replica) == 33
             elif replica is not None:
                 assert replica.shape == (SIZE,)
 
@@ -563,7 +562,9 @@ class Fuzzed(Table):
         super().__init__(reads_digests)
         self.said = {rank: self.messages(rank) for rank in (1, 2)}
         self.rows = [row_of(file) for file in range(25)]
-        self.digests = [row_digest(row, 4, file, True) for file, row in enumerate(self.rows)]
+        self.digests = [
+            row_digest(row, 4, file, True) + b"\x01" for file, row in enumerate(self.rows)
+        ]
 
     def drain(self):
         """Read away what the server says, so that its sends never wait."""

@@ -10,8 +10,9 @@ import torch
 from conftest import SMALL, metrics_of, run_program, summary_of
 
 from byzshield_exp.clusters import run_ranks
-from byzshield_exp.clusters.wire import DIGEST_BYTES, HEADER_BYTES, STATEMENT_BYTES
+from byzshield_exp.clusters.wire import HEADER_BYTES, STATEMENT_BYTES
 from byzshield_exp.clusters.worker import WorkerCluster
+from byzshield_exp.digests import DIGEST_BYTES
 from byzshield_exp.errors import RunError
 from byzshield_exp.experiment import build
 from byzshield_exp.train import describe_job, run_rank

@@ -1,12 +1,12 @@
 """Which workers this process plays, and how their gradients reach the server."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from byzshield_exp.aggregators.policy import is_finite
@@ -24,7 +24,7 @@ class Inbox:
 
     Attributes:
         replicas: for each of f files its r replicas, in the order of ``workers_of_file``: a row
-            ``[d]`` or its digest, None where none came.
+            ``[d]``, or its digest and a byte that says whether it is finite; None where none came.
         finite: ``[f, r]``, what digests say of their rows; None with rows.
         losses: ``[f, r]``, the loss reported with each replica, NaN where none was.
         statements: of the ranks that sent all they owed.
@@ -50,6 +50,13 @@ class Inbox:
             [replica if isinstance(replica, Tensor) else None for replica in of_file]
             for of_file in self.replicas
         ]
+
+    def forget(self, workers: Collection[int], workers_of_file: Int[Tensor, "f r"]) -> None:
+        """Leave out the replicas of some workers."""
+        for file, holders in enumerate(workers_of_file.tolist()):
+            for place, worker in enumerate(holders):
+                if worker in workers:
+                    self.replicas[file][place] = None
 
     @classmethod
     def empty(cls, assignment: Assignment, reads_digests: bool) -> "Inbox":
@@ -162,7 +169,7 @@ class Cluster:
             self._inbox.replicas[file][place] = row
         else:
             digest, finite = self._digest(row, step, file)
-            self._inbox.replicas[file][place] = digest
+            self._inbox.replicas[file][place] = digest + bytes([finite])
             self._inbox.finite[file, place] = finite
 
     def finish(self, step: int, statement: Statement) -> None:

@@ -24,7 +24,7 @@ from byzshield_exp.clusters.wire import HEADER_BYTES, Header, Kind, Rejected, un
 from byzshield_exp.errors import LostServer, RunError
 
 JOIN_S = 300.0  # for all processes to come
-_HELLO_S = 10.0  # for one connection to say who it is
+_HELLO_S = 3.0  # for one connection to say who it is
 _SECRET_BYTES = 32
 _KEY = "byzshield/server"  # in torchrun's store, which outlives a restart
 
@@ -237,20 +237,21 @@ def _welcome(door: socket.socket, rendezvous: Rendezvous) -> Group:
 
 def _who(connection: socket.socket, secret: str) -> int:
     """The rank at the other end; -1 for a stranger."""
-    connection.settimeout(_HELLO_S)
+    deadline = monotonic() + _HELLO_S
     try:
-        header = unpack(_exactly(connection, HEADER_BYTES))
+        header = unpack(_exactly(connection, HEADER_BYTES, deadline))
         if header.kind is not Kind.HELLO or header.length != len(secret):
             return -1
-        said = _exactly(connection, header.length)
+        said = _exactly(connection, header.length, deadline)
     except (OSError, Rejected):
         return -1
     return header.sender if hmac.compare_digest(said, secret.encode()) else -1
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
+def _exactly(connection: socket.socket, count: int, deadline: float) -> bytes:
     content = b""
     while len(content) < count:
+        connection.settimeout(max(0.01, deadline - monotonic()))
         more = connection.recv(count - len(content))
         if not more:
             raise ConnectionError("too short")

@@ -5,7 +5,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 from typing import Protocol, runtime_checkable
 
 from byzshield_exp import interrupts
@@ -13,7 +13,10 @@ from byzshield_exp.clusters.reader import Drain, Reader, Sink
 from byzshield_exp.clusters.wire import Header, Rejected
 
 _LOOK_S = 0.2  # how often a wait looks for a request to stop
+_PAUSE_S = 1.0  # a look that takes so much longer was a pause of this process
+_DRAIN_S = 1.0  # after a deadline for what lies in the connections already
 _END_S = 2.0  # for a last message to leave
+_FLUSH_S = 0.005
 
 
 @runtime_checkable
@@ -64,6 +67,7 @@ class Hub:
         self._selector = selectors.DefaultSelector()
         self._handler: Handler | None = None
         self._bucket = 1 << 20
+        self._paused = 0.0
         for peer in self.peers.values():
             peer.connection.setblocking(False)
             peer.reader = Reader(partial(self._accept, peer), partial(self._reject, peer))
@@ -95,34 +99,51 @@ class Hub:
             if was_empty:
                 self._write(peer)
 
+    def now(self) -> float:
+        """Seconds, without those in which this process was stopped while it waited."""
+        return monotonic() - self._paused
+
     def pump(self, done: Callable[[], bool], deadline: float) -> bool:
-        """Receive and send until ``done()``; False when the deadline (monotonic) comes first.
+        """Receive and send until ``done()``; False when the deadline (of ``now``) comes first.
+
+        What has arrived by then is still read.
 
         Raises:
             Stopped: when the process is asked to stop.
         """
         while not done():
             interrupts.check()
-            left = deadline - monotonic()
-            if left <= 0:
-                return False
-            for key, events in self._selector.select(min(left, _LOOK_S)):
-                if events & selectors.EVENT_READ:
-                    self._read(key.data)
-                if events & selectors.EVENT_WRITE and key.data.is_alive:
-                    self._write(key.data)
+            left = deadline - self.now()
+            was_quiet = not self._turn(min(max(left, 0.0), _LOOK_S))
+            if left <= 0 and (was_quiet or left < -_DRAIN_S):
+                return done()
         return True
 
+    def _turn(self, seconds: float) -> bool:
+        """Serve all connections once; whether there was anything to do."""
+        start = monotonic()
+        ready = self._selector.select(seconds)
+        for key, events in ready:
+            if events & selectors.EVENT_READ:
+                self._read(key.data)
+            if events & selectors.EVENT_WRITE and key.data.is_alive:
+                self._write(key.data)
+        over = monotonic() - start - seconds
+        if over > _PAUSE_S:
+            self._paused += over
+        return bool(ready)
+
     def flush(self, peers: Iterable[Peer]) -> None:
-        """Wait, not long, until these peers have been sent everything."""
+        """Wait, not long, until these peers have been sent everything; nothing is read."""
         waiting = list(peers)
         deadline = monotonic() + _END_S
-        while any(peer.is_alive and peer.outbox for peer in waiting) and monotonic() < deadline:
-            for key, events in self._selector.select(_LOOK_S):
-                if events & selectors.EVENT_READ:
-                    self._read(key.data)
-                if events & selectors.EVENT_WRITE and key.data.is_alive:
-                    self._write(key.data)
+        while monotonic() < deadline:
+            waiting = [peer for peer in waiting if peer.is_alive and peer.outbox]
+            if not waiting:
+                return
+            for peer in waiting:
+                self._write(peer)
+            sleep(_FLUSH_S)
 
     def lose(self, peer: Peer, reason: str) -> None:
         """Close a connection for good."""

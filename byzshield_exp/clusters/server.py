@@ -1,37 +1,36 @@
 """The server process's end of a run: who owes what, what came, and which rows to fetch."""
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from time import monotonic
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.aggregators.policy import is_finite
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.clusters.cluster import Cluster, Inbox, first_rows
-from byzshield_exp.clusters.group import JOIN_S, Group
+from byzshield_exp.clusters.group import Group
 from byzshield_exp.clusters.hub import Hub, Peer
 from byzshield_exp.clusters.reader import Collect, Drain, Sink
 from byzshield_exp.clusters.shelf import Copy, Shelf
 from byzshield_exp.clusters.wire import (
-    DIGEST_BYTES,
     DTYPES,
     FROM_WORKER,
     STATEMENT_BYTES,
     Header,
     Kind,
     Rejected,
-    bytes_of,
     unpack_statement,
 )
-from byzshield_exp.digests import RowHasher
+from byzshield_exp.digests import DIGEST_BYTES, RowHasher, bytes_of
 from byzshield_exp.errors import RunError
 
 _TOLD = 5  # rejected messages of a rank that are told in full
 _MOST_REJECTED = 1000  # messages of a rank, then it is dropped
+_CHECK = -1  # owed before the first step
+_START_S = 30.0  # at least, for the answer before the first step
+_SLOWEST, _FORGIVEN = 5.0, 0.05  # halvings of the patience; what an answer in time takes off
 _SLACK = 1 << 16  # bytes that a message may be longer than the longest before its sender is dropped
 
 
@@ -45,12 +44,14 @@ class Fetch:
         file: int,
         step: int,
         said: tuple[bytes, bool],
+        asked_at: float,
         done: Callable[["Fetch", bool], None],
     ) -> None:
         self.worker, self.file, self.step = worker, file, step
         self.is_wanted = True
         self._row, self._said, self._done = row, said, done
-        self._content = row.view(torch.uint8).numpy()
+        self.asked_at = asked_at
+        self._content = bytes_of(row)
         self._at = 0
         self._hasher = RowHasher(row.dtype, len(row), step, file, said[1])
 
@@ -93,7 +94,8 @@ class ServerCluster(Cluster):
         self._ordered_at = 0.0
         self._owed: dict[int, int] = {}  # by rank, the step whose statement has not come
         self._silent: set[int] = set()  # ranks that a person was told of
-        self._times_silent: Counter[int] = Counter()
+        self._slowness: dict[int, float] = dict.fromkeys(hub.peers, 0.0)  # see _patience
+        self._has_ended = False
         self._rank_of = {worker: rank for rank in hub.peers for worker in self.workers_of(rank)}
         self._fetches: dict[int, deque[Fetch]] = {rank: deque() for rank in hub.peers}
         self._delivered: set[int] = set()
@@ -113,16 +115,14 @@ class ServerCluster(Cluster):
         Raises:
             RunError: naming the ranks that differ, or did not say.
         """
-
-        def missing() -> list[int]:
-            return [peer.rank for peer in self._hub.alive if peer.rank not in self._checks]
-
-        if not self._pump(lambda: not missing(), JOIN_S):
-            raise RunError(f"ranks {missing()} do not answer within {JOIN_S:.0f} s")
+        self._owed = {peer.rank: _CHECK for peer in self._hub.alive}
+        self._ordered_at = self._hub.now()
+        self._pump(lambda: not self._owed, max(self._timeout, _START_S))
         if not self._checks:
-            raise RunError("all ranks with workers were lost before the first step")
-        common = max(self._checks.values(), key=list(self._checks.values()).count)
-        odd = sorted(rank for rank, value in self._checks.items() if value != common)
+            raise RunError("no rank with workers answers before the first step")
+        for rank in sorted(self._owed):
+            self._tell_silent(rank)
+        odd = self._odd()
         if odd:
             raise RunError(
                 f"ranks {odd} computed other bits for file 0 than the rest, so replicas cannot "
@@ -130,9 +130,23 @@ class ServerCluster(Cluster):
                 "or vote=tolerant"
             )
 
+    def _odd(self) -> list[int]:
+        """Ranks whose digest is not the most common one."""
+        common = max(self._checks.values(), key=list(self._checks.values()).count)
+        return sorted(rank for rank, value in self._checks.items() if value != common)
+
+    def _checked(self, peer: Peer, said: bytes) -> None:
+        """A digest of file 0 has come; late, if steps have begun."""
+        del self._owed[peer.rank]
+        self._checks[peer.rank] = said
+        if peer.rank in self._silent:
+            self._back(peer.rank)
+            if peer.rank in self._odd():
+                self._hub.lose(peer, "it computed other bits for file 0 than the rest")
+
     def share(self, content: Tensor) -> None:
         """Send the tensor to all."""
-        payload = bytes_of(content.cpu().clone())
+        payload = bytes_of(content.cpu().clone()).data
         header = Header(Kind.SHARE, self._run, 0, length=len(payload)).pack()
         for peer in self._hub.alive:
             self._hub.send(peer, header, payload)
@@ -148,13 +162,13 @@ class ServerCluster(Cluster):
             longest = params.numel() * params.element_size()
             self._hub.listen_to(self, longest + _SLACK, self._bucket)
         self._shelf.clear()
-        self._step, self._ordered_at = step, monotonic()
+        self._step, self._ordered_at = step, self._hub.now()
         self._delivered, self._wanted = set(), {}
         self._failed.clear()
         self.caught.clear()
         self._came.clear()
         self._traffic_before = self._traffic()
-        payload = bytes_of(params.detach().cpu().clone())  # a slow peer may still read it
+        payload = bytes_of(params.cpu().clone()).data  # a slow peer may still read it
         header = Header(Kind.ORDER, self._run, 0, step=step, length=len(payload)).pack()
         for peer in self._hub.alive:
             if self._is_ready(peer):
@@ -163,11 +177,7 @@ class ServerCluster(Cluster):
         return step
 
     def gather(self, step: int) -> Inbox:
-        """Wait until all have answered, or for ``worker_timeout`` since the order.
-
-        For a rank that was silent before half as long as the last time, so that one that answers
-        whenever it was given up does not slow the run for ever.
-        """
+        """Wait until all have answered, for each rank no longer than the patience with it."""
         self._pump(lambda: not self._awaited(step), self._timeout)
         for rank in sorted(rank for rank, owed in self._owed.items() if owed == step):
             self._tell_silent(rank)
@@ -195,12 +205,14 @@ class ServerCluster(Cluster):
         self._wanted = dict(winners)
         for file in winners:
             self._fetch(file)
-        while not self._pump(self._all_fetched, self._timeout):
-            late = [
-                rank
-                for rank, fetches in self._fetches.items()
-                if any(fetch.is_wanted for fetch in fetches)
-            ]
+        for fetches in self._fetches.values():
+            for fetch in fetches:
+                fetch.is_wanted &= fetch.file in winners
+        while True:
+            self._pump(lambda: self._all_fetched() or bool(self._late()), self._timeout)
+            late = self._late()
+            if not late:
+                break
             for rank in late:  # all of them first: the others are asked instead
                 self._tell_silent(rank)
             for rank in late:
@@ -210,7 +222,10 @@ class ServerCluster(Cluster):
         return files, first_rows(table, files)
 
     def end(self) -> None:
-        """Tell all that the run is over."""
+        """Tell all that the run is over, once."""
+        if self._has_ended:
+            return
+        self._has_ended = True
         header = Header(Kind.END, self._run, 0).pack()
         for peer in self._hub.alive:
             self._hub.send(peer, header)
@@ -232,8 +247,9 @@ class ServerCluster(Cluster):
         _expect("sender", header.sender, peer.rank)
         if header.kind is Kind.CHECK:
             _expect("length", header.length, DIGEST_BYTES)
-            _expect("step", self._step, -1)
-            return Collect(DIGEST_BYTES, lambda said: self._checks.update({peer.rank: said}))
+            if self._owed.get(peer.rank) != _CHECK:
+                raise Rejected("a CHECK that nobody asked for")
+            return Collect(DIGEST_BYTES, lambda said: self._checked(peer, said))
         if header.kind is Kind.ROW and self.reads_digests:
             return self._accept_fetched(peer, header)
         owed = self._owed.get(peer.rank)
@@ -288,6 +304,8 @@ class ServerCluster(Cluster):
         if header.step != self._step:
             return
         inbox, file = self._inbox, header.file
+        if isinstance(replica, bytes):
+            replica += bytes([header.finite])  # a class is of one mind about it
         inbox.replicas[file][place] = replica
         inbox.losses[file, place] = header.loss
         if inbox.finite is not None:
@@ -303,13 +321,15 @@ class ServerCluster(Cluster):
         del self._owed[peer.rank]
         if step == self._step:
             self._inbox.statements[peer.rank] = unpack_statement(said)
+            if peer.rank not in self._silent:
+                self._slowness[peer.rank] = max(0.0, self._slowness[peer.rank] - _FORGIVEN)
         if peer.rank in self._silent and not self._fetches[peer.rank]:
             self._back(peer.rank)
 
     # Rows by request.
 
     def _fetch(self, file: int) -> None:
-        """Ask the least busy member of the winning class that has not failed yet."""
+        """Ask a member of the winning class that has not failed yet: a quick one, an idle one."""
         active = any(
             fetch.file == file and fetch.is_wanted for q in self._fetches.values() for fetch in q
         )
@@ -317,20 +337,24 @@ class ServerCluster(Cluster):
             return
         inbox, workers = self._inbox, self.assignment.workers_of_file[file].tolist()
         members = [
-            (len(self._fetches[peer.rank]), workers[place], place, peer)
-            for place in self._wanted[file]
+            (
+                (self._slowness[peer.rank], len(self._fetches[peer.rank]), place),
+                workers[place],
+                peer,
+            )
+            for place in self._wanted.get(file, ())
             if (workers[place], file) not in self._failed
             and (peer := self._peer_of(workers[place])).is_alive
             and peer.rank not in self._silent
         ]
         if not members or inbox.finite is None:
             return
-        _, worker, place, peer = min(members, key=lambda member: member[:2])
-        digest = inbox.replicas[file][place]
-        if isinstance(digest, bytes):
-            said = digest, bool(inbox.finite[file, place])
-            row = self._shelf.matrix[file]
-            fetch = Fetch(row, worker, file, self._step, said, self._fetched)
+        (*_, place), worker, peer = min(members, key=lambda member: member[0])
+        replica = inbox.replicas[file][place]
+        if isinstance(replica, bytes):
+            said = replica[:DIGEST_BYTES], bool(replica[-1])
+            row, now = self._shelf.matrix[file], self._hub.now()
+            fetch = Fetch(row, worker, file, self._step, said, now, self._fetched)
             self._fetches[peer.rank].append(fetch)
             header = Header(Kind.FETCH, self._run, 0, worker, file, self._step)
             self._hub.send(peer, header.pack())
@@ -368,6 +392,7 @@ class ServerCluster(Cluster):
             )
             self._failed.add((fetch.worker, fetch.file))
             self.caught.add((fetch.worker, fetch.file))
+            self._slowness[rank] = _SLOWEST  # the last to be asked
             self._fetch(fetch.file)
 
     def _all_fetched(self) -> bool:
@@ -393,21 +418,35 @@ class ServerCluster(Cluster):
         return self._rows_of_files.shape[1] * self._rows_of_files.element_size()
 
     def _is_ready(self, peer: Peer) -> bool:
-        return peer.rank not in self._owed and not self._fetches[peer.rank]
+        return not (peer.rank in self._owed or self._fetches[peer.rank] or peer.outbox)
 
     def _peer_of(self, worker: int) -> Peer:
         return self._hub.peers[self._rank_of[worker]]
 
     def _awaited(self, step: int) -> bool:
         """Whether some rank still has time to answer."""
-        waited = monotonic() - self._ordered_at
+        waited = self._hub.now() - self._ordered_at
         return any(
-            owed == step and waited < self._timeout / 2 ** self._times_silent[rank]
-            for rank, owed in self._owed.items()
+            owed == step and waited < self._patience(rank) for rank, owed in self._owed.items()
         )
 
+    def _late(self) -> list[int]:
+        """Ranks that should have sent a row by now."""
+        now = self._hub.now()
+        return [
+            rank
+            for rank, fetches in self._fetches.items()
+            if any(f.is_wanted and now - f.asked_at >= self._patience(rank) for f in fetches)
+        ]
+
+    def _patience(self, rank: int) -> float:
+        """Seconds: half as many each time that a rank was silent, so that it cannot slow every
+        step; answers in time are good for it again.
+        """  # noqa: D205
+        return float(self._timeout / 2 ** self._slowness[rank])
+
     def _pump(self, done: Callable[[], bool], seconds: float) -> bool:
-        return self._hub.pump(done, monotonic() + seconds)
+        return self._hub.pump(done, self._hub.now() + seconds)
 
     def _say(self, what: str) -> None:
         self.events.append(f"step {self._step + 1}: {what}")
@@ -421,8 +460,8 @@ class ServerCluster(Cluster):
     def _tell_silent(self, rank: int) -> None:
         if rank not in self._silent:
             self._silent.add(rank)
-            self._times_silent[rank] += 1
-            waited = monotonic() - self._ordered_at
+            self._slowness[rank] = min(_SLOWEST, self._slowness[rank] + 1)
+            waited = self._hub.now() - self._ordered_at
             self._say(f"{self._name(rank)} is silent for {waited:.3g} s: absent until it answers")
 
     def _back(self, rank: int) -> None:

@@ -1,17 +1,13 @@
 """The rows that the server receives: equal ones are stored once, whoever sends them."""
 
-import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from byzshield_exp.aggregators.parallel import new_rows
-
-_memcmp = ctypes.CDLL(None).memcmp
-_memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+from byzshield_exp.digests import bytes_of, equal_memory
 
 
 @dataclass(eq=False)
@@ -31,7 +27,7 @@ class Row:
     @classmethod
     def of(cls, tensor: Tensor) -> "Row":
         """A row of which nothing is known yet, in the memory of ``tensor``."""
-        return cls(tensor, tensor.view(torch.uint8).numpy())
+        return cls(tensor, bytes_of(tensor))
 
 
 class Shelf:
@@ -126,4 +122,4 @@ class Copy:
 
 def _begins_with(row: Row, start: int, content: np.ndarray) -> bool:
     """Whether a row's bytes from ``start`` are these."""
-    return not _memcmp(row.content.ctypes.data + start, content.ctypes.data, len(content))
+    return equal_memory(row.content.ctypes.data + start, content.ctypes.data, len(content))

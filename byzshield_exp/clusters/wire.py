@@ -10,12 +10,10 @@ from enum import IntEnum
 
 import numpy as np
 import torch
-from torch import Tensor
 
 _FORM = struct.Struct("<I4B5IqQf")  # the fields of Header in order, after the magic number
 _MAGIC = 0x42595A32  # "BYZ2"
 HEADER_BYTES = _FORM.size
-DIGEST_BYTES = 32
 DTYPES = {torch.float32: 1, torch.float64: 2, torch.bfloat16: 3, torch.float16: 4}
 
 
@@ -103,11 +101,6 @@ def unpack(content: bytes | bytearray | memoryview) -> Header:
     return Header(
         Kind(kind), run, sender, worker, file, step, length, dtype, bool(finite), loss
     )  # fmt: skip
-
-
-def bytes_of(row: Tensor) -> memoryview:
-    """The memory of a contiguous tensor on the CPU."""
-    return row.detach().reshape(-1).view(torch.uint8).numpy().data
 
 
 @dataclass(frozen=True)

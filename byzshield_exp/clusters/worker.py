@@ -9,14 +9,13 @@ from byzshield_exp.clusters.cluster import Cluster
 from byzshield_exp.clusters.group import Group
 from byzshield_exp.clusters.line import Line, Parts
 from byzshield_exp.clusters.wire import (
-    DIGEST_BYTES,
     DTYPES,
     Header,
     Kind,
     Statement,
-    bytes_of,
     pack_statement,
 )
+from byzshield_exp.digests import DIGEST_BYTES, bytes_of
 from byzshield_exp.errors import LostServer
 
 
@@ -42,20 +41,27 @@ class WorkerCluster(Cluster):
         Raises:
             LostServer: if there is none any more.
         """
-        header, payload = self._line.next()
-        if header.kind is Kind.END:
+        header, payload = self._next()
+        if header.kind is not Kind.SHARE:
             raise LostServer("the run ended before its first step")
         content.copy_(torch.frombuffer(payload, dtype=content.dtype).view_as(content))
 
     def begin_step(self, params: Float[Tensor, " d"], step: int | None) -> int | None:
         """Wait for the next order."""
-        header, content = self._line.next()
-        if header.kind is Kind.END:
+        header, content = self._next()
+        if header.kind is not Kind.ORDER:
             return None
         super().begin_step(params, step)
         params.copy_(torch.frombuffer(content, dtype=params.dtype))
         self._at_start = self._line.bytes_in - header.length, self._line.bytes_out
         return header.step
+
+    def _next(self) -> tuple[Header, memoryview]:
+        """The next message of this run."""
+        while True:
+            header, content = self._line.next()
+            if header.run == self._run:
+                return header, content
 
     def put(self, step: int, worker: int, file: int, row: Float[Tensor, " d"], loss: float) -> None:
         """Send a row or its digest; the row waits for being fetched."""
@@ -69,7 +75,7 @@ class WorkerCluster(Cluster):
             fields = {"kind": Kind.DIGEST, "finite": finite}
             self._send(Header(**{**vars(head), **fields}), digest)
         else:
-            self._send(head, bytes_of(here.contiguous()))
+            self._send(head, bytes_of(here).data)
 
     def finish(self, step: int, statement: Statement) -> None:
         """Say that all was sent, and how long it took."""
@@ -91,7 +97,7 @@ class WorkerCluster(Cluster):
         row = self._rows.get((asked.worker, asked.file))
         if row is None:
             return ()
-        content = bytes_of(row.contiguous())
+        content = bytes_of(row).data
         head = Header(
             Kind.ROW, self._run, self.rank, asked.worker, asked.file, asked.step,
             len(content), DTYPES[row.dtype],
