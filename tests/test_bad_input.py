@@ -94,6 +94,8 @@ CASES = {
     "local": (["cluster.num_processes=4"], "use cluster=processes"),
     "majority_of": (["cluster.majority_of=most"], "majority_of=most must be one of all, present"),
     "bucket": (["cluster.bucket_mib=0"], "cluster.bucket_mib=0.0 must lie in [1/1024, 1024]"),
+    "big bucket": (["cluster.bucket_mib=1025"], "cluster.bucket_mib=1025.0 must lie in [1/1024"),
+    "cuda ranks": (["device=cuda", "cluster=processes"], "device=cuda needs cluster=local"),
     "rtol": (["vote=tolerant", "vote.rtol=-1"], "vote.rtol=-1.0 must"),
     "profile": (["profile=all"], "profile=all must be one of false, true, metrics"),
     "z": (["attack.z=abc"], "attack.z='abc' must be float or null"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import random
 import socket
 import threading
 import time
@@ -24,6 +25,7 @@ from byzshield_exp.clusters import (
     cluster_of,
     group,
     join,
+    server,
 )
 from byzshield_exp.clusters.hub import Hub
 from byzshield_exp.clusters.line import Line
@@ -41,6 +43,8 @@ from byzshield_exp.clusters.wire import (
 )
 from byzshield_exp.digests import bytes_of, row_digest
 from byzshield_exp.errors import LostServer, RunError
+from byzshield_exp.protocols import _classes
+from byzshield_exp.votes import digest, majority, winners
 
 SIZE = 50
 MOLS = mols(15, 3)
@@ -206,7 +210,9 @@ def test_what_is_left_of_the_step_before_changes_nothing():
 class Table:
     """A server's end with real connections, whose other ends the test holds."""
 
-    def __init__(self, reads_digests=True, assignment=MOLS, ranks=3, timeout=0.5):
+    def __init__(
+        self, reads_digests=True, assignment=MOLS, ranks=3, timeout=0.5, size=SIZE, begins=True
+    ):
         pairs = {rank: socket.socketpair() for rank in range(1, ranks + 1)}
         self.ends = {rank: pair[1] for rank, pair in pairs.items()}
         hub = Hub({rank: pair[0] for rank, pair in pairs.items()})
@@ -214,7 +220,8 @@ class Table:
         self.server = cluster_of(place, assignment, reads_digests, timeout, 64)
         self.hub, self.assignment = hub, assignment
         self.reads_digests = reads_digests
-        self.server.begin_step(torch.zeros(SIZE), 4)
+        if begins:
+            self.server.begin_step(torch.zeros(size), 4)
 
     def close(self):
         self.hub.close()
@@ -263,6 +270,36 @@ class Table:
 
     def gather(self):
         return self.server.gather(4)
+
+    def pump(self, seconds, done=lambda: False):
+        deadline = self.hub.now() + seconds
+        self.hub.pump(done, lambda: deadline)
+
+    def win(self, inbox):
+        """The winning classes, as a step of the protocol finds them."""
+        labels = digest(inbox.replicas) if self.reads_digests else majority(inbox.replicas)
+        finite = inbox.finite
+        if finite is None:
+            finite = torch.tensor([[row is not None for row in rows] for rows in inbox.replicas])
+        return _classes(labels, winners(labels, finite, self.assignment.majority))
+
+    @contextlib.contextmanager
+    def answering(self, *ranks):
+        """These ranks answer what they are asked."""
+        over = threading.Event()
+
+        def play():
+            while not over.wait(0.005):
+                for rank in ranks:
+                    answer(self, rank)
+
+        others = threading.Thread(target=play)
+        others.start()
+        try:
+            yield
+        finally:
+            over.set()
+            others.join()
 
 
 @pytest.fixture
@@ -321,7 +358,7 @@ def test_a_row_unlike_its_digest_is_caught_and_fetched_from_the_next(table):
     answer(at, 1, row=lambda file: row_of(file) + 1)
     answer(at, 2)
     answer(at, 3)
-    at.server._pump(lambda: False, 0.1)
+    at.pump(0.1)
     answer(at, 2)
     answer(at, 3)
     files, rows = at.server.deliver({file: [0, 1, 2] for file in range(25)})
@@ -332,31 +369,63 @@ def test_a_row_unlike_its_digest_is_caught_and_fetched_from_the_next(table):
     )
 
 
-def test_a_member_that_does_not_deliver_is_replaced(table):
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_member_that_does_not_deliver_is_replaced(table, rank):
+    at = table(timeout=0.3)
+    others = [other for other in (1, 2, 3) if other != rank]
+    for sender in (1, 2, 3):
+        at.send(sender, *at.messages(sender))
+    at.gather()
+    for other in others:
+        answer(at, other)
+    first = at.asked(rank)[0]  # hangs in the middle of a row
+    at.send(rank, at.row(rank, first.worker, first.file, row_of(first.file))[: HEADER_BYTES + 40])
+    with at.answering(*others):
+        files, rows = at.server.deliver({file: [0, 1, 2] for file in range(25)})
+    assert files == list(range(25))
+    assert all(torch.equal(row, row_of(file)) for file, row in zip(files, rows, strict=True))
+    told = [event for event in at.server.events if "is silent" in event]
+    assert len(told) == 1
+    assert f"rank {rank} (workers " in told[0]
+
+
+@pytest.mark.parametrize("liar", [1, 2, 3])
+def test_a_liar_who_calls_honest_rows_not_finite_wins_nothing(table, liar):
+    """Whether a row is finite belongs to the replica: the class of the honest is of one mind."""
+    at = table(timeout=1.0)
+    others = [rank for rank in (1, 2, 3) if rank != liar]
+    for rank in others:
+        at.send(rank, *at.messages(rank))
+    for message in at.messages(liar)[:-1]:
+        header, said = unpack(message[:HEADER_BYTES]), message[HEADER_BYTES:]
+        at.send(liar, replace(header, finite=False).pack(), said)
+    at.send(liar, at.messages(liar)[-1])
+    inbox = at.gather()
+    classes = at.win(inbox)
+    assert list(classes) == list(range(25))
+    with at.answering(*others):
+        files, rows = at.server.deliver(classes)
+    assert files == list(range(25))
+    assert all(torch.equal(row, row_of(file)) for file, row in zip(files, rows, strict=True))
+    assert at.server.caught == set()
+
+
+def test_what_was_fetched_for_a_file_without_a_winner_is_forgotten(table):
+    """What it was, true or not, changes nothing when it comes."""
     at = table(timeout=0.3)
     for rank in (1, 2, 3):
         at.send(rank, *at.messages(rank))
     at.gather()
-    answer(at, 1)
-    answer(at, 2)  # rank 3 hangs, in the middle of a row
-    first = at.asked(3)[0]
-    at.send(3, at.row(3, first.worker, first.file, row_of(first.file))[: HEADER_BYTES + 40])
-
-    over = threading.Event()
-
-    def play_the_others():
-        while not over.wait(0.01):
-            answer(at, 1)
-            answer(at, 2)
-
-    others = threading.Thread(target=play_the_others)
-    others.start()
-    files, rows = at.server.deliver({file: [0, 1, 2] for file in range(25)})
-    over.set()
-    others.join()
-    assert files == list(range(25))
-    assert all(torch.equal(row, row_of(file)) for file, row in zip(files, rows, strict=True))
-    assert any("rank 3 (workers 10 to 14) is silent" in event for event in at.server.events)
+    files, _ = at.server.deliver({})  # a vote of the user's own finds no winner
+    assert files == []
+    answer(at, 1, row=lambda file: row_of(file) + 1)
+    for rank in (2, 3):
+        answer(at, rank)
+    at.pump(0.1)
+    assert at.server.caught == set()
+    assert at.server.events == []
+    at.server.begin_step(torch.zeros(SIZE), 5)
+    assert at.server._owed == {1: 5, 2: 5, 3: 5}
 
 
 def test_a_lost_peer_costs_its_replicas_only(table):
@@ -383,7 +452,7 @@ def test_a_late_peer_is_back_at_the_step_after_its_answer(table):
     at.ends[3].sendall(late[5000:])
     inbox = at.server.gather(5)
     assert inbox.absent == tuple(at.server.workers_of(3))
-    at.server._pump(lambda: False, 0.1)
+    at.pump(0.1)
     assert any("answers again" in event for event in at.server.events)
     at.server.begin_step(torch.zeros(SIZE), 6)
     for rank in (1, 2, 3):
@@ -392,6 +461,100 @@ def test_a_late_peer_is_back_at_the_step_after_its_answer(table):
     assert inbox.absent == ()
     assert inbox.rejected == 0
     assert all(torch.equal(row, row_of(24)) for row in inbox.replicas[24])
+
+
+def test_what_came_before_the_deadline_is_read_after_it(table):
+    at = table(timeout=0.1)
+    for rank in (1, 2, 3):
+        at.send(rank, *at.messages(rank))
+    time.sleep(1.5)  # the server was busy, or its machine
+    assert at.gather().absent == ()
+    assert at.server.events == []
+
+
+def test_a_pause_of_the_server_is_nobodys_silence(table, monkeypatch):
+    at = table(timeout=0.5)
+    select = at.hub._selector.select
+
+    def select_after_a_pause(seconds):
+        monkeypatch.setattr(at.hub._selector, "select", select)
+        time.sleep(2)  # as SIGSTOP does it
+        return []
+
+    monkeypatch.setattr(at.hub._selector, "select", select_after_a_pause)
+    with ThreadPoolExecutor(1) as pool:
+        inbox = pool.submit(at.gather)
+        time.sleep(2.2)  # all are as late as the server
+        for rank in (1, 2, 3):
+            at.send(rank, *at.messages(rank))
+        assert inbox.result(10).absent == ()
+
+
+def test_a_peer_that_reads_nothing_is_sent_nothing_more(table):
+    size = 1_000_000
+    at = table(timeout=0.2, size=size)
+    peer = at.hub.peers[3]
+    waiting = sum(len(part) for part in peer.outbox)
+    assert waiting > 0
+    at.send(3, at.messages(3)[-1])  # it says that it is done with an order that it has not read
+    for rank in (1, 2):
+        threading.Thread(target=read_all, args=(at.ends[rank],), daemon=True).start()
+        at.send(rank, at.messages(rank)[-1])
+    at.gather()
+    at.pump(5, lambda: not at.hub.peers[1].outbox and not at.hub.peers[2].outbox)
+    assert at.server._owed == {}
+    at.server.begin_step(torch.zeros(size), 5)
+    assert at.server._owed == {1: 5, 2: 5}
+    assert sum(len(part) for part in peer.outbox) <= waiting
+
+
+def read_all(end):
+    with contextlib.suppress(OSError):
+        while end.recv(1 << 20):
+            pass
+
+
+def check(at, rank, said):
+    at.send(rank, Header(Kind.CHECK, 1, rank, length=32).pack() + said)
+
+
+@pytest.mark.parametrize("is_odd", [False, True])
+def test_a_rank_that_is_late_before_the_first_step(table, monkeypatch, is_odd):
+    monkeypatch.setattr(server, "_START_S", 0.1)
+    at = table(timeout=0.1, begins=False)
+    check(at, 1, b"a" * 32)
+    check(at, 2, b"a" * 32)
+    at.server.compare_digests(None)
+    assert "rank 3 (workers 10 to 14) is silent for 0.1" in at.server.events[0]
+    at.server.begin_step(torch.zeros(SIZE), 4)
+    assert at.server._owed == {1: 4, 2: 4, 3: -1}
+    for rank in (1, 2):
+        at.send(rank, *at.messages(rank))
+    inbox = at.gather()
+    assert inbox.absent == tuple(at.server.workers_of(3))
+    assert list(at.win(inbox)) == list(range(25))
+    check(at, 3, (b"b" if is_odd else b"a") * 32)
+    at.pump(1, lambda: 3 not in at.server._owed)
+    at.server.begin_step(torch.zeros(SIZE), 5)
+    if is_odd:
+        assert "it computed other bits for file 0 than the rest" in at.server.events[-1]
+    else:
+        assert "answers again" in at.server.events[-1]
+    assert (3 in at.server._owed) == (not is_odd)
+
+
+def test_ranks_with_other_bits_are_named_before_the_first_step(table):
+    at = table(begins=False)
+    for rank, said in ((1, b"a"), (2, b"b"), (3, b"a")):
+        check(at, rank, said * 32)
+    with pytest.raises(RunError, match=r"ranks \[2\] computed other bits for file 0"):
+        at.server.compare_digests(None)
+
+
+def test_somebody_has_to_answer_before_the_first_step(table, monkeypatch):
+    monkeypatch.setattr(server, "_START_S", 0.1)
+    with pytest.raises(RunError, match="no rank with workers answers before the first step"):
+        table(timeout=0.1, begins=False).server.compare_digests(None)
 
 
 WRONG = {
@@ -432,7 +595,7 @@ def test_a_row_of_another_size_is_rejected(table, size):
     at = table(reads_digests=False)
     good = at.messages(1)
     at.send(1, at.row(1, 0, 0, torch.ones(size)), *good[1:])
-    at.server._pump(lambda: 1 not in at.server._owed, 0.5)
+    at.pump(0.5, lambda: 1 not in at.server._owed)
     assert at.server._inbox.rejected == 1
     assert f"length={4 * size} instead of {4 * SIZE}" in at.server.events[0]
 
@@ -441,7 +604,7 @@ def test_a_replica_counts_once(table):
     at = table(reads_digests=False)
     good = at.messages(1)
     at.send(1, good[0], at.row(1, 0, 0, torch.ones(SIZE)), *good[1:])
-    at.server._pump(lambda: 1 not in at.server._owed, 0.5)
+    at.pump(0.5, lambda: 1 not in at.server._owed)
     assert "worker=0 file=0: twice" in at.server.events[0]
     assert torch.equal(at.server._inbox.replicas[0][0], row_of(0))
 
@@ -508,7 +671,10 @@ def feed_anything(fuzzed, data):
     at = fuzzed[data.draw(st.booleans())]
     server, (liar, honest) = at.server, [at.hub.peers[rank] for rank in (1, 2)]
     server._owed.clear()
+    server._silent.clear()
+    server._slowness.update(dict.fromkeys(server._slowness, 0.0))
     server._num_rejected.clear()
+    server.events.clear()
     for fetches in server._fetches.values():
         fetches.clear()
     for peer in at.hub.peers.values():
@@ -528,7 +694,8 @@ def feed_anything(fuzzed, data):
     with contextlib.suppress(Rejected):  # then the hub closes the connection
         feed(liar, stream, pieces)
     feed(honest, b"".join(at.said[2]), [])
-    at.drain()
+    at.open = {1: [], 2: [], 3: []}
+    at.listen()
     inbox = server._inbox
     for worker in server.workers_of(2):
         for file in MOLS.files_of_worker[worker].tolist():
@@ -543,6 +710,14 @@ def feed_anything(fuzzed, data):
                 assert len(replica) == 33
             elif replica is not None:
                 assert replica.shape == (SIZE,)
+    inbox.absent = ()
+    classes = at.win(inbox)
+    at.replies = data.draw(st.sampled_from(["true", "other", "nothing", "mutated"]))
+    at.chance.seed(data.draw(st.integers(0, 1000)))
+    files, rows = server.deliver(classes)
+    assert files == list(classes)  # the honest rank has each of them
+    assert all(torch.equal(row, at.rows[file]) for file, row in zip(files, rows, strict=True))
+    assert {worker for worker, _ in server.caught} <= set(server.workers_of(1))
 
 
 def feed(peer, content, pieces):
@@ -566,10 +741,44 @@ class Fuzzed(Table):
             row_digest(row, 4, file, True) + b"\x01" for file, row in enumerate(self.rows)
         ]
 
-    def drain(self):
-        """Read away what the server says, so that its sends never wait."""
+        self.open = {1: [], 2: [], 3: []}
+        self.replies, self.chance = "nothing", random.Random(0)
+        self.hub.pump = self.jump
+
+    def listen(self):
+        """Read what the server says, so that its sends never wait."""
         for rank in self.ends:
-            self.asked(rank)
+            self.open[rank] += self.asked(rank)
+
+    def jump(self, done, deadline):
+        """The honest rank answers, the liar as it likes; then it is late."""
+        self.listen()
+        while not done() and any(self.open.values()):
+            asked, self.open = self.open, {1: [], 2: [], 3: []}
+            for header in asked[2]:
+                feed(self.hub.peers[2], self.answer_to(2, header, self.rows[header.file]), [])
+            for header in asked[1]:
+                with contextlib.suppress(Rejected):
+                    feed(self.hub.peers[1], self.lie(header), [])
+            self.listen()
+        if not done():
+            self.hub._paused -= max(0, deadline() - self.hub.now()) + 0.01  # the clock leaps
+        return done()
+
+    def lie(self, header):
+        true = self.answer_to(1, header, self.rows[header.file])
+        if self.replies == "true":
+            return true
+        if self.replies == "other":
+            return self.answer_to(1, header, self.rows[header.file] + 1)
+        if self.replies == "nothing":
+            return b""
+        at = self.chance.randrange(len(true))
+        junk = self.chance.randbytes(self.chance.randrange(80))
+        return true[:at] + junk + true[at + self.chance.randrange(80) :]
+
+    def answer_to(self, rank, header, row):
+        return self.row(rank, header.worker, header.file, row)
 
 
 @pytest.fixture(scope="module")
@@ -730,5 +939,31 @@ def test_a_peer_that_is_silent_again_and_again_is_waited_for_less(table):
         assert inbox.absent == tuple(at.server.workers_of(3))
         if step % 2 == 0:  # too late; at every second step nothing is expected of it
             at.send(3, *at.messages(3, step=step))
-            at.server._pump(lambda: 3 not in at.server._owed, 1.0)
+            at.pump(1.0, lambda: 3 not in at.server._owed)
     assert waits[2] < waits[0]
+
+
+def test_patience_has_an_end_and_comes_back(table):
+    at = table(reads_digests=False, timeout=32.0)
+    cluster = at.server
+    for _ in range(2000):
+        cluster._silent.clear()
+        cluster._tell_silent(3)
+    assert cluster._patience(3) == 32.0  # until half have answered nobody is late
+    cluster._half_took = 0.1
+    assert cluster._patience(3) == 1.0
+    assert cluster._patience(2) == 32.0
+    cluster._half_took = 5.0
+    assert cluster._patience(3) == 15.0  # others needed a third of that
+    cluster._half_took = 20.0
+    assert cluster._patience(3) == 32.0
+    cluster._silent.clear()
+    cluster._owed.clear()
+    for step in range(5, 106):
+        cluster.begin_step(torch.zeros(SIZE), step)
+        for rank in (1, 2, 3):
+            at.send(rank, *at.messages(rank, step=step))
+        assert cluster.gather(step).absent == ()
+        if step == 25:
+            assert 1.0 < cluster._patience(3) < 32.0
+    assert cluster._slowness[3] == 0

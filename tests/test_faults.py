@@ -228,6 +228,32 @@ def test_a_stopped_worker_is_absent_until_it_answers(start, undisturbed, vote):
 
 
 @pytest.mark.slow
+def test_a_server_that_was_stopped_finds_nobody_silent(start, undisturbed):
+    run = start(*HONEST, STEPS, "cluster.worker_timeout=1")
+    for step in (3, 20, 40):
+        run.wait_for_step(step)
+        server = run.ranks()[0]
+        os.kill(server, signal.SIGSTOP)
+        time.sleep(2.5)
+        os.kill(server, signal.SIGCONT)
+    err = assert_finished(run, undisturbed)
+    assert "silent" not in err
+    assert not any(record["absent"] for record in metrics_of(run.folder))
+
+
+@pytest.mark.slow
+def test_a_whole_group_that_was_stopped_goes_on(start, undisturbed):
+    run = start(*HONEST, STEPS, "cluster.worker_timeout=1")
+    for step in (3, 20, 40):
+        run.wait_for_step(step)
+        os.killpg(run.process.pid, signal.SIGSTOP)  # as Ctrl-Z does
+        time.sleep(2.5)
+        os.killpg(run.process.pid, signal.SIGCONT)
+    err = assert_finished(run, undisturbed)
+    assert "silent" not in err
+
+
+@pytest.mark.slow
 def test_a_silent_majority_stops_the_run(start):
     run = start(*HONEST, *ENDLESS, "cluster.worker_timeout=1")
     run.wait_for_step(3)
@@ -458,6 +484,24 @@ def test_an_error_under_torchrun_ends_all(start, tmp_path):
     code, err = run.end()
     assert code != 0
     assert "a rule of the user's own broke" in err
+
+
+@pytest.mark.slow
+def test_a_point_that_cannot_write_under_torchrun_does_not_stop_the_others(start, tmp_path):
+    points = ("-m", *HONEST, "steps=3", "seed=1,2")
+    run = start(*points, count=0, prefix=torchrun())
+    code, err = run.end()
+    assert code == 0, err
+    first, second = sorted(run.folder.glob("*seed=*"))
+    names = [path.name for path in (first, second)]
+    blocked = tmp_path / "blocked"
+    (blocked / names[0] / "metrics.jsonl").mkdir(parents=True)
+    run = start(*points, count=0, prefix=torchrun(), folder=blocked)
+    code, err = run.end()
+    assert code != 0
+    assert "Is a directory" in err
+    assert not (blocked / names[0] / "summary.json").exists()
+    assert (blocked / names[1] / "summary.json").exists()
 
 
 # Chaos.

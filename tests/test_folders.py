@@ -34,6 +34,8 @@ def test_the_name_is_made_of_what_is_not_default(cli, tmp_path):
     assert name("approach=detox", "aggregator=median") == "aggregator=median,approach=detox"
     processes = name("cluster=processes", "cluster.num_processes=4")
     assert processes == "cluster=processes,cluster.num_processes=4"
+    free = ("cluster.worker_timeout=7", "cluster.bucket_mib=2", "profile=metrics")
+    assert name("cluster=processes", "cluster.num_processes=4", *free) == processes
     assert "/" not in name("dataset=synthetic", "network.hidden_relu=false")
     assert not list(tmp_path.iterdir())  # a plan writes nothing
     assert len(name(*(f"optimizer.lr=0.{'1' * 150}",), f"optimizer.decay=0.{'2' * 150}")) <= 200

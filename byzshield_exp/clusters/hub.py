@@ -103,7 +103,7 @@ class Hub:
         """Seconds, without those in which this process was stopped while it waited."""
         return monotonic() - self._paused
 
-    def pump(self, done: Callable[[], bool], deadline: float) -> bool:
+    def pump(self, done: Callable[[], bool], deadline: Callable[[], float]) -> bool:
         """Receive and send until ``done()``; False when the deadline (of ``now``) comes first.
 
         What has arrived by then is still read.
@@ -111,12 +111,16 @@ class Hub:
         Raises:
             Stopped: when the process is asked to stop.
         """
+        drained = 0.0
         while not done():
             interrupts.check()
-            left = deadline - self.now()
+            start = self.now()
+            left = deadline() - start
             was_quiet = not self._turn(min(max(left, 0.0), _LOOK_S))
-            if left <= 0 and (was_quiet or left < -_DRAIN_S):
-                return done()
+            if left <= 0:
+                drained += self.now() - start
+                if was_quiet or drained > _DRAIN_S:
+                    return done()
         return True
 
     def _turn(self, seconds: float) -> bool:

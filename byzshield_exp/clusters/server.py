@@ -31,6 +31,7 @@ _MOST_REJECTED = 1000  # messages of a rank, then it is dropped
 _CHECK = -1  # owed before the first step
 _START_S = 30.0  # at least, for the answer before the first step
 _SLOWEST, _FORGIVEN = 5.0, 0.05  # halvings of the patience; what an answer in time takes off
+_FAIR = 3.0  # times what half of the ranks took, everybody has
 _SLACK = 1 << 16  # bytes that a message may be longer than the longest before its sender is dropped
 
 
@@ -44,13 +45,12 @@ class Fetch:
         file: int,
         step: int,
         said: tuple[bytes, bool],
-        asked_at: float,
         done: Callable[["Fetch", bool], None],
     ) -> None:
         self.worker, self.file, self.step = worker, file, step
         self.is_wanted = True
         self._row, self._said, self._done = row, said, done
-        self.asked_at = asked_at
+        self.asked_at = 0.0
         self._content = bytes_of(row)
         self._at = 0
         self._hasher = RowHasher(row.dtype, len(row), step, file, said[1])
@@ -95,6 +95,8 @@ class ServerCluster(Cluster):
         self._owed: dict[int, int] = {}  # by rank, the step whose statement has not come
         self._silent: set[int] = set()  # ranks that a person was told of
         self._slowness: dict[int, float] = dict.fromkeys(hub.peers, 0.0)  # see _patience
+        self._half_took: float | None = None  # seconds until half of those asked had answered
+        self._num_asked = 0
         self._has_ended = False
         self._rank_of = {worker: rank for rank in hub.peers for worker in self.workers_of(rank)}
         self._fetches: dict[int, deque[Fetch]] = {rank: deque() for rank in hub.peers}
@@ -117,7 +119,8 @@ class ServerCluster(Cluster):
         """
         self._owed = {peer.rank: _CHECK for peer in self._hub.alive}
         self._ordered_at = self._hub.now()
-        self._pump(lambda: not self._owed, max(self._timeout, _START_S))
+        deadline = self._ordered_at + max(self._timeout, _START_S)
+        self._hub.pump(lambda: not self._owed, lambda: deadline)
         if not self._checks:
             raise RunError("no rank with workers answers before the first step")
         for rank in sorted(self._owed):
@@ -162,7 +165,7 @@ class ServerCluster(Cluster):
             longest = params.numel() * params.element_size()
             self._hub.listen_to(self, longest + _SLACK, self._bucket)
         self._shelf.clear()
-        self._step, self._ordered_at = step, self._hub.now()
+        self._step = step
         self._delivered, self._wanted = set(), {}
         self._failed.clear()
         self.caught.clear()
@@ -170,16 +173,22 @@ class ServerCluster(Cluster):
         self._traffic_before = self._traffic()
         payload = bytes_of(params.cpu().clone()).data  # a slow peer may still read it
         header = Header(Kind.ORDER, self._run, 0, step=step, length=len(payload)).pack()
+        self._half_took, self._num_asked = None, 0
         for peer in self._hub.alive:
             if self._is_ready(peer):
+                self._num_asked += 1
                 self._owed[peer.rank] = step
                 self._hub.send(peer, header, payload)
+        self._ordered_at = self._hub.now()
         return step
 
     def gather(self, step: int) -> Inbox:
         """Wait until all have answered, for each rank no longer than the patience with it."""
-        self._pump(lambda: not self._awaited(step), self._timeout)
-        for rank in sorted(rank for rank, owed in self._owed.items() if owed == step):
+        self._hub.pump(
+            lambda: not self._owing(step),
+            lambda: self._ordered_at + max(self._patience(rank) for rank in self._owing(step)),
+        )
+        for rank in self._owing(step):
             self._tell_silent(rank)
         inbox = self._inbox
         inbox.absent = tuple(
@@ -208,11 +217,9 @@ class ServerCluster(Cluster):
         for fetches in self._fetches.values():
             for fetch in fetches:
                 fetch.is_wanted &= fetch.file in winners
-        while True:
-            self._pump(lambda: self._all_fetched() or bool(self._late()), self._timeout)
+        while not self._all_fetched():
+            self._hub.pump(self._all_fetched, self._first_deadline)
             late = self._late()
-            if not late:
-                break
             for rank in late:  # all of them first: the others are asked instead
                 self._tell_silent(rank)
             for rank in late:
@@ -321,6 +328,8 @@ class ServerCluster(Cluster):
         del self._owed[peer.rank]
         if step == self._step:
             self._inbox.statements[peer.rank] = unpack_statement(said)
+            if self._half_took is None and 2 * len(self._inbox.statements) >= self._num_asked:
+                self._half_took = self._hub.now() - self._ordered_at
             if peer.rank not in self._silent:
                 self._slowness[peer.rank] = max(0.0, self._slowness[peer.rank] - _FORGIVEN)
         if peer.rank in self._silent and not self._fetches[peer.rank]:
@@ -353,11 +362,12 @@ class ServerCluster(Cluster):
         replica = inbox.replicas[file][place]
         if isinstance(replica, bytes):
             said = replica[:DIGEST_BYTES], bool(replica[-1])
-            row, now = self._shelf.matrix[file], self._hub.now()
-            fetch = Fetch(row, worker, file, self._step, said, now, self._fetched)
+            row = self._shelf.matrix[file]
+            fetch = Fetch(row, worker, file, self._step, said, self._fetched)
             self._fetches[peer.rank].append(fetch)
             header = Header(Kind.FETCH, self._run, 0, worker, file, self._step)
             self._hub.send(peer, header.pack())
+            fetch.asked_at = self._hub.now()
 
     def _accept_fetched(self, peer: Peer, header: Header) -> Sink:
         """The next row that this peer was asked for; anything else of this kind is rejected."""
@@ -423,11 +433,16 @@ class ServerCluster(Cluster):
     def _peer_of(self, worker: int) -> Peer:
         return self._hub.peers[self._rank_of[worker]]
 
-    def _awaited(self, step: int) -> bool:
-        """Whether some rank still has time to answer."""
-        waited = self._hub.now() - self._ordered_at
-        return any(
-            owed == step and waited < self._patience(rank) for rank, owed in self._owed.items()
+    def _owing(self, step: int) -> list[int]:
+        return sorted(rank for rank, owed in self._owed.items() if owed == step)
+
+    def _first_deadline(self) -> float:
+        """When the first rank should have sent a row that it was asked for."""
+        return min(
+            fetch.asked_at + self._patience(rank)
+            for rank, fetches in self._fetches.items()
+            for fetch in fetches
+            if fetch.is_wanted
         )
 
     def _late(self) -> list[int]:
@@ -440,13 +455,14 @@ class ServerCluster(Cluster):
         ]
 
     def _patience(self, rank: int) -> float:
-        """Seconds: half as many each time that a rank was silent, so that it cannot slow every
-        step; answers in time are good for it again.
-        """  # noqa: D205
-        return float(self._timeout / 2 ** self._slowness[rank])
+        """Seconds: half as many each time that a rank was silent, until it answers in time again.
 
-    def _pump(self, done: Callable[[], bool], seconds: float) -> bool:
-        return self._hub.pump(done, self._hub.now() + seconds)
+        So it cannot slow every step; but nobody has less than a multiple of what others needed.
+        """
+        if self._half_took is None:
+            return self._timeout
+        least = _FAIR * self._half_took
+        return min(self._timeout, max(self._timeout / 2 ** self._slowness[rank], least))
 
     def _say(self, what: str) -> None:
         self.events.append(f"step {self._step + 1}: {what}")
