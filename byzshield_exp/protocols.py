@@ -43,6 +43,7 @@ class Report:
         byzantine: who lied.
         absent: workers that did not answer in time, or are gone.
         rejected: messages that were not what they should be.
+        caught: workers that sent another row than their digest said.
         events: lines for a person.
         bytes_in: bytes that the server received.
         files_computed: true gradients per rank since the start of the run.
@@ -59,6 +60,7 @@ class Report:
     byzantine: tuple[int, ...]
     absent: tuple[int, ...]
     rejected: int
+    caught: tuple[int, ...]
     events: list[str]
     bytes_in: int
     files_computed: list[int]
@@ -243,6 +245,7 @@ class ParameterServer:
             byzantine=liars,
             absent=inbox.absent,
             rejected=inbox.rejected,
+            caught=tuple(sorted({worker for worker, _ in self.cluster.caught})),
             events=events,
             bytes_in=inbox.bytes_in,
             files_computed=self._files_computed(inbox),

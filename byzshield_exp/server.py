@@ -96,6 +96,7 @@ class Server:
             "byzantine": report.byzantine,
             "absent": report.absent,
             "rejected": report.rejected,
+            "caught": report.caught,
             "bytes_in": report.bytes_in,
             "skipped": not applied,
             "seconds": {**report.seconds, "update": end - start, "total": end - self._tick},

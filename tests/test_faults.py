@@ -331,6 +331,9 @@ def test_a_worker_that_sends_another_row_is_caught(tmp_path, undisturbed):
     folder = tmp_path / "run"
     run_ranks(lying_rank, 4, describe_job(config, folder, build(config).worst))
     assert summary_of(folder)["parameters_sha256"] == undisturbed("steps=40")
+    caught = {worker for record in metrics_of(folder) for worker in record["caught"]}
+    assert caught
+    assert caught <= set(range(10, 15))
     assert re.search(
         r"step \d+: worker 1\d \(rank 3 \(workers 10 to 14\)\) sent another row for file \d+ than "
         r"its digest says: caught",
