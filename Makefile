@@ -33,7 +33,7 @@ tensorboard: install  ## look at the results
 test: install  ## the tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
 
-test-slow: install  ## the tests with many processes or long runs (under 30 minutes)
+test-slow: install  ## the tests with many processes or long runs (about half an hour)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 check: install  ## format, lint, types, import layers
