@@ -15,6 +15,7 @@ CHOICES = sorted(
     (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent != CONF
 )
 TINY = ("steps=2", "eval_every=2", "q=2", "batch_size=25")
+RESNETS = (18, 20, 32, 34, 44, 50, 56, 101, 110, 152)
 NEEDS = {
     ("approach", "baseline"): ("batch_size=15",),
     ("approach", "maj_vote"): ("batch_size=15",),
@@ -33,7 +34,13 @@ NEEDS = {
     ("cluster", "processes"): ("cluster.num_processes=2",),
     ("experiment", "mnist_lenet"): ("dataset.root={mnist}",),
     ("dataset", "mnist"): ("dataset.root={mnist}",),
-    ("network", "resnet18"): ("network.width=4",),
+    ("network", "alexnet"): ("dataset.size=29",),
+    ("network", "densenet121"): ("network.growth=4",),
+    ("network", "l46_net"): ("dataset.size=16",),
+    ("network", "vit"): ("network.dim=16",),
+    ("network", "wrn"): ("network.depth=10", "network.width=1"),
+    **{("network", f"resnet{n}"): ("network.width=4",) for n in RESNETS},
+    **{("network", f"vgg{n}"): ("network.width=4", "dataset.size=32") for n in (11, 13, 16, 19)},
 }
 
 

@@ -3,6 +3,16 @@
 from byzshield_exp.networks.flat import flatten_parameters, parameters_sha256
 from byzshield_exp.networks.lenet import lenet
 from byzshield_exp.networks.mlp import mlp
-from byzshield_exp.networks.resnet import resnet18
+from byzshield_exp.networks.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 
-__all__ = ["flatten_parameters", "lenet", "mlp", "parameters_sha256", "resnet18"]
+__all__ = [
+    "flatten_parameters",
+    "lenet",
+    "mlp",
+    "parameters_sha256",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+]

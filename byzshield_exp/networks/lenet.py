@@ -2,8 +2,10 @@
 
 from torch import nn
 
+from byzshield_exp.networks.pictures import Shape, refuse_small
 
-def lenet(shape: tuple[int, int, int], num_classes: int, hidden_relu: bool = True) -> nn.Module:
+
+def lenet(shape: Shape, num_classes: int, hidden_relu: bool = True) -> nn.Module:
     """Two 5 x 5 convolutions (20, 50 channels) with 2 x 2 max pooling, then 500 hidden units.
 
     On 28 x 28 grey pictures with 10 classes it has d = 431,080 parameters. Below 28 pixels the
@@ -16,15 +18,14 @@ def lenet(shape: tuple[int, int, int], num_classes: int, hidden_relu: bool = Tru
             none there (false is exactly their LeNet).
 
     Raises:
-        ValueError: if nothing is left of the picture after the second pooling.
+        ValueError: if a side of the picture is below 4.
 
     Source: LeCun et al., 1998, in the form of the ByzShield code (``lenet.py``).
     """
     channels, height, width = shape
     padding = 2 if min(height, width) < 28 else 0
+    refuse_small("lenet", shape, smallest=4)
     rows, columns = (_after_two_blocks(size, padding) for size in (height, width))
-    if min(rows, columns) < 1:
-        raise ValueError(f"lenet needs pictures of at least 4 x 4, got {height} x {width}")
     return nn.Sequential(
         nn.Conv2d(channels, 20, kernel_size=5, padding=padding),
         nn.MaxPool2d(2),

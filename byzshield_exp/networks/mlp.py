@@ -1,13 +1,13 @@
-"""A plain perceptron with hidden layers."""
+"""Plain perceptrons with hidden layers."""
 
 from itertools import pairwise
 
 from torch import nn
 
+from byzshield_exp.networks.pictures import Shape
 
-def mlp(
-    shape: tuple[int, int, int], num_classes: int, hidden: list[int] | None = None
-) -> nn.Module:
+
+def mlp(shape: Shape, num_classes: int, hidden: list[int] | None = None) -> nn.Module:
     """Fully connected layers with ReLU between them.
 
     Args:

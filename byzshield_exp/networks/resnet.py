@@ -1,73 +1,106 @@
-"""Residual networks for small pictures."""
+"""Residual networks in the form that CIFAR codes give those of ImageNet.
 
-from collections.abc import Callable
-from functools import partial
-from typing import Literal
+Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, Table 1, in the form
+of the ByzShield code (``resnet.py``). From 50 layers on, the stride is in the 3 x 3 convolution.
+"""
+
+from typing import Any
 
 from torch import nn
 
-Norm = Callable[[int], nn.Module]
+from byzshield_exp.networks.normalisation import Norm, he_normal, normalise
+from byzshield_exp.networks.pictures import Shape
 
 
 def resnet18(
-    shape: tuple[int, int, int],
-    num_classes: int,
-    norm: Literal["group"] = "group",
-    groups: int = 32,
-    width: int = 64,
+    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
 ) -> nn.Module:
     """ResNet-18 in its CIFAR form: a 3 x 3 stem of stride 1, no max pooling, torchvision's blocks.
 
-    On 3 x 32 x 32 pictures with 10 classes it has d = 11,173,962 parameters, as it has with the
-    papers' batch normalisation.
+    On 3 x 32 x 32 pictures with 10 classes it has d = 11,173,962 parameters with batch or group
+    normalisation.
 
     Args:
         shape: channels, height and width of a picture.
         num_classes: outputs.
-        norm: group normalisation; it has no running statistics, which would have to be sent too.
-        groups: most groups of a normalisation; fewer where they do not divide its channels or
-            would hold one each, which makes the last pixel of a small picture zero.
+        norm: ``batch`` as in the paper; ``group`` and ``none`` have no running statistics.
+        groups: most groups of a normalisation; fewer where they do not divide its channels.
         width: channels of the first of the four stages, each of which has twice as many as the
             one before.
 
     Raises:
         ValueError: if ``groups`` or ``width`` is not positive.
-
-    Source: He et al., CVPR 2016, in the form of the ByzShield code (``resnet.py``); Wu and He,
-    "Group Normalization", ECCV 2018. The convolutions start from He's normal distribution, as
-    torchvision's do.
     """
-    if min(groups, width) < 1:
-        raise ValueError(f"groups and width must be positive, got groups={groups} width={width}")
-    norm_of: Norm = {"group": partial(_group_norm, most=groups)}[norm]
+    return _resnet("BasicBlock", [2, 2, 2, 2], shape, num_classes, norm, groups, width)
+
+
+def resnet34(
+    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+) -> nn.Module:
+    """ResNet-34 in its CIFAR form, as :func:`resnet18`: d = 21,282,122."""
+    return _resnet("BasicBlock", [3, 4, 6, 3], shape, num_classes, norm, groups, width)
+
+
+def resnet50(
+    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+) -> nn.Module:
+    """ResNet-50 in its CIFAR form, as :func:`resnet18` with bottleneck blocks: d = 23,520,842."""
+    return _resnet("Bottleneck", [3, 4, 6, 3], shape, num_classes, norm, groups, width)
+
+
+def resnet101(
+    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+) -> nn.Module:
+    """ResNet-101 in its CIFAR form, as :func:`resnet50`: d = 42,512,970."""
+    return _resnet("Bottleneck", [3, 4, 23, 3], shape, num_classes, norm, groups, width)
+
+
+def resnet152(
+    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+) -> nn.Module:
+    """ResNet-152 in its CIFAR form, as :func:`resnet50`: d = 58,156,618."""
+    return _resnet("Bottleneck", [3, 8, 36, 3], shape, num_classes, norm, groups, width)
+
+
+def _resnet(
+    kind: str,
+    counts: list[int],
+    shape: Shape,
+    num_classes: int,
+    norm: Norm,
+    groups: int,
+    width: int,
+) -> nn.Module:
+    """A stem, four stages of ``counts`` blocks, and a classifier of the mean pixel."""
+    from torchvision.models import resnet  # a second and a half to import
+
+    if width < 1:
+        raise ValueError(f"width must be positive, got width={width}")
+    block = getattr(resnet, kind)
+    stages, inputs = [], width
+    for index, count in enumerate(counts):
+        stages.append(_stage(block, count, inputs, width << index, stride=2 if index else 1))
+        inputs = (width << index) * block.expansion
     network = nn.Sequential(
         nn.Conv2d(shape[0], width, kernel_size=3, padding=1, bias=False),
-        norm_of(width),
+        nn.BatchNorm2d(width),
         nn.ReLU(),
-        _stage(width, width, norm_of),
-        *(_stage(width << halvings, width << halvings + 1, norm_of) for halvings in range(3)),
+        *stages,
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(8 * width, num_classes),
+        nn.Linear(inputs, num_classes),
     )
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    he_normal(network)
+    blocks = [module for module in network.modules() if isinstance(module, block)]
+    normalise(network, norm, groups, [getattr(each, "conv3", each.conv2) for each in blocks])
     return network
 
 
-def _stage(channels_in: int, channels: int, norm_of: Norm) -> nn.Module:
-    """Two blocks; the first halves height and width where it changes the channels."""
-    from torchvision.models.resnet import BasicBlock, conv1x1  # a second and a half to import
-
-    if channels_in == channels:
-        first = BasicBlock(channels, channels, norm_layer=norm_of)
-    else:
-        shortcut = nn.Sequential(conv1x1(channels_in, channels, 2), norm_of(channels))
-        first = BasicBlock(channels_in, channels, 2, shortcut, norm_layer=norm_of)
-    return nn.Sequential(first, BasicBlock(channels, channels, norm_layer=norm_of))
-
-
-def _group_norm(channels: int, most: int) -> nn.Module:
-    fitting = (n for n in range(1, most + 1) if channels % n == 0 and 2 * n <= channels)
-    return nn.GroupNorm(max(fitting, default=1), channels)
+def _stage(block: Any, count: int, inputs: int, channels: int, stride: int) -> nn.Module:
+    """The first block changes size and channels, and has a convolution as its shortcut then."""
+    outputs, shortcut = channels * block.expansion, None
+    if stride != 1 or inputs != outputs:
+        convolution = nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
+        shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+    first = block(inputs, channels, stride, shortcut)
+    return nn.Sequential(first, *(block(outputs, channels) for _ in range(count - 1)))
