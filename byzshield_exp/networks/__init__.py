@@ -1,5 +1,6 @@
 """WHICH MODEL: functions of the data set's shape and classes that return a module."""
 
+from byzshield_exp.networks.cifar_resnet import resnet20, resnet32, resnet44, resnet56, resnet110
 from byzshield_exp.networks.flat import flatten_parameters, parameters_sha256
 from byzshield_exp.networks.lenet import lenet
 from byzshield_exp.networks.mlp import mlp
@@ -11,8 +12,13 @@ __all__ = [
     "mlp",
     "parameters_sha256",
     "resnet18",
+    "resnet20",
+    "resnet32",
     "resnet34",
+    "resnet44",
     "resnet50",
+    "resnet56",
     "resnet101",
+    "resnet110",
     "resnet152",
 ]
