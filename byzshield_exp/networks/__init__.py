@@ -1,12 +1,16 @@
 """WHICH MODEL: functions of the data set's shape and classes that return a module."""
 
 from byzshield_exp.networks.cifar_resnet import resnet20, resnet32, resnet44, resnet56, resnet110
+from byzshield_exp.networks.densenet import densenet121
 from byzshield_exp.networks.flat import flatten_parameters, parameters_sha256
 from byzshield_exp.networks.lenet import lenet
 from byzshield_exp.networks.mlp import mlp
 from byzshield_exp.networks.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
+from byzshield_exp.networks.vgg import vgg11, vgg13, vgg16, vgg19
+from byzshield_exp.networks.wrn import wrn
 
 __all__ = [
+    "densenet121",
     "flatten_parameters",
     "lenet",
     "mlp",
@@ -21,4 +25,9 @@ __all__ = [
     "resnet101",
     "resnet110",
     "resnet152",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
+    "wrn",
 ]
