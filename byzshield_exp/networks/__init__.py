@@ -1,17 +1,23 @@
 """WHICH MODEL: functions of the data set's shape and classes that return a module."""
 
+from byzshield_exp.networks.alexnet import alexnet
 from byzshield_exp.networks.cifar_resnet import resnet20, resnet32, resnet44, resnet56, resnet110
 from byzshield_exp.networks.densenet import densenet121
 from byzshield_exp.networks.flat import flatten_parameters, parameters_sha256
+from byzshield_exp.networks.l46_net import l46_net
 from byzshield_exp.networks.lenet import lenet
-from byzshield_exp.networks.mlp import mlp
+from byzshield_exp.networks.mlp import fc, mlp
 from byzshield_exp.networks.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from byzshield_exp.networks.vgg import vgg11, vgg13, vgg16, vgg19
+from byzshield_exp.networks.vit import vit
 from byzshield_exp.networks.wrn import wrn
 
 __all__ = [
+    "alexnet",
     "densenet121",
+    "fc",
     "flatten_parameters",
+    "l46_net",
     "lenet",
     "mlp",
     "parameters_sha256",
@@ -29,5 +35,6 @@ __all__ = [
     "vgg13",
     "vgg16",
     "vgg19",
+    "vit",
     "wrn",
 ]
