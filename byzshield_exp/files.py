@@ -6,9 +6,17 @@ from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from byzshield_exp.notices import warn
 
 _MOST_RECENT = 1000  # records held in memory between two fsyncs
+
+
+def cache_folder() -> Path:
+    """Where results are kept that can be made again; ``BYZSHIELD_CACHE`` moves it."""
+    folder = os.environ.get("BYZSHIELD_CACHE")
+    return Path(folder) if folder else user_cache_path("byzshield_exp")
 
 
 @contextmanager

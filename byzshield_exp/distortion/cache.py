@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from byzshield_exp.assignments import Assignment
+from byzshield_exp.files import cache_folder
 
 VERSION = 1  # of the search: another version trusts none of the older results
 
@@ -19,10 +18,7 @@ def entry_path(assignment: Assignment, num_byzantine: int) -> Path:
     files = assignment.files_of_worker.sort(dim=1).values
     key = hashlib.sha256(f"{VERSION} {tuple(files.shape)} {num_byzantine} ".encode())
     key.update(files.numpy().tobytes())
-    folder = os.environ.get("BYZSHIELD_CACHE")
-    return (
-        Path(folder) if folder else user_cache_path("byzshield_exp")
-    ) / f"{key.hexdigest()}.json"
+    return cache_folder() / f"{key.hexdigest()}.json"
 
 
 def read(path: Path) -> dict[str, Any] | None:
