@@ -34,7 +34,7 @@ _PRELOAD = ("byzshield_exp.train", "byzshield_exp.networks", "byzshield_exp.data
 
 @hydra.main(version_base="1.3", config_path=configuration.conf_dir(), config_name="config")
 def main(cfg: DictConfig) -> float | None:
-    """One run; returns the final test accuracy in [0, 1] for sweepers."""
+    """One run; returns the final accuracy in [0, 1] for sweepers."""
     try:
         return run(cfg)
     except Exception as error:
@@ -77,12 +77,13 @@ def run(cfg: DictConfig) -> float | None:
     with folder.open(config, configuration.differing_keys):
         _announce(config, experiment, folder)
         summary = folder.finished or _start(experiment, config, folder.path)
-    accuracy = summary["final_test_accuracy"]
+    judge = experiment.dataset.judge
+    accuracy = summary[f"final_{judge}_accuracy"]
     end = (
         f"diverged at step {summary['diverged_at_step']}" if summary["diverged_at_step"] else "done"
     )
     say(
-        f"{end}: test accuracy {accuracy:.4f} after {summary['steps']} steps "
+        f"{end}: {judge} accuracy {accuracy:.4f} after {summary['steps']} steps "
         f"({summary['seconds_per_step']:.3f} s each), results in {folder.path}"
     )
     return float(accuracy)

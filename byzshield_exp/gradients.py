@@ -184,8 +184,8 @@ class TrueGradients:
         return self._parameters[0].new_empty((count, sum(self.sizes)), requires_grad=False)
 
     def _samples(self, step: int, file: int) -> tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]:
-        samples = self._batches.file(step, file)
-        return self._dataset.train_images[samples], self._dataset.train_labels[samples]
+        samples, random = self._batches.file(step, file), self._batches.random(step, file)
+        return self._dataset.train_batch(samples, random)
 
     def _for_each(self, work: Callable[[int], object], items: Iterable[int]) -> None:
         if self._pool is None:

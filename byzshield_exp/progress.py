@@ -8,10 +8,16 @@ from byzshield_exp.notices import say
 
 
 class Progress:
-    """Shows steps, loss and test accuracy."""
+    """Shows steps, loss and accuracy.
 
-    def __init__(self, done: int, steps: int) -> None:
-        self._steps = steps
+    Args of the constructor:
+        done: steps.
+        steps: that there will be.
+        judge: what is evaluated on, ``test`` or ``validation``.
+    """
+
+    def __init__(self, done: int, steps: int, judge: str = "test") -> None:
+        self._steps, self._judge = steps, judge
         self._bar: Any = None
         if sys.stdout.isatty():
             from rich.progress import (
@@ -33,7 +39,7 @@ class Progress:
         """Say how good the network is now."""
         line = (
             f"step {record['step']}/{self._steps}  loss {record['loss']:.4f}  "
-            f"test accuracy {record['test_accuracy']:.4f}"
+            f"{self._judge} accuracy {record[f'{self._judge}_accuracy']:.4f}"
         )
         if self._bar is None:
             say(line)

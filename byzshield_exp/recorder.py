@@ -111,8 +111,12 @@ class Recorder:
         self._outages[events].attempt(self._step, events.sync)
         self._metrics.sync()
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: Mapping[str, Any], metric: str) -> None:
         """Write the summary, then the hparams with the final accuracy.
+
+        Args:
+            summary: what is written.
+            metric: the key of the final accuracy.
 
         Raises:
             OSError: if the summary cannot be written.
@@ -126,10 +130,10 @@ class Recorder:
             key: value if isinstance(value, bool | int | float | str) else str(value)
             for key, value in flatten(self._config).items()
         }
-        name = "hp/final_test_accuracy"
-        for part in hparams(values, {name: summary["final_test_accuracy"]}):
+        name = f"hp/{metric}"
+        for part in hparams(values, {name: summary[metric]}):
             self._events.add_summary(part, 0)
-        self._events.add_scalars({name: summary["final_test_accuracy"]}, summary["steps"])
+        self._events.add_scalars({name: summary[metric]}, summary["steps"])
 
     def close(self) -> None:
         """Write what waits and close the files; what cannot be written is lost, with a warning."""

@@ -58,7 +58,7 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         self._recorder = Recorder(folder, self._done, config)
-        self._progress = Progress(self._done, config["steps"])
+        self._progress = Progress(self._done, config["steps"], experiment.dataset.judge)
         self._profile = self._start_profile()
         self._memory = Memory()
         self._tick = perf_counter()
@@ -135,7 +135,8 @@ class Server:
         self._insist(Outage(f"{self._folder / METRICS}"), self._recorder.sync)
         summary = self._summary()
         outage = Outage(f"{self._folder / SUMMARY}")
-        self._insist(outage, lambda: self._recorder.finish(summary))
+        metric = f"final_{self._experiment.dataset.judge}_accuracy"
+        self._insist(outage, lambda: self._recorder.finish(summary, metric))
         return summary
 
     def save_early(self) -> str:
@@ -199,9 +200,9 @@ class Server:
 
     def _evaluate(self) -> dict[str, float]:
         data = self._experiment.dataset
-        result = evaluate(self._experiment.network, data.test_images, data.test_labels)
+        result = evaluate(self._experiment.network, data.chunks(data.judge))
         self._accuracy, self._best = result.accuracy, max(self._best, result.accuracy)
-        return {"test_accuracy": result.accuracy, "test_loss": result.loss}
+        return {f"{data.judge}_accuracy": result.accuracy, f"{data.judge}_loss": result.loss}
 
     def _save(self) -> None:
         """Write a checkpoint; where the disk does not take it, it is tried again later."""
@@ -238,7 +239,7 @@ class Server:
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
             "state": self._protocol.state,
-            "best_test_accuracy": self._best,
+            "best_accuracy": self._best,
             "diverged_at_step": self._diverged,
             "bytes_in": self._bytes_in,
             "files_computed": self._files_computed,
@@ -256,7 +257,7 @@ class Server:
         self._optimizer.load_state_dict(saved["optimizer"])
         self._scheduler.load_state_dict(saved["scheduler"])
         self._protocol.state.update(saved["state"])
-        self._best, self._diverged = saved["best_test_accuracy"], saved["diverged_at_step"]
+        self._best, self._diverged = saved["best_accuracy"], saved["diverged_at_step"]
         self._bytes_in, self._files_computed = saved["bytes_in"], saved["files_computed"]
         self._done = self._first = self._saved_at = saved["step"]
 
@@ -264,8 +265,8 @@ class Server:
         experiment = self._experiment
         records = read_metrics(self._folder)
         return {
-            "final_test_accuracy": self._accuracy,
-            "best_test_accuracy": self._best,
+            f"final_{experiment.dataset.judge}_accuracy": self._accuracy,
+            f"best_{experiment.dataset.judge}_accuracy": self._best,
             "steps": self._done,
             "seconds_per_step": median([r["seconds"]["total"] for r in records] or [0.0]),
             "num_parameters": len(experiment.params),

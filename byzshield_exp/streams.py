@@ -13,6 +13,7 @@ class Stream(IntEnum):
     ATTACK = 2
     AGGREGATE = 3
     NETWORK = 4
+    AUGMENT = 5
 
 
 def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:

@@ -1,7 +1,7 @@
 """What is learnt: the data and the network of a run, as its configuration says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,10 +47,10 @@ def _on_device(dataset: Dataset, device: str) -> Dataset:
         raise ConfigError("device=cuda: torch sees no GPU on this machine")
     if device == "cpu":
         return dataset
-    tensors = {
+    tensors: dict[str, Any] = {
         name: value.to(device) for name, value in vars(dataset).items() if isinstance(value, Tensor)
     }
-    return Dataset(**tensors, num_classes=dataset.num_classes)
+    return replace(dataset, **tensors)
 
 
 def _network(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:

@@ -15,7 +15,7 @@ STATE = {
     "optimizer": {"state": {0: {"momentum_buffer": torch.linspace(0, 1, 50)}}},
     "scheduler": {"last_epoch": 3},
     "state": {"worker_momentum": torch.linspace(0, 2, 150).view(3, 50)},
-    "best_test_accuracy": 0.5,
+    "best_accuracy": 0.5,
     "diverged_at_step": None,
     "bytes_in": 7,
     "files_computed": [25.0],

@@ -1,140 +1,28 @@
-import gzip
-import http.server
-import os
-import threading
 from collections import Counter
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picture_files import made
 
-from byzshield_exp.datasets import Batches, digits, mnist, nearest_batch_size, synthetic
-
-NAMES = {
-    "train-images-idx3-ubyte": (12, 28, 28),
-    "train-labels-idx1-ubyte": (12,),
-    "t10k-images-idx3-ubyte": (5, 28, 28),
-    "t10k-labels-idx1-ubyte": (5,),
-}
+from byzshield_exp.datasets import Batches, Pictures, digits, divided, nearest_batch_size, synthetic
+from byzshield_exp.datasets.pixels import Statistics, measured
+from byzshield_exp.streams import Stream, generator
 
 
-def idx(shape, seed):
-    random = np.random.default_rng(seed)
-    content = random.integers(0, 10 if len(shape) == 1 else 256, shape, dtype=np.uint8)
-    header = bytes([0, 0, 8, len(shape)]) + np.array(shape, dtype=">i4").tobytes()
-    return header + content.tobytes(), content
+def pictures(count, seed=0, shape=(3, 8, 8)):
+    images, labels = made(count, seed, shape=shape)
+    return Pictures(torch.from_numpy(images), torch.from_numpy(labels))
 
 
-def write_mnist(folder: Path, packed: bool) -> dict[str, np.ndarray]:
-    folder.mkdir(parents=True)
-    arrays = {}
-    for seed, (name, shape) in enumerate(NAMES.items()):
-        content, arrays[name] = idx(shape, seed)
-        if packed:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
-        else:
-            (folder / name).write_bytes(content)
-    return arrays
+def whole(data, part="test"):
+    return tuple(torch.cat(tensors) for tensors in zip(*data.chunks(part), strict=True))
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_mnist_reads_the_original_files(tmp_path, packed):
-    arrays = write_mnist(tmp_path / "MNIST" / "raw", packed)
-    data = mnist(root=str(tmp_path))
-    assert data.shape == (1, 28, 28)
-    assert data.num_train == 12
-    assert data.train_labels.tolist() == arrays["train-labels-idx1-ubyte"].tolist()
-    pixels = torch.from_numpy(arrays["t10k-images-idx3-ubyte"] / 255.0)
-    torch.testing.assert_close(
-        data.test_images[:, 0].double(), (pixels - 0.1307) / 0.3081, atol=1e-5, rtol=0
-    )
-
-
-def test_mnist_says_what_is_missing(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"train-images-idx3-ubyte.*dataset.download=true, or copy"
-    ):
-        mnist(root=str(tmp_path))
-
-
-@pytest.mark.parametrize("damage", ["cut", "type", "gzip"])
-def test_a_damaged_mnist_file_is_named(tmp_path, damage):
-    folder = tmp_path / "MNIST" / "raw"
-    write_mnist(folder, packed=True)
-    path = folder / "train-labels-idx1-ubyte.gz"
-    content = gzip.decompress(path.read_bytes())
-    path.write_bytes(
-        {
-            "cut": gzip.compress(content[:-3]),
-            "type": gzip.compress(b"\x00\x00\x0d" + content[3:]),
-            "gzip": path.read_bytes()[:-9],
-        }[damage]
-    )
-    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte"):
-        mnist(root=str(tmp_path))
-
-
-@pytest.mark.parametrize("damage", ["swap", "labels", "class"])
-def test_mnist_files_that_do_not_belong_together_are_refused(tmp_path, damage):
-    folder = tmp_path / "MNIST" / "raw"
-    write_mnist(folder, packed=False)
-    images, labels, other = (
-        folder / f"{name}-ubyte"
-        for name in ("train-images-idx3", "train-labels-idx1", "t10k-labels-idx1")
-    )
-    if damage == "swap":
-        images.write_bytes(labels.read_bytes())
-    if damage == "labels":
-        labels.write_bytes(other.read_bytes())
-    if damage == "class":
-        labels.write_bytes(labels.read_bytes()[:-1] + bytes([10]))
-    with pytest.raises(ValueError, match="train-labels-idx1-ubyte"):
-        mnist(root=str(tmp_path))
-
-
-def test_mnist_downloads_with_torchvision(tmp_path, monkeypatch):
-    """The real download code, from a server on this machine."""
-    import hashlib
-
-    from torchvision.datasets import MNIST
-
-    write_mnist(tmp_path / "served", packed=True)
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
-    handler.log_message = lambda *args: None
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    sums = [
-        (f"{name}.gz", hashlib.md5((tmp_path / "served" / f"{name}.gz").read_bytes()).hexdigest())
-        for name in NAMES
-    ]
-    monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-    monkeypatch.setattr(MNIST, "resources", sums)
-    try:
-        assert mnist(root=str(tmp_path / "data"), download=True).num_train == 12
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
-    from torchvision.datasets import MNIST
-
-    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
-    with pytest.raises(ValueError, match="download of MNIST failed"):
-        mnist(root=str(tmp_path), download=True)
-
-
-@pytest.mark.skipif("BYZSHIELD_DATA" not in os.environ, reason="BYZSHIELD_DATA is not set")
-def test_real_mnist():
-    data = mnist(root=os.environ["BYZSHIELD_DATA"])
-    assert data.train_images.shape[1:] == (1, 28, 28)
-    assert set(data.test_labels.tolist()) == set(range(10))
-    assert float(data.train_images.mean()) == pytest.approx(0, abs=0.05)
-    assert float(data.train_images.std()) == pytest.approx(1, abs=0.05)
+def everything_trained_on(data):
+    return data.train_batch(torch.arange(data.num_train), np.random.default_rng(0))
 
 
 def test_digits_are_scikit_learns():
@@ -142,7 +30,7 @@ def test_digits_are_scikit_learns():
 
     data, original = digits(), load_digits()
     assert (data.num_train, len(data.test_labels)) == (1437, 360)
-    ours = torch.cat([data.test_images, data.train_images]).flatten(1)
+    ours = torch.cat([whole(data)[0], everything_trained_on(data)[0]]).flatten(1)
     labels = torch.cat([data.test_labels, data.train_labels])
     theirs = torch.from_numpy(original.data).float()
     raw = ours * (theirs.std() / 1.0)  # any positive scale: compare the pictures up to it
@@ -151,7 +39,9 @@ def test_digits_are_scikit_learns():
     assert Counter(map(tuple, pixels.tolist())) == Counter(map(tuple, theirs.tolist()))
     by_picture = dict(zip(map(tuple, theirs.tolist()), original.target.tolist(), strict=True))
     assert [by_picture[tuple(p)] for p in pixels.tolist()] == labels.tolist()
-    assert float(data.train_images.mean()) == pytest.approx(0, abs=1e-4)
+    standardised = everything_trained_on(data)[0]
+    assert float(standardised.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(standardised.std()) == pytest.approx(1, abs=1e-4)
 
 
 def test_synthetic_is_a_function_of_its_seed():
@@ -160,6 +50,107 @@ def test_synthetic_is_a_function_of_its_seed():
     assert not torch.equal(first.train_images, other.train_images)
     with pytest.raises(ValueError, match="num_train=0"):
         synthetic(num_train=0)
+
+
+def test_synthetic_pictures_reach_the_network_as_they_are():
+    data = synthetic()
+    assert torch.equal(everything_trained_on(data)[0], data.train_images)
+    assert torch.equal(whole(data)[0], data.test_images)
+
+
+def test_bytes_are_kept_and_standardised_in_parts_to_the_same_bits():
+    train, test = pictures(40), pictures(450, seed=1)
+    mean, std = (0.5, 0.25, 0.1307), (0.3, 0.2, 0.3081)
+    data = divided(train, test, 10, Statistics(mean, std))
+    assert data.train_images.dtype == torch.uint8
+    samples = torch.tensor([3, 39, 0])
+    images, labels = data.train_batch(samples, np.random.default_rng(0))
+    assert torch.equal(labels, train.labels[samples])
+    for channel in range(3):  # as a whole set at once, with Python's numbers
+        ready = (train.images[:, channel].float() / 255 - mean[channel]) / std[channel]
+        assert torch.equal(images[:, channel], ready[samples])
+        ready = (test.images[:, channel].float() / 255 - mean[channel]) / std[channel]
+        assert torch.equal(whole(data)[0][:, channel], ready)
+    assert torch.equal(whole(data)[1], test.labels)
+
+
+def test_pictures_are_evaluated_in_small_groups():
+    data = divided(pictures(5), pictures(450), 10)
+    assert [len(images) for images, _ in data.chunks("test")] == [200, 200, 50]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "floats"])
+def test_statistics_are_those_of_each_channel(kind):
+    images = torch.from_numpy(made(50, 0, shape=(3, 4, 5)).images)
+    images[:, 1] //= 3
+    images[:, 2] = 7
+    if kind == "floats":
+        images = images.float() * 10 - 3
+    values = images.double().numpy() if kind == "floats" else images.numpy() / 255
+    found = measured(images)
+    assert found.mean == pytest.approx([values[:, c].mean() for c in range(3)], rel=1e-12)
+    expected = [values[:, 0].std(ddof=1), values[:, 1].std(ddof=1), 1.0]
+    assert found.std == pytest.approx(expected, rel=1e-12)
+
+
+def test_statistics_are_measured_on_what_is_trained_on():
+    train = pictures(60)
+    data = divided(train, pictures(6, seed=1), 10, num_validation=20)
+    assert data.mean.tolist() == torch.tensor(measured(data.train_images).mean).tolist()
+    assert data.mean.tolist() != torch.tensor(measured(train.images).mean).tolist()
+
+
+@given(st.integers(2, 200), st.data())
+@settings(max_examples=50, deadline=None)
+def test_validation_pictures_are_held_out(count, drawn):
+    held = drawn.draw(st.integers(1, count - 1))
+    numbers = torch.arange(count)
+    images = numbers.to(torch.uint8).view(-1, 1, 1, 1)
+    data = divided(Pictures(images, numbers), Pictures(images, numbers), count, num_validation=held)
+    assert data.judge == "validation"
+    assert len(data.validation_labels) == held
+    both = torch.cat([data.train_labels, data.validation_labels])
+    assert torch.equal(both.sort().values, numbers)
+    for part in ("train", "validation"):
+        assert torch.equal(
+            getattr(data, f"{part}_images").flatten(),
+            images.flatten()[getattr(data, f"{part}_labels")],
+        )
+    assert torch.equal(whole(data, "validation")[1], data.validation_labels)
+    assert torch.equal(whole(data)[1], numbers)
+
+
+def test_the_validation_split_is_the_same_for_ever():
+    held = synthetic(num_train=12, num_validation=4, num_test=1).validation_images
+    first = synthetic(num_train=12, num_test=1).train_images
+    rows = [next(i for i in range(12) if torch.equal(first[i], image)) for image in held]
+    assert rows == [9, 2, 7, 4]
+    other = synthetic(num_train=12, num_validation=4, num_test=1, data_seed=5, num_classes=3)
+    first = synthetic(num_train=12, num_test=1, data_seed=5, num_classes=3).train_images
+    assert torch.equal(other.validation_images, first[rows])
+
+
+def test_without_validation_pictures_there_are_none():
+    data = synthetic()
+    assert data.judge == "test"
+    with pytest.raises(ValueError, match="no pictures are held out"):
+        next(data.chunks("validation"))
+
+
+@pytest.mark.parametrize("count", [-1, 20, 21])
+def test_as_many_validation_pictures_as_there_are_not_are_refused(count):
+    with pytest.raises(ValueError, match=f"num_validation={count} must lie between 0 and 19"):
+        synthetic(num_train=20, num_validation=count)
+
+
+def test_too_few_or_too_small_pictures_are_refused():
+    with pytest.raises(ValueError, match="0 training and 2 test pictures"):
+        divided(pictures(0), pictures(2), 10)
+    with pytest.raises(ValueError, match="2 training and 0 test pictures"):
+        divided(pictures(2), pictures(0), 10)
+    small = pictures(2, shape=(1, 4, 9))
+    with pytest.raises(ValueError, match="augment=crop needs pictures above 4 x 4 pixels, got 4 x"):
+        divided(small, small, 10, augment="crop")
 
 
 @pytest.mark.parametrize(
@@ -185,6 +176,22 @@ def test_a_file_is_a_function_of_seed_step_and_number():
         two.file(9, 2).tolist(), two.file(0, 0).tolist(),
     ]  # fmt: skip
     assert one.file(0, 0).tolist() != Batches(100, 30, 3, seed=1).file(0, 0).tolist()
+
+
+def test_random_numbers_of_a_file_are_a_stream_of_their_own():
+    batches = Batches(100, 30, 3, seed=7)
+    drawn = batches.random(9, 2).integers(2**62)
+    assert drawn == generator(7, Stream.AUGMENT, 9, 2).integers(2**62)
+    others = [(7, stream, 9, 2) for stream in Stream if stream != Stream.AUGMENT]
+    others += [(8, Stream.AUGMENT, 9, 2), (7, Stream.AUGMENT, 9, 1), (7, Stream.AUGMENT, 8, 2)]
+    assert drawn not in [generator(*place).integers(2**62) for place in others]
+
+
+def test_the_streams_keep_their_numbers():
+    """Another number would change the results of every run."""
+    assert {stream.name: int(stream) for stream in Stream} == {
+        "DATA": 0, "ADVERSARY": 1, "ATTACK": 2, "AGGREGATE": 3, "NETWORK": 4, "AUGMENT": 5,
+    }  # fmt: skip
 
 
 def test_a_batch_that_does_not_split_is_refused():

@@ -17,8 +17,10 @@ from conftest import SMALL, metrics_of, run_program, summary_of
 from torch.nn.functional import cross_entropy
 
 from byzshield_exp import checkpoint
+from byzshield_exp.datasets import synthetic
 from byzshield_exp.evaluate import __main__ as command
 from byzshield_exp.evaluate import evaluate
+from byzshield_exp.networks import flatten_parameters, mlp
 
 OPTIONS = (*SMALL, "eval_every=2", "checkpoint_every=2", "keep=100")
 
@@ -68,7 +70,7 @@ def test_the_numbers_against_a_plain_reading():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(12, 7))
     images, labels = torch.randn(450, 3, 2, 2), torch.randint(7, (450,))
-    result = evaluate(network, images, labels)
+    result = evaluate(network, zip(images.split(200), labels.split(200), strict=True))
     assert network.training
     scores = network.eval()(images)
     best = [{*row.argsort(descending=True)[:5].tolist()} for row in scores]
@@ -76,19 +78,7 @@ def test_the_numbers_against_a_plain_reading():
     assert result.top5 == sum(int(c) in five for c, five in zip(labels, best, strict=True)) / 450
     assert result.loss == pytest.approx(cross_entropy(scores, labels).item(), rel=1e-5)
     few = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
-    assert evaluate(few, images, labels % 4).top5 is None
-
-
-def test_the_pictures_go_through_in_small_groups():
-    sizes = []
-
-    class Network(torch.nn.Module):
-        def forward(self, pictures):
-            sizes.append(len(pictures))
-            return torch.zeros(len(pictures), 10)
-
-    evaluate(Network(), torch.zeros(450, 1, 2, 2), torch.zeros(450, dtype=torch.int64))
-    assert sizes == [200, 200, 50]
+    assert evaluate(few, [(images, labels % 4)]).top5 is None
 
 
 def test_it_has_the_runs_own_numbers(evaluator, finished):
@@ -253,6 +243,26 @@ def test_data_that_lie_elsewhere_on_this_machine(evaluator, finished, tmp_path, 
     assert evaluator(f"run={finished}", f"dataset.root={tmp_path}")[0] == 0
     own = metrics_of(finished.parent)[-1]["test_accuracy"]
     assert evaluations_of(finished)[-1]["test_accuracy"] == own
+
+
+def test_the_test_set_of_a_run_that_has_validation_pictures(evaluator, tmp_path):
+    done = run_program(*OPTIONS, "dataset.num_validation=300", f"output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "validation accuracy" in done.stdout
+    assert "test accuracy" not in done.stdout
+    (folder,) = tmp_path.iterdir()
+    code, out, err = evaluator(f"run={folder}")
+    assert (code, err) == (0, "")
+    assert "500 test pictures" in out
+    record = evaluations_of(folder)[-1]
+    assert record["num_pictures"] == 500
+    data = synthetic(num_validation=300)
+    network = mlp(data.shape, data.num_classes, hidden=[16])
+    params = flatten_parameters(network)
+    params.copy_(checkpoint.load(folder / record["checkpoint"])["params"])
+    assert record["test_accuracy"] == evaluate(network, data.chunks("test")).accuracy
+    own = evaluate(network, data.chunks("validation")).accuracy
+    assert summary_of(tmp_path)["final_validation_accuracy"] == own
 
 
 def test_it_needs_no_hydra(finished):

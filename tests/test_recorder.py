@@ -6,7 +6,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import metrics_of, summary_of
+from conftest import SMALL, metrics_of, summary_of
 
 KEYS = {
     "final_test_accuracy", "best_test_accuracy", "steps", "seconds_per_step", "num_parameters",
@@ -46,6 +46,29 @@ def test_tensorboard_has_the_same_numbers(run, tmp_path):
     assert final.value == pytest.approx(summary["final_test_accuracy"])
     (text,) = events.Tensors("config/text_summary")
     assert b'"K": 15' in text.tensor_proto.string_val[0]
+
+
+def test_with_validation_pictures_all_names_say_so(cli, run, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = ("dataset.num_validation=300", "eval_every=2")
+    summary = run(*options)
+    names = {name.replace("test_accuracy", "validation_accuracy") for name in KEYS}
+    assert set(summary) == names
+    evaluated = [record for record in metrics_of(tmp_path) if "validation_accuracy" in record]
+    assert [record["step"] for record in evaluated] == [2, 4]
+    assert evaluated[-1]["validation_accuracy"] == summary["final_validation_accuracy"]
+    assert max(r["validation_accuracy"] for r in evaluated) == summary["best_validation_accuracy"]
+    assert not [name for record in metrics_of(tmp_path) for name in record if "test" in name]
+    (folder,) = (tmp_path / "outputs").iterdir()
+    tags = EventAccumulator(str(folder)).Reload().Tags()["scalars"]
+    assert {"validation_accuracy", "validation_loss", "hp/final_validation_accuracy"} <= set(tags)
+    assert not [tag for tag in tags if "test" in tag]
+    _, out, _ = cli(*SMALL, *options, f"output_dir={tmp_path / 'outputs'}")
+    assert "finished" in out
+    assert f"validation accuracy {summary['final_validation_accuracy']:.4f} after 4 steps" in out
+    again = run(*options, "steps=6")  # resumes
+    assert again["best_validation_accuracy"] >= summary["best_validation_accuracy"]
 
 
 def test_numbers_that_json_lacks_become_null(run, tmp_path):

@@ -111,6 +111,22 @@ def test_the_seed_sets_network_and_data_and_nothing_else_does(plain_config):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_run_with_validation_pictures_never_looks_at_the_test_set(plain_config, tmp_path):
+    config = plain_config("dataset.num_validation=300")
+    ends = []
+    for name in ("real", "spoilt"):
+        experiment = build(config)
+        data = experiment.dataset
+        if name == "spoilt":
+            data = dataclasses.replace(
+                data, test_images=data.test_images[:1], test_labels=torch.tensor([77])
+            )
+        summary = train(dataclasses.replace(experiment, dataset=data), config, tmp_path / name)
+        ends.append([summary[k] for k in ("parameters_sha256", "final_validation_accuracy")])
+    assert ends[0] == ends[1]
+    assert data.num_train == 1700
+
+
 def test_num_corrupt_is_computed(run):
     summary = run("q=5")
     assert summary["num_corrupt"] == 8

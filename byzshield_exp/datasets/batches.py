@@ -29,6 +29,7 @@ class Batches:
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.file_size = batch_size // num_files
+        self._seed = seed
         self._permutation = lru_cache(maxsize=4)(
             lambda epoch: generator(seed, Stream.DATA, epoch).permutation(num_samples)
         )
@@ -40,3 +41,7 @@ class Batches:
         epochs, places = np.divmod(positions, self.num_samples)
         parts = [self._permutation(int(e))[places[epochs == e]] for e in np.unique(epochs)]
         return torch.from_numpy(np.concatenate(parts))
+
+    def random(self, step: int, file: int) -> np.random.Generator:
+        """The random numbers for the augmentation of a file: the same for all who hold it."""
+        return generator(self._seed, Stream.AUGMENT, step, file)

@@ -1,28 +1,59 @@
-"""A data set in memory."""
+"""A data set in memory, and how its pictures reach the network."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from jaxtyping import Float, Int
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from byzshield_exp.datasets.pixels import PAD, Augment, Statistics, augmented, measured
+
+Part = Literal["validation", "test"]
+_CHUNK = 200  # pictures that are evaluated at a time
+
+
+class Pictures(NamedTuple):
+    """Pictures and their classes.
+
+    Attributes:
+        images: ``[n, c, h, w]``, bytes or floats.
+        labels: ``[n]``, in ``0..num_classes-1``.
+    """
+
+    images: Shaped[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Pictures, standardised with the training set's statistics, and their classes.
+    """Pictures as they are stored; :meth:`train_batch` and :meth:`chunks` make them ready.
 
     Attributes:
-        train_images: ``[n, c, h, w]``.
+        train_images: ``[n, c, h, w]``, bytes or floats.
         train_labels: ``[n]``, in ``0..num_classes-1``.
         test_images: ``[m, c, h, w]``.
         test_labels: ``[m]``.
         num_classes: C.
+        validation_images: ``[v, c, h, w]``, training pictures that are held out; None: none are.
+        validation_labels: ``[v]``.
+        mean: ``[c]``, subtracted from pixels, of bytes in [0, 1]; None: floats as they are.
+        std: ``[c]``, what is left is divided by it.
+        augment: what happens to training pictures.
     """
 
-    train_images: Float[Tensor, "n c h w"]
+    train_images: Shaped[Tensor, "n c h w"]
     train_labels: Int[Tensor, " n"]
-    test_images: Float[Tensor, "m c h w"]
+    test_images: Shaped[Tensor, "m c h w"]
     test_labels: Int[Tensor, " m"]
     num_classes: int
+    validation_images: Shaped[Tensor, "v c h w"] | None = None
+    validation_labels: Int[Tensor, " v"] | None = None
+    mean: Float[Tensor, " c"] | None = None
+    std: Float[Tensor, " c"] | None = None
+    augment: Augment = "none"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -34,3 +65,94 @@ class Dataset:
     def num_train(self) -> int:
         """Training pictures, n."""
         return len(self.train_labels)
+
+    @property
+    def judge(self) -> Part:
+        """What a run is evaluated on: the validation pictures where there are some."""
+        return "test" if self.validation_labels is None else "validation"
+
+    def train_batch(
+        self, samples: Int[Tensor, " b"], random: np.random.Generator
+    ) -> tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]:
+        """Training pictures as the network sees them, augmented with these random numbers."""
+        images = augmented(self.train_images[samples], self.augment, random)
+        return self._standardised(images), self.train_labels[samples]
+
+    def chunks(self, part: Part) -> Iterator[tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]]:
+        """The pictures of a part as the network sees them, 200 at a time, and never augmented.
+
+        Raises:
+            ValueError: if it is ``validation`` and no pictures are held out.
+        """
+        images, labels = self.test_images, self.test_labels
+        if part == "validation":
+            if self.validation_images is None or self.validation_labels is None:
+                raise ValueError("num_validation=0: no pictures are held out")
+            images, labels = self.validation_images, self.validation_labels
+        for pictures, classes in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True):
+            yield self._standardised(pictures), classes
+
+    def _standardised(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        pixels = images if images.is_floating_point() else images.float() / 255
+        if self.mean is None or self.std is None:
+            return pixels
+        return (pixels - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+def divided(
+    train: Pictures,
+    test: Pictures,
+    num_classes: int,
+    statistics: Statistics | None = None,
+    augment: Augment = "none",
+    num_validation: int = 0,
+) -> Dataset:
+    """The data set of some pictures.
+
+    Args:
+        train: for training and validation.
+        test: for the test alone.
+        num_classes: C.
+        statistics: to standardise with; None: measured on the pictures that are trained on.
+        augment: what happens to pictures that are trained on.
+        num_validation: how many of ``train`` are held out: the first of a permutation that
+            depends on nothing but their number. The others stay in their order.
+
+    Raises:
+        ValueError: if there are too few pictures, or they are too small to be cropped.
+    """
+    if not len(train.labels) or not len(test.labels):
+        raise ValueError(f"{len(train.labels)} training and {len(test.labels)} test pictures")
+    if not 0 <= num_validation < len(train.labels):
+        raise ValueError(
+            f"num_validation={num_validation} must lie between 0 and {len(train.labels) - 1}: "
+            f"there are {len(train.labels)} training pictures"
+        )
+    if augment != "none" and min(train.images.shape[2:]) <= PAD:
+        height, width = train.images.shape[2:]
+        raise ValueError(
+            f"augment={augment} needs pictures above {PAD} x {PAD} pixels, got {height} x {width}"
+        )
+    train, validation = _held_out(train, num_validation)
+    mean, std = statistics or measured(train.images)
+    return Dataset(
+        *train,
+        *test,
+        num_classes=num_classes,
+        validation_images=validation.images if validation else None,
+        validation_labels=validation.labels if validation else None,
+        mean=torch.tensor(mean),
+        std=torch.tensor(std),
+        augment=augment,
+    )
+
+
+def _held_out(pictures: Pictures, count: int) -> tuple[Pictures, Pictures | None]:
+    """What is left of some pictures, and ``count`` of them; None where that is 0."""
+    if count == 0:
+        return pictures, None
+    held = np.random.default_rng(0).permutation(len(pictures.labels))[:count]
+    is_left = torch.ones(len(pictures.labels), dtype=torch.bool)
+    is_left[held] = False
+    left = Pictures(pictures.images[is_left], pictures.labels[is_left])
+    return left, Pictures(pictures.images[held], pictures.labels[held])

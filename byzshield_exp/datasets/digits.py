@@ -6,13 +6,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from byzshield_exp.datasets.dataset import Dataset
+from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
 
 NUM_TEST = 360
 
 
-def digits() -> Dataset:
+def digits(num_validation: int = 0) -> Dataset:
     """1,437 training and 360 test pictures of 8 x 8 pixels in 10 classes, permuted with seed 0.
+
+    Standardised with the mean and the standard deviation of the training pictures.
+
+    Args:
+        num_validation: training pictures that are held out.
 
     Raises:
         ValueError: if scikit-learn is not installed.
@@ -25,10 +30,9 @@ def digits() -> Dataset:
     table = table[np.random.default_rng(0).permutation(len(table))]
     labels = torch.from_numpy(table[:, -1].astype(np.int64))
     images = torch.from_numpy(table[:, :-1].copy()).view(-1, 1, 8, 8)
-    train, test = slice(NUM_TEST, None), slice(NUM_TEST)
-    centre, spread = images[train].mean(), images[train].std()
-    images = (images - centre) / spread
-    return Dataset(images[train], labels[train], images[test], labels[test], num_classes=10)
+    train = Pictures(images[NUM_TEST:], labels[NUM_TEST:])
+    test = Pictures(images[:NUM_TEST], labels[:NUM_TEST])
+    return divided(train, test, num_classes=10, num_validation=num_validation)
 
 
 def _packaged_file() -> Path:

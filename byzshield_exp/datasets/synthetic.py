@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from byzshield_exp.datasets.dataset import Dataset
+from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
+from byzshield_exp.datasets.pixels import Statistics
 
 
 def synthetic(
@@ -14,8 +15,11 @@ def synthetic(
     size: int = 8,
     noise: float = 1.0,
     data_seed: int = 0,
+    num_validation: int = 0,
 ) -> Dataset:
     """A random prototype per class plus Gaussian noise of standard deviation ``noise``.
+
+    They reach the network as they are drawn, around 0.
 
     Args:
         num_train: training pictures.
@@ -25,6 +29,7 @@ def synthetic(
         size: height and width of a picture, in pixels.
         noise: standard deviation around a prototype, whose entries have standard deviation 1.
         data_seed: another seed is another data set; the run's ``seed`` does not change it.
+        num_validation: training pictures that are held out.
 
     Raises:
         ValueError: if a number is not positive.
@@ -39,10 +44,10 @@ def synthetic(
     labels = random.integers(num_classes, size=num_train + num_test)
     images = prototypes[labels] + noise * random.standard_normal((len(labels), *shape))
     pictures, classes = torch.from_numpy(images.astype(np.float32)), torch.from_numpy(labels)
-    return Dataset(
-        pictures[:num_train],
-        classes[:num_train],
-        pictures[num_train:],
-        classes[num_train:],
-        num_classes=num_classes,
+    return divided(
+        Pictures(pictures[:num_train], classes[:num_train]),
+        Pictures(pictures[num_train:], classes[num_train:]),
+        num_classes,
+        Statistics(mean=(0.0,) * channels, std=(1.0,) * channels),
+        num_validation=num_validation,
     )

@@ -1,5 +1,6 @@
 """How well the network does on pictures that it was not trained on."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -8,8 +9,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from byzshield_exp import interrupts
-
-_CHUNK = 200  # pictures at a time
 
 
 class Evaluation(NamedTuple):
@@ -28,24 +27,28 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, images: Float[Tensor, "m c h w"], labels: Int[Tensor, " m"]
+    network: nn.Module, chunks: Iterable[tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]]
 ) -> Evaluation:
     """Accuracy and loss in evaluation mode.
+
+    Args:
+        network: as it was afterwards.
+        chunks: pictures and their classes, some at a time; at least one picture.
 
     Raises:
         Stopped: when the process is asked to stop.
     """
     was_training = network.training
     network.eval()
-    correct, near, loss, num_classes = 0, 0, 0.0, 0
-    for pictures, classes in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True):
+    correct, near, loss, count, num_classes = 0, 0, 0.0, 0, 0
+    for pictures, classes in chunks:
         interrupts.check()
         scores = network(pictures)
+        count += len(classes)
         num_classes = scores.shape[1]
         correct += int((scores.argmax(dim=1) == classes).sum())
         loss += float(cross_entropy(scores, classes, reduction="sum"))
         if num_classes >= 5:
             near += int((scores.topk(5, dim=1).indices == classes[:, None]).sum())
     network.train(was_training)
-    count = len(labels)
     return Evaluation(correct / count, loss / count, near / count if num_classes >= 5 else None)

@@ -167,7 +167,7 @@ class _Evaluator:
             )
         params.copy_(saved["params"])
         start = perf_counter()
-        result = evaluate(self._task.network, data.test_images, data.test_labels)
+        result = evaluate(self._task.network, data.chunks("test"))
         seconds = perf_counter() - start
         self._records.add(
             {
