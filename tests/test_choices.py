@@ -8,7 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_datasets import write_mnist
+from picture_files import (
+    write_cifar10,
+    write_cifar100,
+    write_folder,
+    write_mnist,
+    write_npz,
+    write_svhn,
+)
 
 CONF = Path(__file__).parents[1] / "conf"
 CHOICES = sorted(
@@ -32,14 +39,18 @@ NEEDS = {
     ("adversary", "one_per_group"): ("approach=maj_vote",),
     ("adversary", "whole_group"): ("approach=detox",),
     ("cluster", "processes"): ("cluster.num_processes=2",),
-    ("experiment", "mnist_lenet"): ("dataset.root={mnist}",),
-    ("dataset", "mnist"): ("dataset.root={mnist}",),
+    ("experiment", "mnist_lenet"): ("dataset.root={data}",),
+    ("dataset", "npz"): ("dataset.root={data}", "dataset.file=mine.npz"),
+    **{
+        ("dataset", name): ("dataset.root={data}",)
+        for name in ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "image_folder")
+    },
     ("network", "alexnet"): ("dataset.size=29",),
-    ("network", "densenet121"): ("network.growth=4",),
+    ("network", "densenet121"): ("network.growth=4", "dataset.size=16"),
     ("network", "l46_net"): ("dataset.size=16",),
     ("network", "vit"): ("network.dim=16",),
     ("network", "wrn"): ("network.depth=10", "network.width=1"),
-    **{("network", f"resnet{n}"): ("network.width=4",) for n in RESNETS},
+    **{("network", f"resnet{n}"): ("network.width=4", "dataset.size=16") for n in RESNETS},
     **{("network", f"vgg{n}"): ("network.width=4", "dataset.size=32") for n in (11, 13, 16, 19)},
 }
 
@@ -54,15 +65,26 @@ def marked(group, choice):
     return pytest.param(group, choice, id=f"{group}={choice}", marks=marks)
 
 
+def write_all(root):
+    """The files of all data sets."""
+    for name in ("MNIST", "FashionMNIST"):
+        write_mnist(root / name / "raw", packed=True)
+    for write in (write_cifar10, write_cifar100, write_svhn, write_folder):
+        write(root)
+    write_npz(root / "mine.npz")
+
+
 @pytest.mark.parametrize(("group", "choice"), [marked(*pair) for pair in CHOICES])
-def test_every_choice_trains(cli, tmp_path, group, choice):
-    write_mnist(tmp_path / "mnist" / "MNIST" / "raw", packed=True)
+def test_every_choice_trains(cli, tmp_path, monkeypatch, group, choice):
+    if group in ("dataset", "experiment"):
+        monkeypatch.setenv("BYZSHIELD_CACHE", str(tmp_path / "cache"))
+        write_all(tmp_path / "data")
     pairs = list(combinations(range(4), 2))  # four workers, a file for each pair
     np.save(tmp_path / "pairs.npy", [[worker in pair for pair in pairs] for worker in range(4)])
     base = () if group in ("dataset", "experiment") else ("dataset=synthetic",)
     base += () if group in ("network", "experiment") else ("network=mlp",)
     more = [
-        part.format(mnist=tmp_path / "mnist", custom=tmp_path / "pairs.npy")
+        part.format(data=tmp_path / "data", custom=tmp_path / "pairs.npy")
         for part in NEEDS.get((group, choice), ())
     ]
     chosen = f"{group}={choice}"

@@ -1,9 +1,13 @@
 """ON WHICH DATA: pictures as tensors, and which of them make up a file."""
 
 from byzshield_exp.datasets.batches import Batches, nearest_batch_size
+from byzshield_exp.datasets.cifar import cifar10, cifar100
 from byzshield_exp.datasets.dataset import Dataset, Part, Pictures, divided
 from byzshield_exp.datasets.digits import digits
-from byzshield_exp.datasets.mnist import mnist
+from byzshield_exp.datasets.image_folder import image_folder
+from byzshield_exp.datasets.mnist import fashion_mnist, mnist
+from byzshield_exp.datasets.npz import npz
+from byzshield_exp.datasets.svhn import svhn
 from byzshield_exp.datasets.synthetic import synthetic
 
 __all__ = [
@@ -11,9 +15,15 @@ __all__ = [
     "Dataset",
     "Part",
     "Pictures",
+    "cifar10",
+    "cifar100",
     "digits",
     "divided",
+    "fashion_mnist",
+    "image_folder",
     "mnist",
     "nearest_batch_size",
+    "npz",
+    "svhn",
     "synthetic",
 ]

@@ -1,88 +1,86 @@
-"""MNIST from its four original files, packed or not."""
+"""MNIST and Fashion-MNIST from their four original files, packed or not."""
 
 import gzip
 import math
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from byzshield_exp.datasets.dataset import Dataset
+from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
+from byzshield_exp.datasets.official import DOWNLOADS, required
+from byzshield_exp.datasets.pixels import Statistics
 
-_FILES = {
-    "train_images": "train-images-idx3-ubyte",
-    "train_labels": "train-labels-idx1-ubyte",
-    "test_images": "t10k-images-idx3-ubyte",
-    "test_labels": "t10k-labels-idx1-ubyte",
-}
-_CENTRE, _SPREAD = 0.1307, 0.3081  # of the 60,000 training pictures, pixels in [0, 1]
+_MNIST = Statistics(mean=(0.1307,), std=(0.3081,))
+_FASHION = Statistics(mean=(0.2860,), std=(0.3530,))
 
 
-def mnist(root: str = "data", download: bool = False) -> Dataset:
-    """Handwritten digits of 28 x 28 pixels in 10 classes.
+def mnist(
+    root: str = "data", num_validation: int = 0, augment: Literal["none", "crop"] = "none"
+) -> Dataset:
+    """Handwritten digits of 28 x 28 pixels in 10 classes: 60,000 to train and 10,000 to test.
+
+    Standardised with mean 0.1307 and standard deviation 0.3081, those of the 60,000 pictures, as
+    in PyTorch's example and the ByzShield code.
 
     Args:
         root: the folder above ``MNIST/raw``, where the four IDX files lie, with or without .gz.
-        download: fetch missing files with torchvision first.
+        num_validation: training pictures that are held out.
+        augment: ``crop``: reflected by 4 pixels and cropped; never mirrored.
 
     Raises:
-        ValueError: if files are missing, cannot be fetched, or are not IDX files.
+        ValueError: if files are missing or are not IDX files.
 
     Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998.
     """
-    folder = Path(root) / "MNIST" / "raw"
-    missing = [name for name in _FILES.values() if _find(folder, name) is None]
-    if missing and download:
-        _download(root)
-        missing = []
-    if missing:
+    return divided(*_read("mnist", root), 10, _MNIST, augment, num_validation)
+
+
+def fashion_mnist(
+    root: str = "data", num_validation: int = 0, augment: Literal["none", "crop"] = "none"
+) -> Dataset:
+    """Articles of clothing of 28 x 28 pixels in 10 classes: 60,000 to train and 10,000 to test.
+
+    Standardised with mean 0.2860 and standard deviation 0.3530, those of the 60,000 pictures as
+    public codes have them.
+
+    Args:
+        root: the folder above ``FashionMNIST/raw``, where the four IDX files lie, with or without
+            .gz.
+        num_validation: training pictures that are held out.
+        augment: ``crop``: reflected by 4 pixels and cropped; never mirrored.
+
+    Raises:
+        ValueError: if files are missing or are not IDX files.
+
+    Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking
+    Machine Learning Algorithms", 2017.
+    """
+    return divided(*_read("fashion_mnist", root), 10, _FASHION, augment, num_validation)
+
+
+def _read(dataset: str, root: str) -> tuple[Pictures, Pictures]:
+    paths = [required(root, download.gives[0], dataset) for download in DOWNLOADS[dataset]]
+    return _pictures(*paths[:2]), _pictures(*paths[2:])
+
+
+def _pictures(images_path: Path, labels_path: Path) -> Pictures:
+    images, labels = _read_idx(images_path), _read_idx(labels_path)
+    if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
         raise ValueError(
-            f"dataset.root={root} has no MNIST/raw/{missing[0]}[.gz]: run once with "
-            f"dataset.download=true, or copy the four MNIST files to {folder}"
+            f"{labels_path} and its pictures do not belong together: sizes {list(labels.shape)} "
+            f"and {list(images.shape)}"
         )
-    parts = {part: _read_idx(_find(folder, name), name) for part, name in _FILES.items()}
-    _check(folder, parts)
-    images = {
-        part: ((parts[part].float() / 255 - _CENTRE) / _SPREAD).unsqueeze(1)
-        for part in ("train_images", "test_images")
-    }
-    labels = {part: parts[part].long() for part in ("train_labels", "test_labels")}
-    return Dataset(**images, **labels, num_classes=10)
+    if len(labels) and int(labels.max()) > 9:
+        raise ValueError(f"{labels_path} has the class {int(labels.max())}, the bound is 9")
+    return Pictures(images.unsqueeze(1), labels.long())
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    candidates = (folder / name, folder / f"{name}.gz")
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _check(folder: Path, parts: dict[str, Tensor]) -> None:
-    for split in ("train", "test"):
-        images, labels = parts[f"{split}_images"], parts[f"{split}_labels"]
-        name = folder / _FILES[f"{split}_labels"]
-        if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
-            raise ValueError(
-                f"{name} and its pictures do not belong together: sizes {list(labels.shape)} and "
-                f"{list(images.shape)}"
-            )
-        if len(labels) and int(labels.max()) > 9:
-            raise ValueError(f"{name} has the class {int(labels.max())}, the bound is 9")
-
-
-def _download(root: str) -> None:
-    from torchvision.datasets import MNIST  # slow to import, and needed only here
-
-    try:
-        MNIST(root, download=True)
-    except (RuntimeError, OSError) as error:
-        raise ValueError(f"dataset.root={root}: the download of MNIST failed: {error}") from error
-
-
-def _read_idx(path: Path | None, name: str) -> Tensor:
+def _read_idx(path: Path) -> Tensor:
     """One IDX file of bytes: two zeros, type 8, the number of sizes, the sizes, the bytes."""
-    if path is None:
-        raise ValueError(f"the download of MNIST did not bring {name}")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

@@ -1,0 +1,102 @@
+"""Your own pictures as arrays in one file of NumPy."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
+from byzshield_exp.datasets.pixels import Augment
+
+
+def npz(
+    file: str, root: str = "data", num_validation: int = 0, augment: Augment = "none"
+) -> Dataset:
+    """Arrays ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``.
+
+    Pictures are ``[n, c, h, w]``, or ``[n, h, w]`` where they are grey, of bytes (uint8) or
+    floats; labels ``[n]`` whole numbers from 0. They are standardised with the mean and the
+    standard deviation of each channel of the training pictures. Nothing is unpickled.
+
+    Args:
+        file: the name of the .npz file, below ``root``.
+        root: a folder.
+        num_validation: training pictures that are held out.
+        augment: of training pictures: ``crop_flip``: reflected by 4 pixels, cropped and mirrored;
+            ``crop``: not mirrored.
+
+    Raises:
+        ValueError: if the file cannot be read, or an array is missing or of a wrong shape or type.
+    """
+    path = Path(root) / file
+    arrays = _arrays(path)
+    train, test = (_pictures(path, part, arrays) for part in ("train", "test"))
+    if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
+        raise ValueError(
+            f"{path}: train_images and test_images differ: {_spelled(train.images)} and "
+            f"{_spelled(test.images)}"
+        )
+    num_classes = int(train.labels.max()) + 1
+    if int(test.labels.max()) >= num_classes:
+        raise ValueError(
+            f"{path}: test_labels has the class {int(test.labels.max())}, the bound is "
+            f"{num_classes - 1}, the highest of train_labels"
+        )
+    return divided(train, test, num_classes, None, augment, num_validation)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    names = [f"{part}_{what}" for part in ("train", "test") for what in ("images", "labels")]
+    try:
+        with path.open("rb") as opened:
+            content = np.load(opened, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                raise ValueError("it is a .npy file, not a .npz file")
+            return {name: content[name] for name in names}
+    except KeyError as error:
+        missing = str(error).strip("'\"")
+        raise ValueError(
+            f"{path} cannot be used: {missing}; it needs {', '.join(names)}"
+        ) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} cannot be read: {reason}") from error
+
+
+def _pictures(path: Path, part: str, arrays: dict[str, np.ndarray]) -> Pictures:
+    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.ndim != 4 or not images.size:
+        raise ValueError(f"{path}: {part}_images must be [n, c, h, w], got {list(images.shape)}")
+    if images.shape[3] in (1, 3, 4) and images.shape[1] not in (1, 3, 4):
+        raise ValueError(
+            f"{path}: {part}_images {list(images.shape)} has its channels last: transpose it to "
+            "[n, c, h, w]"
+        )
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise ValueError(f"{path}: {part}_images must be uint8 or floats, got {images.dtype}")
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: {part}_labels must be {len(images)} whole numbers, got "
+            f"{list(labels.shape)} {labels.dtype}"
+        )
+    if labels.min() < 0:
+        raise ValueError(f"{path}: {part}_labels has the class {labels.min()}, the bound is 0")
+    return Pictures(_tensor(path, part, images), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _tensor(path: Path, part: str, images: np.ndarray) -> Tensor:
+    if images.dtype != np.uint8:
+        with np.errstate(over="ignore"):
+            images = images.astype(np.float32)
+        if not np.isfinite(images).all():
+            raise ValueError(f"{path}: {part}_images has NaN, Inf or what float32 does not hold")
+    return torch.from_numpy(np.ascontiguousarray(images))
+
+
+def _spelled(images: Tensor) -> str:
+    return f"{list(images.shape[1:])} {str(images.dtype).removeprefix('torch.')}"
