@@ -82,6 +82,24 @@ CASES = {
         ["dataset=mnist", "dataset.root=nowhere"],
         "dataset.root=nowhere has no MNIST/raw/train-images",
     ),
+    "fetched by": (
+        ["dataset=svhn", "dataset.root=nowhere"],
+        "python -m byzshield_exp.prepare dataset=svhn dataset.root=nowhere",
+    ),
+    "no download": (["dataset=mnist", "dataset.download=true"], "unknown key dataset.download"),
+    "arrays": (["dataset=npz"], "dataset.file is not given"),
+    "pictures": (
+        ["dataset=image_folder", "dataset.root=nowhere"],
+        "dataset.root=nowhere has no folder train",
+    ),
+    "augment": (
+        ["dataset=cifar10", "dataset.augment=flip"],
+        "dataset.augment='flip' must be one of none, crop, crop_flip",
+    ),
+    "validation": (
+        ["dataset.num_validation=2000"],
+        "num_validation=2000 must lie between 0 and 1999",
+    ),
     "output": (["output_dir=pyproject.toml/x"], "output_dir=pyproject.toml/x cannot be written"),
     "processes": (
         ["cluster=processes", "cluster.num_processes=17"],
