@@ -19,7 +19,7 @@ from byzshield_exp.files import atomic_file
 FOLDER = "checkpoints"  # in the folder of a run
 _KEYS = frozenset(
     {
-        "step", "params", "optimizer", "scheduler", "state", "best_accuracy",
+        "step", "params", "statistics", "optimizer", "scheduler", "state", "best_accuracy",
         "diverged_at_step", "bytes_in", "files_computed", "config",
     }
 )  # fmt: skip

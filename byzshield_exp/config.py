@@ -73,6 +73,7 @@ class Config:
     threads: int = 1
     device: str = "cpu"
     worker_momentum: float = 0.0
+    poison_statistics: bool = False
     on_nonfinite: str = "finish"
     eval_every: int = 50
     checkpoint_every: int = 50

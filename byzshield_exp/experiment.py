@@ -26,8 +26,9 @@ from byzshield_exp.binding import bind, checked, construct
 from byzshield_exp.datasets import Batches, Dataset, nearest_batch_size
 from byzshield_exp.distortion import WorstCase, most_without, worst_case
 from byzshield_exp.errors import ConfigError
+from byzshield_exp.networks import Flat
 from byzshield_exp.streams import Stream, generator
-from byzshield_exp.task import build_task
+from byzshield_exp.task import build_task, draws_random_numbers
 from byzshield_exp.votes import resolve
 
 _STEPS_TRIED = 20  # sets of liars looked at for the warnings, where they change with the step
@@ -41,8 +42,8 @@ class Experiment:
         assignment: who computes what.
         dataset: pictures and classes.
         batches: which samples make up a file.
-        network: its parameters are views of ``params``.
-        params: ``[d]``, float32.
+        network: its parameters and running statistics are views of ``flat``.
+        flat: float32.
         choose: ``choose(step) -> workers`` who lie.
         forge: ``forge(knowledge) -> rows``; None: liars behave.
         vote: labels replicas.
@@ -55,13 +56,15 @@ class Experiment:
         notes: one warning a line, for a person.
         seed: of the run.
         worker_momentum: in [0, 1).
+        draws: whether the network draws random numbers while it learns (dropout).
+        poisons_statistics: whether liars send false running statistics.
     """
 
     assignment: Assignment
     dataset: Dataset
     batches: Batches
     network: nn.Module
-    params: Float[Tensor, " d"]
+    flat: Flat
     choose: Callable[[int], tuple[int, ...]]
     forge: Callable[..., Tensor] | None
     vote: Callable[..., Tensor]
@@ -73,6 +76,13 @@ class Experiment:
     notes: tuple[str, ...]
     seed: int
     worker_momentum: float
+    draws: bool
+    poisons_statistics: bool
+
+    @property
+    def params(self) -> Float[Tensor, " d"]:
+        """The parameters, float32; always the same tensor."""
+        return self.flat.params
 
     @property
     def num_corrupt(self) -> int:
@@ -147,7 +157,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         dataset=task.dataset,
         batches=batches,
         network=task.network,
-        params=task.params,
+        flat=task.flat,
         choose=choose,
         forge=forge,
         vote=_vote(config),
@@ -159,6 +169,8 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         notes=tuple(notes),
         seed=seed,
         worker_momentum=config["worker_momentum"],
+        draws=draws_random_numbers(config, task, batches.file_size),
+        poisons_statistics=config["poison_statistics"],
     )
 
 

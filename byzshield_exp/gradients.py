@@ -1,8 +1,10 @@
 """Truth and lies: the two tables of gradient rows, one row per file."""
 
+import copy
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,13 +14,15 @@ from torch.nn.functional import cross_entropy
 
 from byzshield_exp import interrupts
 from byzshield_exp.datasets import Batches, Dataset
+from byzshield_exp.networks import running_statistics
+from byzshield_exp.streams import Stream, generator
 
 
 @runtime_checkable
 class Table(Protocol):
-    """One gradient row per file."""
+    """What is sent of each file: its gradient, and running statistics where there are some."""
 
-    def row(self, file: int) -> Float[Tensor, " d"]:
+    def message(self, file: int) -> Float[Tensor, " d_plus_s"]:
         """The row of one file."""
         ...
 
@@ -63,6 +67,19 @@ class TrueGradients:
     threads as the one that made this, so the bits depend neither on these threads nor on which
     files are computed here.
 
+    A network with running statistics (BatchNorm) starts from the published ones in every file; what
+    they are then is sent behind the gradient. Each thread has a copy of the network for it, which
+    shares the parameters. A network that draws random numbers (dropout) is given those of (seed,
+    step, file), one file at a time, as torch has one generator a process.
+
+    Args:
+        network: its parameters and statistics are the published ones.
+        dataset: pictures.
+        batches: which of them make up a file.
+        num_files: f.
+        num_threads: files computed at a time.
+        seed: of the run, for random numbers within the network; None: it draws none.
+
     Attributes:
         losses: ``[f]``, the mean loss of each computed file of this step, NaN elsewhere.
         num_computed: files computed since the start of the run; what only an attacker computes
@@ -70,7 +87,8 @@ class TrueGradients:
         sizes: entries of each parameter tensor.
         num_classes: C.
         num_threads: files computed at a time.
-        table: ``[f, d]``, where the rows of a step are, as far as they are computed.
+        num_statistics: s.
+        table: ``[f, d + s]``, where the messages of a step are, as far as they are computed.
     """
 
     def __init__(
@@ -80,11 +98,15 @@ class TrueGradients:
         batches: Batches,
         num_files: int,
         num_threads: int = 1,
+        seed: int | None = None,
     ) -> None:
-        self._network = network
+        self._network, self._seed = network, seed
         self._parameters = list(network.parameters())
+        self._published = _statistics_of(network)
+        self._copies = threading.local()
         self._dataset = dataset
         self._batches = batches
+        num_threads = 1 if seed is not None else num_threads
         # a new thread would do its first product with as many of MKL's threads as there are cores
         streams = torch.get_num_threads()
         self._pool = (
@@ -93,9 +115,11 @@ class TrueGradients:
             else None
         )
         self.sizes = [parameter.numel() for parameter in self._parameters]
+        self._size = sum(self.sizes)
         self.num_classes = dataset.num_classes
         self.num_threads = num_threads
-        self.table: Tensor = self._new_rows(num_files)
+        self.num_statistics = sum(part.numel() for part in self._published)
+        self.table: Tensor = self._new(num_files, self._size + self.num_statistics)
         self.losses = torch.full((num_files,), torch.nan)
         self.num_computed = 0
         self._step = 0
@@ -122,23 +146,24 @@ class TrueGradients:
         self._computed.update(todo)
         self.num_computed += len(todo)
 
-    def row(self, file: int) -> Float[Tensor, " d"]:
-        """The row of one file."""
+    def message(self, file: int) -> Float[Tensor, " d_plus_s"]:
+        """The gradient of one file, and the running statistics after it."""
         self.compute([file])
         return self.table[file]
 
     def rows(self, files: Iterable[int] | None = None) -> Float[Tensor, "m d"]:
-        """The rows of ``files``, or without a copy the rows of all files."""
+        """The gradients of ``files``, or without a copy those of all files."""
+        gradients = self.table[:, : self._size]
         if files is None:
             self.compute(range(len(self.table)))
-            return self.table
+            return gradients
         chosen = list(files)
         self.compute(chosen)
-        return self.table[chosen]
+        return gradients[chosen]
 
     def blank_row(self) -> Float[Tensor, " d"]:
         """A new vector of a row's size, type and device; its entries are not set."""
-        return torch.empty_like(self.table[0])
+        return self._new(1, self._size)[0]
 
     def poisoned_rows(
         self, files: Iterable[int], poison: Callable[[Tensor, int], Tensor]
@@ -146,11 +171,13 @@ class TrueGradients:
         """The rows of files whose labels are ``poison(labels [b], file)``; a new tensor."""
         chosen = list(files)
         self.load(chosen)
-        rows = self._new_rows(len(chosen))
+        rows = self._new(len(chosen), self._size)
 
         def compute(place: int) -> None:
-            images, labels = self._loaded[chosen[place]]
-            self._gradient(images, poison(labels, chosen[place]), rows[place])
+            file = chosen[place]
+            images, labels = self._loaded[file]
+            with self._chance(self._step, file):
+                self._gradient(images, poison(labels, file), rows[place])
 
         self._for_each(compute, range(len(chosen)))
         return rows
@@ -161,11 +188,14 @@ class TrueGradients:
         """The true rows of another step's files at other parameters; a new tensor."""
         chosen = list(files)
         batch = [self._samples(step, file) for file in chosen]
-        rows = self._new_rows(len(chosen))
+        rows = self._new(len(chosen), self._size)
+
+        def compute(place: int) -> None:
+            with self._chance(step, chosen[place]):
+                self._gradient(*batch[place], rows[place])
+
         with self._parameters_set_to(params):
-            self._for_each(
-                lambda place: self._gradient(*batch[place], rows[place]), range(len(rows))
-            )
+            self._for_each(compute, range(len(rows)))
         return rows
 
     @contextmanager
@@ -180,8 +210,8 @@ class TrueGradients:
             for parameter, value in zip(mine, before, strict=True):
                 parameter.copy_(value)
 
-    def _new_rows(self, count: int) -> Float[Tensor, "m d"]:
-        return self._parameters[0].new_empty((count, sum(self.sizes)), requires_grad=False)
+    def _new(self, count: int, size: int) -> Float[Tensor, "m size"]:
+        return self._parameters[0].new_empty((count, size), requires_grad=False)
 
     def _samples(self, step: int, file: int) -> tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]:
         samples, random = self._batches.file(step, file), self._batches.random(step, file)
@@ -196,22 +226,57 @@ class TrueGradients:
 
     def _compute(self, file: int) -> None:
         interrupts.check()
-        self.losses[file] = self._gradient(*self._loaded[file], self.table[file])
+        gradient, statistics = self.table[file].split([self._size, self.num_statistics])
+        with self._chance(self._step, file):
+            self.losses[file] = self._gradient(*self._loaded[file], gradient)
+        if self._published:
+            torch.cat([part.reshape(-1) for part in self._own()[2]], out=statistics)
 
     def _gradient(self, images: Tensor, labels: Tensor, out: Float[Tensor, " d"]) -> Tensor:
         """Write the gradient of the mean loss; return the loss."""
-        loss = cross_entropy(self._network(images), labels)
-        gradients = torch.autograd.grad(loss, self._parameters)
+        network, parameters, statistics = self._own()
+        for mine, published in zip(statistics, self._published, strict=True):
+            mine.copy_(published)
+        loss = cross_entropy(network(images), labels)
+        gradients = torch.autograd.grad(loss, parameters)
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=out)
         return loss.detach()
 
+    def _own(self) -> tuple[nn.Module, list[nn.Parameter], list[Tensor]]:
+        """This thread's network: the parameters are shared, running statistics are not."""
+        if not self._published:
+            return self._network, self._parameters, []
+        if not hasattr(self._copies, "mine"):
+            network = copy.deepcopy(self._network).train()
+            parameters = list(network.parameters())
+            for own, shared in zip(parameters, self._parameters, strict=True):
+                own.data = shared.data
+            self._copies.mine = network, parameters, _statistics_of(network)
+        mine: tuple[nn.Module, list[nn.Parameter], list[Tensor]] = self._copies.mine
+        return mine
+
+    def _chance(self, step: int, file: int) -> AbstractContextManager[None]:
+        """In it torch's global generator is at the beginning of a file's random numbers."""
+        return nullcontext() if self._seed is None else _seeded(self._seed, step, file)
+
+
+def _statistics_of(network: nn.Module) -> list[Tensor]:
+    return [getattr(module, name) for module, name in running_statistics(network)]
+
+
+@contextmanager
+def _seeded(seed: int, step: int, file: int) -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(int(generator(seed, Stream.NETWORK, step, file).integers(2**62)))
+        yield
+
 
 class Lies:
-    """What the liars of this process send: the forged row of each file that one of them holds."""
+    """What the liars of this process send: a forged message for each file that they hold."""
 
-    def __init__(self, files: Iterable[int], rows: Float[Tensor, "m d"]) -> None:
-        self._rows: dict[int, Tensor] = dict(zip(files, rows, strict=True))
+    def __init__(self, files: Iterable[int], messages: Float[Tensor, "m d_plus_s"]) -> None:
+        self._messages: dict[int, Tensor] = dict(zip(files, messages, strict=True))
 
-    def row(self, file: int) -> Float[Tensor, " d"]:
-        """The forged row of one file."""
-        return self._rows[file]
+    def message(self, file: int) -> Float[Tensor, " d_plus_s"]:
+        """The forged message of one file."""
+        return self._messages[file]

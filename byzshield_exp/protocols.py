@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from byzshield_exp.aggregators import NonFiniteRows, Unclean
+from byzshield_exp.aggregators import NonFiniteRows, Unclean, median
 from byzshield_exp.attacks import Knowledge, PastParameters, check_forged
 from byzshield_exp.clusters import Cluster, Inbox, Statement
 from byzshield_exp.errors import RunError, TooFewReplicas
 from byzshield_exp.experiment import Experiment
 from byzshield_exp.gradients import Lies, TrueGradients
+from byzshield_exp.networks import are_variances
 from byzshield_exp.stopwatch import TOTAL, Stopwatch
 from byzshield_exp.votes import (
     ABSENT,
@@ -26,6 +27,7 @@ from byzshield_exp.votes import (
 )
 
 _NAMED = 5  # files or workers of a line
+_POISON = -100.0  # times the true running statistics
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Report:
     """What the server saw in a step.
 
     Attributes:
+        statistics: ``[s]``, the network's next running statistics.
         loss: mean over files of the middle loss that the file's holders report, in nats.
         distorted_files: files won by liars alone.
         files_without_majority: files left out of the step.
@@ -51,6 +54,7 @@ class Report:
         profile: the same and more for every rank; None unless it was asked for.
     """
 
+    statistics: Float[Tensor, " s"]
     loss: float
     distorted_files: int
     files_without_majority: int
@@ -96,6 +100,7 @@ class ParameterServer:
     def __post_init__(self) -> None:
         experiment = self.experiment
         self._past = PastParameters(experiment.forge, experiment.params, self.state)
+        self._are_variances = are_variances(experiment.network).to(experiment.params.device)
 
     def check_replicas(self) -> None:
         """Compare file 0's gradient over all ranks: replicas must agree bit for bit.
@@ -108,7 +113,7 @@ class ParameterServer:
         digest = None
         if not self.cluster.is_server:
             self.truth.begin(0)
-            digest = sha256(self.truth.row(0).cpu().numpy().tobytes()).digest()
+            digest = sha256(self.truth.message(0).cpu().numpy().tobytes()).digest()
             self.truth.num_computed = 0
         self.cluster.compare_digests(digest)
 
@@ -143,7 +148,7 @@ class ParameterServer:
         with self.watch("data"):
             self.truth.load(honest_holders)
         for file in self._compute(sorted(honest_holders)):
-            row, loss = self.truth.row(file), float(self.truth.losses[file])
+            row, loss = self.truth.message(file), float(self.truth.losses[file])
             with self.watch("send"):
                 for worker in honest_holders[file]:
                     self.cluster.put(step, worker, file, row, loss)
@@ -153,7 +158,7 @@ class ParameterServer:
             for file, workers in lying_holders.items():
                 for worker in workers:
                     loss = float(self.truth.losses[file])
-                    self.cluster.put(step, worker, file, lies.row(file), loss)
+                    self.cluster.put(step, worker, file, lies.message(file), loss)
 
     def _holders(self, workers: Iterable[int]) -> dict[int, list[int]]:
         """By file those of these workers that hold it."""
@@ -203,11 +208,22 @@ class ParameterServer:
         try:
             rows = experiment.forge(knowledge)
             check_forged(rows, len(files), len(experiment.params))
-            return Lies(files, rows)
         except (Unclean, NonFiniteRows):  # nothing honest to go by: the server's policy decides
-            return Lies(files, self.truth.rows(files))
+            rows = self.truth.rows(files)
         except ValueError as error:
             raise RunError(f"step {step + 1}: the attack {error}") from error
+        return Lies(files, self._with_statistics(rows, files))
+
+    def _with_statistics(
+        self, rows: Float[Tensor, "m d"], files: Sequence[int]
+    ) -> Float[Tensor, "m d_plus_s"]:
+        """Forged rows with the running statistics that the liars send behind them."""
+        size = rows.shape[1]
+        if self.truth.num_statistics == 0:
+            return rows
+        factor = _POISON if self.experiment.poisons_statistics else 1.0
+        statistics = [factor * self.truth.message(file)[size:] for file in files]
+        return torch.cat([rows, torch.stack(statistics)], dim=1)
 
     def _serve(
         self, inbox: Inbox, step: int, liars: tuple[int, ...]
@@ -225,17 +241,20 @@ class ParameterServer:
         self._leave_out({file: classes[file] for file in classes.keys() - set(files)}, places, step)
         won = places != NO_WINNER
         bad = won & ~finite.gather(1, places.clamp_min(0).unsqueeze(1)).squeeze(1)
-        nonfinite = ""
+        nonfinite, size = "", len(self.experiment.params)
         with self.watch("aggregate"):
             try:
                 rows = rows.to(self.experiment.params.device)
-                update = self._aggregate(rows, files, bad, inbox, step)
+                statistics = self._middle_statistics(rows[:, size:], files, bad)
+                gradients = rows[:, :size] if rows.shape[1] > size else rows
+                update = self._aggregate(gradients, files, bad, inbox, step)
             except NonFiniteRows as error:
                 update = torch.full_like(self.experiment.params, torch.nan)
                 nonfinite = f"step {step + 1}: {error}; {self._senders(labels, places, bad)}"
         events, self.cluster.events = self.cluster.events, []
         seconds, cpu_seconds = self.watch.reset()
         return update, Report(
+            statistics=statistics,
             loss=_middle_loss(inbox.losses),
             distorted_files=self._count_won(labels, places, liars),
             files_without_majority=int((~won).sum()),
@@ -311,6 +330,16 @@ class ParameterServer:
         if defence.wants_previous:
             self.state["previous_update"] = update.clone()
         return update
+
+    def _middle_statistics(
+        self, statistics: Float[Tensor, "n s"], files: list[int], bad: Bool[Tensor, " f"]
+    ) -> Float[Tensor, " s"]:
+        """The coordinate-wise median over the winners that are finite; no variance below 0."""
+        usable = statistics[~bad[files].to(statistics.device)]
+        if usable.numel() == 0:
+            return self.experiment.flat.statistics.clone()
+        found = median(usable.contiguous())
+        return torch.where(self._are_variances, found.clamp_min(0), found)
 
     def _with_momentum(
         self, rows: Float[Tensor, "n d"], files: list[int], bad: Bool[Tensor, " f"]

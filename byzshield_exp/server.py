@@ -81,7 +81,7 @@ class Server:
         self._done += 1
         self._bytes_in = report.bytes_in
         self._files_computed = [n / (self._done - self._first) for n in report.files_computed]
-        applied = self._apply(update, report.nonfinite)
+        applied = self._apply(update, report)
         end = perf_counter()
         for event in report.events:
             warn(event)
@@ -175,15 +175,18 @@ class Server:
         profile.start()
         return profile
 
-    def _apply(self, update: Float[Tensor, " d"], nonfinite: str) -> bool:
+    def _apply(self, update: Float[Tensor, " d"], report: Report) -> bool:
         params = self._experiment.params
         if not bool(torch.isfinite(update).all()):
-            self._on_nonfinite(nonfinite or f"step {self._done}: the update became NaN or Inf")
+            self._on_nonfinite(
+                report.nonfinite or f"step {self._done}: the update became NaN or Inf"
+            )
             if self._config["on_nonfinite"] == "skip_step":
                 return False  # the schedule counts updates, not steps
         params.grad = update
         self._optimizer.step()
         self._scheduler.step()
+        self._experiment.flat.statistics.copy_(report.statistics)
         self._accuracy = None
         if self._diverged is None and not bool(torch.isfinite(params).all()):
             self._diverged = self._done  # there is no step back, whatever on_nonfinite says
@@ -236,6 +239,7 @@ class Server:
         state = {
             "step": self._done,
             "params": self._experiment.params,
+            "statistics": self._experiment.flat.statistics,
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
             "state": self._protocol.state,
@@ -254,6 +258,7 @@ class Server:
         if saved is None:
             return
         self._experiment.params.copy_(saved["params"])
+        self._experiment.flat.statistics.copy_(saved["statistics"])
         self._optimizer.load_state_dict(saved["optimizer"])
         self._scheduler.load_state_dict(saved["scheduler"])
         self._protocol.state.update(saved["state"])
@@ -274,6 +279,7 @@ class Server:
             "epsilon_hat": experiment.epsilon_hat,
             "byzantine": list(experiment.choose(max(0, self._done - 1))),
             "parameters_sha256": parameters_sha256(experiment.params),
+            "buffers_sha256": parameters_sha256(experiment.flat.statistics),
             "bytes_in_per_step": self._bytes_in,
             "server_memory_bytes": self._memory.peak,
             "files_computed": [int(n) if n == int(n) else n for n in self._files_computed],

@@ -1,18 +1,18 @@
 """What is learnt: the data and the network of a run, as its configuration says."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.batchnorm import _NormBase
 
 from byzshield_exp.binding import construct
 from byzshield_exp.datasets import Dataset
 from byzshield_exp.errors import ConfigError
-from byzshield_exp.networks import flatten_parameters
+from byzshield_exp.networks import Flat, flatten
 from byzshield_exp.streams import Stream, generator
 
 
@@ -22,13 +22,13 @@ class Task:
 
     Attributes:
         dataset: pictures and classes.
-        network: its parameters are views of ``params``.
-        params: ``[d]``, float32, initialised from the run's seed.
+        network: its parameters and running statistics are views of ``flat``.
+        flat: float32, initialised from the run's seed.
     """
 
     dataset: Dataset
     network: nn.Module
-    params: Float[Tensor, " d"]
+    flat: Flat
 
 
 def build_task(config: Mapping[str, Any]) -> Task:
@@ -39,7 +39,41 @@ def build_task(config: Mapping[str, Any]) -> Task:
     """
     dataset: Dataset = _on_device(construct("dataset", config["dataset"]), config["device"])
     network = _network(config, dataset)
-    return Task(dataset, network, flatten_parameters(network))
+    return Task(dataset, network, flatten(network))
+
+
+def draws_random_numbers(config: Mapping[str, Any], task: Task, file_size: int) -> bool:
+    """Try the network on a few zeros; whether it draws random numbers while it learns (dropout).
+
+    Raises:
+        ConfigError: if it cannot take such pictures, or so few.
+    """
+    network = copy.deepcopy(task.network).train()
+    zeros = task.flat.params.new_zeros((min(2, file_size), *task.dataset.shape))
+    with torch.random.fork_rng():
+        before = _random_states()
+        try:
+            with torch.no_grad():
+                scores = network(zeros)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"network={config['choices']['network']} on {len(zeros)} pictures of "
+                f"{'x'.join(map(str, task.dataset.shape))} (files of {file_size}): {reason}"
+            ) from error
+        if scores.shape != (len(zeros), task.dataset.num_classes):
+            raise ConfigError(
+                f"network={config['choices']['network']} gives {list(scores.shape)} for "
+                f"{len(zeros)} pictures, instead of {[len(zeros), task.dataset.num_classes]}"
+            )
+        return any(
+            not torch.equal(one, other) for one, other in zip(before, _random_states(), strict=True)
+        )
+
+
+def _random_states() -> list[Tensor]:
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *on_gpus]
 
 
 def _on_device(dataset: Dataset, device: str) -> Dataset:
@@ -60,14 +94,11 @@ def _network(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:
         network: nn.Module = construct(
             "network", config["network"], shape=dataset.shape, num_classes=dataset.num_classes
         )
-    if next(network.buffers(), None) is not None:
+    if any(
+        isinstance(module, _NormBase) and module.momentum is None for module in network.modules()
+    ):
         raise ConfigError(
-            f"network={config['choices']['network']}: networks with running statistics "
-            "(BatchNorm) are not supported: their statistics would not reach the server"
-        )
-    if any(isinstance(module, _DropoutNd) for module in network.modules()):
-        raise ConfigError(
-            f"network={config['choices']['network']}: networks with dropout are not supported: "
-            "the replicas of a file would differ"
+            f"network={config['choices']['network']}: running statistics with momentum=None count "
+            "batches, which workers that come and go do not have in common"
         )
     return network.to(config["device"])

@@ -49,6 +49,7 @@ def train(
     truth = TrueGradients(
         experiment.network, experiment.dataset, experiment.batches,
         experiment.assignment.num_files, _parallel_files(group.world_size, config["threads"]),
+        experiment.seed if experiment.draws else None,
     )  # fmt: skip
     options = config["cluster"]
     cluster = cluster_of(
@@ -79,7 +80,7 @@ def _loop(
 ) -> dict[str, Any] | None:
     protocol.check_replicas()
     while (
-        step := cluster.begin_step(experiment.params, server.next_step if server else None)
+        step := cluster.begin_step(experiment.flat.state, server.next_step if server else None)
     ) is not None:
         interrupts.check()
         update, report = protocol.step(step)

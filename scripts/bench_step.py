@@ -40,7 +40,7 @@ LENET: tuple[str, ...] = (
 )  # fmt: skip
 RESNET: tuple[str, ...] = (
     "dataset=synthetic", "dataset.channels=3", "dataset.size=32", "dataset.num_train=200",
-    "dataset.num_test=20", "network=resnet18", "q=3", "adversary=worst_case",
+    "dataset.num_test=20", "network=resnet18", "network.norm=group", "q=3", "adversary=worst_case",
     "approach=ramanujan_two", "K=25", "r=5",
 )  # fmt: skip
 _CORES = len(os.sched_getaffinity(0))

@@ -17,10 +17,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SMALL = ("dataset=synthetic", "network=mlp", "network.hidden=[16]", "steps=4", "eval_every=4")
 
 
-def run_program(*overrides: str, timeout: float = 120, **environment: str):
+def run_program(
+    *overrides: str, timeout: float = 120, module: str = "byzshield_exp", **environment: str
+):
     """Run the program as a user would; returns the finished process."""
     return subprocess.run(
-        [sys.executable, "-m", "byzshield_exp", *overrides],
+        [sys.executable, "-m", module, *overrides],
         capture_output=True,
         text=True,
         timeout=timeout,

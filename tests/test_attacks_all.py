@@ -18,7 +18,7 @@ from byzshield_exp.attacks import alie, gaussian
 from byzshield_exp.datasets import Batches, synthetic
 from byzshield_exp.distortion import worst_case
 from byzshield_exp.gradients import TrueGradients, Truth
-from byzshield_exp.networks import flatten_parameters, mlp
+from byzshield_exp.networks import flatten, mlp
 
 WRAPPERS = ("majorities_only", "fixed_disagreement")
 OPTIONS = {"delayed_gradient": {"delay": 3}, "mimic": {"warmup": 2}}
@@ -118,7 +118,7 @@ def real_truth():
     torch.manual_seed(0)
     data = synthetic(num_train=400, num_test=1)
     network = mlp(data.shape, 10, hidden=[8])
-    params = flatten_parameters(network)
+    params = flatten(network).params
     return TrueGradients(network, data, Batches(400, 100, 25, seed=0), 25, 2), params
 
 

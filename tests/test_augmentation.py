@@ -11,7 +11,7 @@ from picture_files import made, write_cifar10, write_npz
 from byzshield_exp.datasets import Batches, Pictures, cifar10, divided
 from byzshield_exp.datasets.pixels import augmented
 from byzshield_exp.gradients import TrueGradients
-from byzshield_exp.networks import flatten_parameters, mlp
+from byzshield_exp.networks import flatten, mlp
 from byzshield_exp.streams import Stream, generator
 
 
@@ -68,7 +68,7 @@ def test_all_81_places_and_both_sides_occur_equally_often():
 def truth_of(data, seed=0, files=5, threads=1):
     torch.manual_seed(0)
     network = mlp(data.shape, data.num_classes, hidden=[4])
-    flatten_parameters(network)
+    flatten(network)
     return TrueGradients(network, data, Batches(data.num_train, 20, files, seed), files, threads)
 
 
@@ -110,7 +110,7 @@ def test_rows_do_not_depend_on_threads_and_poisoned_ones_see_the_same_pixels():
         poisoned = one.poisoned_rows([1, 2], lambda labels, file: labels)
         assert torch.equal(poisoned, one.rows([1, 2]))
         flipped = one.poisoned_rows([1], lambda labels, file: 9 - labels)
-        assert not torch.equal(flipped[0], one.row(1))
+        assert not torch.equal(flipped[0], one.rows([1])[0])
 
 
 def test_what_is_evaluated_is_never_augmented():

@@ -56,11 +56,12 @@ NEEDS = {
 
 
 # Rules and attacks have tests of their own: the rest of them trains among the slow tests.
-QUICK = {"median", "krum", "centered_clip", "dnc", "alie", "label_flip", "majorities_only", "none"}
+QUICK = {"median", "krum", "centered_clip", "dnc", "alie", "label_flip", "majorities_only", "none",
+         "lenet", "mlp", "resnet20", "vgg11", "vit"}  # fmt: skip
 
 
 def marked(group, choice):
-    is_slow = group in ("aggregator", "attack") and choice not in QUICK
+    is_slow = group in ("aggregator", "attack", "network") and choice not in QUICK
     marks = [pytest.mark.slow] if is_slow else []
     return pytest.param(group, choice, id=f"{group}={choice}", marks=marks)
 

@@ -111,6 +111,7 @@ def test_a_folder_that_was_deleted_is_made_again(disturbed, tmp_path):
     assert names == ["step_00000020.pt", "step_00000030.pt", "step_00000040.pt"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_ends_the_run_in_a_line(disturbed, tmp_path, monkeypatch):
     monkeypatch.setattr(server, "PATIENCE_S", 0.3)
     code, err = disturbed("out", "checkpoints:15:1000")

@@ -20,7 +20,7 @@ from byzshield_exp import checkpoint
 from byzshield_exp.datasets import synthetic
 from byzshield_exp.evaluate import __main__ as command
 from byzshield_exp.evaluate import evaluate
-from byzshield_exp.networks import flatten_parameters, mlp
+from byzshield_exp.networks import flatten, mlp
 
 OPTIONS = (*SMALL, "eval_every=2", "checkpoint_every=2", "keep=100")
 
@@ -258,7 +258,7 @@ def test_the_test_set_of_a_run_that_has_validation_pictures(evaluator, tmp_path)
     assert record["num_pictures"] == 500
     data = synthetic(num_validation=300)
     network = mlp(data.shape, data.num_classes, hidden=[16])
-    params = flatten_parameters(network)
+    params = flatten(network).params
     params.copy_(checkpoint.load(folder / record["checkpoint"])["params"])
     assert record["test_accuracy"] == evaluate(network, data.chunks("test")).accuracy
     own = evaluate(network, data.chunks("validation")).accuracy
@@ -300,9 +300,8 @@ def test_a_folder_that_is_closed_to_writing_is_one_line(evaluator, finished):
     assert "cannot be written" in err
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_beside_a_run_every_checkpoint_is_evaluated_once(tmp_path, number):
     """Started before the run, ended in the middle of it and started again."""
     options = (*SMALL, "steps=150", "eval_every=5", "checkpoint_every=5", "keep=1000")

@@ -48,7 +48,13 @@ def test_blocks_print_what_the_page_says():
         assert output.strip() == text.strip(), code
 
 
-@pytest.mark.parametrize("command", list(commands()))
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=[pytest.mark.slow] if number > 1 else [])
+        for number, command in enumerate(commands())
+    ],
+)
 def test_commands_run(command, tmp_path):
     """As they stand, for two steps, from the folder of the examples."""
     program, arguments = re.fullmatch(r"(byzshield|python -m byzshield_exp) (.*)", command).groups()

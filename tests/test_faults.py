@@ -173,6 +173,7 @@ def test_as_many_as_the_placement_bears(start, undisturbed, vote, approach, loss
     assert found == expected
 
 
+@pytest.mark.slow
 def test_more_losses_stop_the_run_with_a_checkpoint(start, undisturbed):
     run = start(*HONEST, STEPS, "checkpoint_every=1000")
     run.wait_for_step(5)

@@ -155,6 +155,7 @@ def test_the_resolved_configuration_is_kept(run, tmp_path):
     assert config["choices"]["approach"] == "mols"
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused(tmp_path):
     command = [sys.executable, "-m", "byzshield_exp", *SMALL, f"output_dir={tmp_path}"]
     slow = subprocess.Popen([*command, "steps=1000000"], stdout=subprocess.DEVNULL)

@@ -5,14 +5,14 @@ from torch.nn.functional import cross_entropy
 
 from byzshield_exp.datasets import Batches, synthetic
 from byzshield_exp.gradients import Lies, Table, TrueGradients
-from byzshield_exp.networks import flatten_parameters, lenet, mlp
+from byzshield_exp.networks import flatten, lenet, mlp
 
 
 def make(num_threads=1, network=lenet):
     torch.manual_seed(0)
     data = synthetic(num_train=100, num_test=1)
     network = network(data.shape, 10)
-    flatten_parameters(network)
+    flatten(network)
     return TrueGradients(network, data, Batches(100, 50, 5, seed=0), 5, num_threads), network, data
 
 
@@ -24,7 +24,7 @@ def test_a_row_is_the_gradient_of_the_files_mean_loss():
     expected = torch.cat(
         [g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]
     )
-    assert torch.equal(truth.row(2), expected)
+    assert torch.equal(truth.message(2), expected)
     assert truth.losses[2] == loss
     assert torch.isnan(truth.losses[0])
 
@@ -33,12 +33,12 @@ def test_each_file_is_computed_once_a_step_and_only_when_read():
     truth, _, _ = make()
     truth.begin(0)
     truth.rows([1, 3])
-    truth.row(3)
+    truth.message(3)
     assert truth.num_computed == 2
     truth.rows()
     assert truth.num_computed == 5
     truth.begin(1)
-    truth.row(0)
+    truth.message(0)
     assert truth.num_computed == 6
 
 
@@ -49,7 +49,7 @@ def test_bits_do_not_depend_on_threads_or_order():
         one.begin(step)
         many.begin(step)
         for file in (4, 0, 2, 1, 3):
-            one.row(file)
+            one.message(file)
         assert torch.equal(one.rows().view(torch.int32), many.rows().view(torch.int32))
 
 
@@ -70,4 +70,4 @@ def test_both_tables_are_tables():
     lies = Lies([7], torch.ones(1, 3))
     assert isinstance(truth, Table)
     assert isinstance(lies, Table)
-    assert lies.row(7).tolist() == [1, 1, 1]
+    assert lies.message(7).tolist() == [1, 1, 1]

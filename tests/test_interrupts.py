@@ -21,6 +21,6 @@ def test_sigterm_is_noted_until_the_run_looks():
         with pytest.raises(Stopped, match="SIGTERM"):
             interrupts.check()
         with pytest.raises(Stopped):  # a long evaluation does not wait for its end
-            evaluate(nn.Flatten(), torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64))
+            evaluate(nn.Flatten(), [(torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64))])
     assert not interrupts.requested()
     assert signal.getsignal(signal.SIGTERM) is before

@@ -14,7 +14,7 @@ from byzshield_exp.binding import construct
 from byzshield_exp.config import register
 from byzshield_exp.datasets import Batches
 from byzshield_exp.experiment import build
-from byzshield_exp.networks import flatten_parameters
+from byzshield_exp.networks import flatten
 from byzshield_exp.train import train
 
 
@@ -49,7 +49,7 @@ def in_float64(experiment):
             data, train_images=data.train_images.double(), test_images=data.test_images.double()
         ),
         network=network,
-        params=flatten_parameters(network),
+        flat=flatten(network),
     )
 
 
@@ -258,25 +258,6 @@ def test_detox_shuffles_its_buckets_by_seed_and_step(plain_config):
     results = [experiment.defence_at(step)(rows, 1) for step in (0, 0, 1, 2, 3)]
     assert torch.equal(results[0], results[1])
     assert any(not torch.equal(results[0], other) for other in results[2:])
-
-
-@pytest.mark.parametrize(
-    ("layer", "message"), [(torch.nn.BatchNorm1d(64), "BatchNorm"), (torch.nn.Dropout(), "dropout")]
-)
-def test_a_network_whose_replicas_could_differ_is_refused(
-    plain_config, monkeypatch, layer, message
-):
-    from byzshield_exp import networks
-    from byzshield_exp.errors import ConfigError
-
-    def special(shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
-        return torch.nn.Sequential(torch.nn.Flatten(), layer, torch.nn.Linear(64, num_classes))
-
-    monkeypatch.setattr(networks, "special", special, raising=False)
-    config = plain_config()
-    config["network"] = {"_target_": "byzshield_exp.networks.special"}
-    with pytest.raises(ConfigError, match=message):
-        build(config)
 
 
 def test_a_rule_of_the_users_own_needs_only_a_target(run, tmp_path, monkeypatch):

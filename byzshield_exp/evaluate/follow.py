@@ -60,8 +60,8 @@ def evaluate_run(settings: Settings) -> None:
     task = build_task(config)
     records = Evaluations(settings.output)
     say(
-        f"{settings.run}: d={len(task.params):,}, {len(task.dataset.test_labels)} test pictures, "
-        f"{len(records.done)} checkpoints evaluated before"
+        f"{settings.run}: d={len(task.flat.params):,}, {len(task.dataset.test_labels)} test "
+        f"pictures, {len(records.done)} checkpoints evaluated before"
     )
     try:
         _Evaluator(settings, task, records).go()
@@ -160,12 +160,14 @@ class _Evaluator:
         except ConfigError as error:
             self._complain(path, error)
             return False
-        params, data = self._task.params, self._task.dataset
-        if len(saved["params"]) != len(params) or saved["step"] != checkpoint.step_of(path):
+        (_, params, statistics), data = self._task.flat, self._task.dataset
+        sizes = len(saved["params"]), len(saved["statistics"])
+        if sizes != (len(params), len(statistics)) or saved["step"] != checkpoint.step_of(path):
             raise RunError(
                 f"{path} is not of this run: step {saved['step']}, d={len(saved['params']):,}"
             )
         params.copy_(saved["params"])
+        statistics.copy_(saved["statistics"])
         start = perf_counter()
         result = evaluate(self._task.network, data.chunks("test"))
         seconds = perf_counter() - start
@@ -177,6 +179,7 @@ class _Evaluator:
                 "test_top5": result.top5,
                 "num_pictures": len(data.test_labels),
                 "parameters_sha256": parameters_sha256(params),
+                "buffers_sha256": parameters_sha256(statistics),
                 "seconds": seconds,
                 "checkpoint": str(path.relative_to(self._settings.run)),
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),

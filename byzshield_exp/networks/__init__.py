@@ -3,7 +3,13 @@
 from byzshield_exp.networks.alexnet import alexnet
 from byzshield_exp.networks.cifar_resnet import resnet20, resnet32, resnet44, resnet56, resnet110
 from byzshield_exp.networks.densenet import densenet121
-from byzshield_exp.networks.flat import flatten_parameters, parameters_sha256
+from byzshield_exp.networks.flat import (
+    Flat,
+    are_variances,
+    flatten,
+    parameters_sha256,
+    running_statistics,
+)
 from byzshield_exp.networks.l46_net import l46_net
 from byzshield_exp.networks.lenet import lenet
 from byzshield_exp.networks.mlp import fc, mlp
@@ -13,10 +19,12 @@ from byzshield_exp.networks.vit import vit
 from byzshield_exp.networks.wrn import wrn
 
 __all__ = [
+    "Flat",
     "alexnet",
+    "are_variances",
     "densenet121",
     "fc",
-    "flatten_parameters",
+    "flatten",
     "l46_net",
     "lenet",
     "mlp",
@@ -31,6 +39,7 @@ __all__ = [
     "resnet101",
     "resnet110",
     "resnet152",
+    "running_statistics",
     "vgg11",
     "vgg13",
     "vgg16",

@@ -11,7 +11,7 @@ from byzshield_exp.networks.pictures import Shape
 
 
 def resnet20(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 16
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 16
 ) -> nn.Module:
     """ResNet-20 of the CIFAR-10 section: three stages, shortcuts without parameters.
 
@@ -33,28 +33,28 @@ def resnet20(
 
 
 def resnet32(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 16
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 16
 ) -> nn.Module:
     """ResNet-32 of the CIFAR-10 section, as :func:`resnet20`: d = 464,154."""
     return _cifar_resnet(5, shape, num_classes, norm, groups, width)
 
 
 def resnet44(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 16
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 16
 ) -> nn.Module:
     """ResNet-44 of the CIFAR-10 section, as :func:`resnet20`: d = 658,586."""
     return _cifar_resnet(7, shape, num_classes, norm, groups, width)
 
 
 def resnet56(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 16
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 16
 ) -> nn.Module:
     """ResNet-56 of the CIFAR-10 section, as :func:`resnet20`: d = 853,018."""
     return _cifar_resnet(9, shape, num_classes, norm, groups, width)
 
 
 def resnet110(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 16
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 16
 ) -> nn.Module:
     """ResNet-110 of the CIFAR-10 section, as :func:`resnet20`: d = 1,727,962."""
     return _cifar_resnet(18, shape, num_classes, norm, groups, width)

@@ -7,7 +7,7 @@ from byzshield_exp.networks.pictures import Shape, refuse_small
 
 
 def densenet121(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, growth: int = 32
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, growth: int = 32
 ) -> nn.Module:
     """DenseNet-121 in its CIFAR form: torchvision's with a plain 3 x 3 convolution as its stem.
 

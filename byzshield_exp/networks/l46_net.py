@@ -5,7 +5,7 @@ from torch import nn
 from byzshield_exp.networks.pictures import Shape, refuse_small
 
 
-def l46_net(shape: Shape, num_classes: int, dropout: float = 0.0) -> nn.Module:
+def l46_net(shape: Shape, num_classes: int, dropout: float = 0.5) -> nn.Module:
     """Two 5 x 5 convolutions (10, 20 channels) with 2 x 2 max pooling, then 50 hidden ReLU units.
 
     On 28 x 28 grey pictures with 10 classes it has d = 21,840 parameters. Its softmax is left to
@@ -15,8 +15,7 @@ def l46_net(shape: Shape, num_classes: int, dropout: float = 0.0) -> nn.Module:
         shape: channels, height and width of a picture.
         num_classes: outputs.
         dropout: the probability of dropping a channel after the second convolution and a hidden
-            unit; 0.5 is the project's. Runs refuse other values than 0: the replicas of a file
-            would differ.
+            unit.
 
     Raises:
         ValueError: if a side of the picture is below 16, or ``dropout`` not in [0, 1).

@@ -13,7 +13,7 @@ from byzshield_exp.networks.pictures import Shape
 
 
 def resnet18(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 64
 ) -> nn.Module:
     """ResNet-18 in its CIFAR form: a 3 x 3 stem of stride 1, no max pooling, torchvision's blocks.
 
@@ -35,28 +35,28 @@ def resnet18(
 
 
 def resnet34(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 64
 ) -> nn.Module:
     """ResNet-34 in its CIFAR form, as :func:`resnet18`: d = 21,282,122."""
     return _resnet("BasicBlock", [3, 4, 6, 3], shape, num_classes, norm, groups, width)
 
 
 def resnet50(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 64
 ) -> nn.Module:
     """ResNet-50 in its CIFAR form, as :func:`resnet18` with bottleneck blocks: d = 23,520,842."""
     return _resnet("Bottleneck", [3, 4, 6, 3], shape, num_classes, norm, groups, width)
 
 
 def resnet101(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 64
 ) -> nn.Module:
     """ResNet-101 in its CIFAR form, as :func:`resnet50`: d = 42,512,970."""
     return _resnet("Bottleneck", [3, 4, 23, 3], shape, num_classes, norm, groups, width)
 
 
 def resnet152(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 64
 ) -> nn.Module:
     """ResNet-152 in its CIFAR form, as :func:`resnet50`: d = 58,156,618."""
     return _resnet("Bottleneck", [3, 8, 36, 3], shape, num_classes, norm, groups, width)

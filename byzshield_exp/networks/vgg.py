@@ -12,7 +12,7 @@ from byzshield_exp.networks.pictures import Shape, refuse_small
 
 
 def vgg11(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 64
 ) -> nn.Module:
     """VGG-11 in its CIFAR form: five stages of 3 x 3 convolutions, one linear layer.
 
@@ -33,21 +33,21 @@ def vgg11(
 
 
 def vgg13(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 64
 ) -> nn.Module:
     """VGG-13 in its CIFAR form, as :func:`vgg11`: d = 9,416,010, for 100 classes 9,462,180."""
     return _vgg("vgg13", [2, 2, 2, 2, 2], shape, num_classes, norm, groups, width)
 
 
 def vgg16(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 64
 ) -> nn.Module:
     """VGG-16 in its CIFAR form, as :func:`vgg11`: d = 14,728,266, for 100 classes 14,774,436."""
     return _vgg("vgg16", [2, 2, 3, 3, 3], shape, num_classes, norm, groups, width)
 
 
 def vgg19(
-    shape: Shape, num_classes: int, norm: Norm = "group", groups: int = 32, width: int = 64
+    shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 64
 ) -> nn.Module:
     """VGG-19 in its CIFAR form, as :func:`vgg11`: d = 20,040,522, for 100 classes 20,086,692."""
     return _vgg("vgg19", [2, 2, 4, 4, 4], shape, num_classes, norm, groups, width)

@@ -10,7 +10,7 @@ from byzshield_exp.networks.pictures import Shape
 def wrn(
     shape: Shape,
     num_classes: int,
-    norm: Norm = "group",
+    norm: Norm = "batch",
     groups: int = 32,
     depth: int = 28,
     width: int = 10,

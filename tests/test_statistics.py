@@ -1,0 +1,274 @@
+"""Networks with running statistics (BatchNorm) and with random numbers of their own (dropout)."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import metrics_of, run_program, summary_of
+from torch import nn
+
+from byzshield_exp import aggregators, checkpoint, protocols
+from byzshield_exp.aggregators import Defence
+from byzshield_exp.binding import bind
+from byzshield_exp.datasets import Batches, digits, synthetic
+from byzshield_exp.evaluate import evaluate
+from byzshield_exp.experiment import build
+from byzshield_exp.gradients import TrueGradients
+from byzshield_exp.networks import are_variances, flatten, running_statistics
+
+USERS = """
+from torch import nn
+
+def network(shape, num_classes: int, dropout=0.0, momentum: float | None = 0.1, bad: int = 0):
+    channels, height, width = shape
+    rest = 8 * (height // 2) * (width // 2)
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8, momentum=momentum), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(dropout), nn.Linear(rest + bad, 32),
+        nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, num_classes),
+    )
+"""
+NETWORK = ("network._target_=users_network.network", "~network.hidden_relu")
+SMALL = (*NETWORK, "dataset=synthetic", "steps=7", "eval_every=4")
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    """A network of the user's own, here and in processes started from here."""
+    (tmp_path / "users_network.py").write_text(USERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    import users_network
+
+    return users_network.network
+
+
+def truth_of(network, num_threads=1, seed=None, size=8):
+    torch.manual_seed(0)
+    data = synthetic(num_train=200, num_test=1, size=size)
+    made = network(data.shape, 10)
+    flat = flatten(made)
+    batches = Batches(200, 50, 5, seed=0)
+    return TrueGradients(made, data, batches, 5, num_threads, seed), made, flat, data, batches
+
+
+def test_all_numbers_lie_in_one_vector(network):
+    made = network((1, 8, 8), 10)
+    before = copy.deepcopy(made.state_dict())
+    flat = flatten(made)
+    assert len(flat.statistics) == 2 * 8 + 2 * 32
+    assert len(flat.state) == len(flat.params) + len(flat.statistics)
+    for name, value in made.state_dict().items():
+        assert torch.equal(value, before[name])
+    flat.state.fill_(7)
+    assert all(bool((value == 7).all()) for value in made.parameters())
+    assert all(bool((getattr(m, name) == 7).all()) for m, name in running_statistics(made))
+    expected = [0] * 8 + [1] * 8 + [0] * 32 + [1] * 32
+    assert are_variances(made).int().tolist() == expected
+
+
+def test_a_message_is_the_gradient_and_the_statistics_after_the_file(network):
+    truth, made, flat, data, batches = truth_of(network)
+    flat.statistics.uniform_(0.5, 2)  # as a server has published them
+    published = flat.statistics.clone()
+    truth.begin(3)
+    message = truth.message(2).clone()
+    assert torch.equal(flat.statistics, published)  # only the server changes them
+    samples = batches.file(3, 2)
+    alone = copy.deepcopy(made)
+    loss = nn.functional.cross_entropy(
+        alone(data.train_images[samples]), data.train_labels[samples]
+    )
+    gradients = torch.autograd.grad(loss, list(alone.parameters()))
+    assert torch.equal(
+        message, torch.cat([*(g.flatten() for g in gradients), flatten(alone).statistics])
+    )
+    assert torch.equal(truth.rows([2])[0], message[: len(flat.params)])
+    assert not torch.equal(message[len(flat.params) :], published)
+
+
+def test_bits_depend_neither_on_threads_nor_on_the_files_before(network):
+    one, two = truth_of(network)[0], truth_of(network, num_threads=2)[0]
+    for step in (0, 1):
+        one.begin(step)
+        two.begin(step)
+        for file in (4, 2, 0, 1, 3):
+            one.message(file)
+        two.rows()
+        assert torch.equal(one.table, two.table)
+
+
+def test_the_server_takes_the_median_of_the_statistics(network, run, tmp_path):
+    """Against numpy, for the one step that the checkpoint of step 1 shows."""
+    options = (*SMALL, "attack=none", "q=0", "steps=1")
+    run(*options, small=False, folder=tmp_path / "out")
+    (path,) = tmp_path.glob("out/*/checkpoints/*.pt")
+    found = checkpoint.load(path)["statistics"]
+    experiment = build(json.loads(checkpoint.load(path)["config"]))
+    truth = TrueGradients(experiment.network, experiment.dataset, experiment.batches, 25)
+    truth.begin(0)
+    rows = np.stack([truth.message(file)[len(experiment.params) :].numpy() for file in range(25)])
+    assert np.array_equal(found.numpy(), np.median(rows, axis=0))
+
+
+def recomputed(made, data):
+    """Accuracy with statistics that are counted anew over the training data."""
+    other = copy.deepcopy(made).train()
+    for module in other.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.reset_running_stats()
+            module.momentum = None  # the mean over batches
+    with torch.no_grad():
+        for samples in torch.arange(1400).split(100):
+            other(data.train_batch(samples, np.random.default_rng(0))[0])
+    return evaluate(other, data.chunks("test")).accuracy
+
+
+TRAINED = (*NETWORK, "steps=80", "eval_every=80", "optimizer.lr=0.1")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(("attack=none",), id="none"),
+        pytest.param(("attack=alie",), id="alie", marks=pytest.mark.slow),
+        pytest.param(
+            ("attack=reversed_gradient", "poison_statistics=true"), id="poisoned statistics"
+        ),
+    ],
+)
+def test_evaluation_is_as_good_as_with_statistics_of_the_training_data(
+    network, run, tmp_path, attack
+):
+    summary = run(*TRAINED, *attack, small=False, folder=tmp_path / "out")
+    accuracy, again = summary["final_test_accuracy"], trained(network, tmp_path)
+    assert accuracy > 0.9
+    assert abs(accuracy - again) <= 0.01
+
+
+def trained(network, tmp_path):
+    (path, *_) = sorted(tmp_path.glob("out/*/checkpoints/*.pt"), reverse=True)
+    saved, data = checkpoint.load(path), digits()
+    made = network(data.shape, 10)
+    flat = flatten(made)
+    flat.params.copy_(saved["params"])
+    flat.statistics.copy_(saved["statistics"])
+    return recomputed(made, data)
+
+
+@pytest.mark.slow
+def test_without_the_median_poisoned_statistics_would_not_be_filtered(
+    network, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(protocols, "median", lambda rows: rows.mean(dim=0))
+    options = (*TRAINED, "attack=reversed_gradient", "poison_statistics=true")
+    summary = run(*options, small=False, folder=tmp_path / "out")
+    assert summary["final_test_accuracy"] < trained(network, tmp_path) - 0.1
+
+
+def test_statistics_that_are_not_finite_are_left_out(network, run, tmp_path):
+    """Three of 25 winners are NaN as a whole; the rest makes update and statistics."""
+    options = (*SMALL, "attack=not_a_number", "approach=baseline", "K=15", "q=3")
+    summary = run(*options, small=False, folder=tmp_path / "out")
+    assert summary["diverged_at_step"] is None
+    assert metrics_of(tmp_path / "out")[0]["nonfinite_files"] == 3
+    (path, *_) = tmp_path.glob("out/*/checkpoints/*.pt")
+    assert bool(torch.isfinite(checkpoint.load(path)["statistics"]).all())
+
+
+def test_variances_are_not_negative(network, run, tmp_path):
+    """Even where liars win most files."""
+    options = (*SMALL, "attack=reversed_gradient", "poison_statistics=true", "q=12")
+    run(*options, small=False, folder=tmp_path / "out")
+    (path, *_) = tmp_path.glob("out/*/checkpoints/*.pt")
+    statistics = checkpoint.load(path)["statistics"]
+    assert float(statistics[are_variances(network((1, 8, 8), 10))].min()) >= 0
+    assert float(statistics.min()) < -1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("vote", "dropout"), [("digest", 0.0), ("majority", 0.5)])
+def test_processes_do_what_one_does_and_resume_where_they_stopped(network, tmp_path, vote, dropout):
+    options = (
+        *SMALL, "attack=alie", "poison_statistics=true", "attack.z=1", f"vote={vote}",
+        f"+network.dropout={dropout}",
+    )  # fmt: skip
+
+    def done(folder, *more):
+        finished = run_program(*options, *more, f"output_dir={tmp_path / folder}")
+        assert finished.returncode == 0, finished.stderr
+        summary = summary_of(tmp_path / folder)
+        return summary["parameters_sha256"], summary["buffers_sha256"]
+
+    whole = done("whole")
+    ranks = ("cluster=processes", "cluster.num_processes=4")
+    assert done("ranks", *ranks) == whole
+    done("part", *ranks, "steps=5")
+    assert done("part", *ranks) == whole
+    (folder,) = (tmp_path / "whole").iterdir()
+    beside = run_program(f"run={folder}", f"output={tmp_path}", module="byzshield_exp.evaluate")
+    assert beside.returncode == 0, beside.stderr
+    assert f"{summary_of(tmp_path / 'whole')['final_test_accuracy']:.4f}" in beside.stdout
+
+
+def test_dropout_is_a_function_of_seed_step_and_file(network):
+    def dropping(shape, num_classes):
+        return network(shape, num_classes, dropout=0.5)
+
+    truth = truth_of(dropping, num_threads=2, seed=3)[0]
+    state = torch.get_rng_state()
+    assert truth.num_threads == 1  # torch has one generator a process
+    truth.begin(4)
+    first = truth.message(2).clone()
+    assert torch.equal(torch.get_rng_state(), state)
+    for seed, step, file, is_same in ((3, 4, 2, True), (3, 5, 2, False), (5, 4, 2, False)):
+        other = truth_of(dropping, seed=seed)[0]
+        other.begin(step)
+        other.message(0)
+        assert torch.equal(other.message(file), first) == is_same
+
+
+def test_dropout_is_the_same_for_what_an_attacker_recomputes(network):
+    def dropping(shape, num_classes):
+        return network(shape, num_classes, dropout=0.5)
+
+    truth, _, flat, *_ = truth_of(dropping, seed=3)
+    truth.begin(4)
+    rows = truth.rows([1, 3]).clone()
+    assert torch.equal(truth.poisoned_rows([1, 3], lambda labels, file: labels), rows)
+    truth.begin(6)
+    assert torch.equal(truth.rows_at(4, flat.params.clone(), [1, 3]), rows)
+
+
+@pytest.mark.parametrize("name", sorted(
+    name for name in aggregators.__all__ if hasattr(getattr(aggregators, name), "properties")
+))  # fmt: skip
+def test_rules_take_rows_that_lie_apart(name):
+    """Gradients lie in front of statistics: a row does not end where the next one begins."""
+    table = torch.randn(25, 1036, generator=torch.Generator().manual_seed(1))
+    target = {"_target_": f"byzshield_exp.aggregators.{name}"}
+    rule = bind("aggregator", target, ("rows", "num_corrupt", "generator", "previous"))
+    defence = Defence(rule, make_generator=lambda: np.random.default_rng(0))
+    apart = table[:, :1000]
+    assert torch.equal(defence(apart, 3), defence(apart.contiguous(), 3))
+
+
+BAD = {
+    "momentum": (["+network.momentum=null"], "running statistics with momentum=None"),
+    "one picture": (["batch_size=25"], "on 1 pictures of 1x8x8 (files of 1): Expected more than 1"),
+    "shapes": (
+        ["+network.bad=3"],
+        "on 2 pictures of 1x8x8 (files of 12): addmm: mat1 and mat2 shapes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD.values(), ids=BAD)
+def test_networks_that_cannot_learn_here_are_refused(network, cli, tmp_path, overrides, message):
+    code, _, err = cli(*SMALL, *overrides, f"output_dir={tmp_path / 'out'}")
+    assert code == 2
+    assert err.startswith("byzshield_exp: network=lenet")
+    assert message in err
+    assert len(err.splitlines()) == 1
