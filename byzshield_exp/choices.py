@@ -63,23 +63,29 @@ def groups() -> dict[str, Key]:
         for entry in entries
         for name, value in entry.items()
     }
-    return {name: key for name, key in named.items() if Path(conf_dir(), name).is_dir()}
+    folders = {path.name for path in Path(conf_dir()).iterdir() if path.is_dir()}
+    rest = {name: Key(name, "null", "chosen by experiments") for name in folders - named.keys()}
+    return {name: key for name, key in named.items() if name in folders} | rest
 
 
 def choices(group: str, more: str | None = None) -> list[Choice]:
     """The choices of a group by name; those of a folder of the user's too, where it has others."""
     folders = [conf_dir()] if more is None else [more, conf_dir()]
-    paths = {path.stem: path for one in folders for path in Path(one, group).glob("*.yaml")}
-    return [_read(group, path) for _, path in sorted(paths.items())]
+    paths = {
+        path.relative_to(one).with_suffix("").as_posix(): path
+        for one in (Path(folder, group) for folder in folders)
+        for path in one.rglob("*.yaml")
+    }
+    return [_read(group, name, path) for name, path in sorted(paths.items())]
 
 
-def _read(group: str, path: Path) -> Choice:
+def _read(group: str, name: str, path: Path) -> Choice:
     text = path.read_text(encoding="utf-8")
     head = [line[1:] for line in takewhile(lambda line: line[:1] == "#", text.splitlines())]
     packages = [line.split()[1] for line in head if line.startswith(" @package")]
     package = packages[0] if packages else group
     entries = _entries(yaml.compose(text))
-    defaults = entries.pop("defaults", None)
+    defaults, sweep = entries.pop("defaults", None), entries.pop("hydra", None)
     keys, implied = _defaults(text, package, defaults)
     if package == "_global_":
         package, own = (group if group in entries else package), entries.pop(group, None)
@@ -87,8 +93,11 @@ def _read(group: str, path: Path) -> Choice:
         entries = _entries(own)
     target = entries.pop("_target_", None)
     keys += _keys(text, f"{package}.", entries)
+    curves = _entries(_entries(_entries(sweep).get("sweeper")).get("curves"))
+    if curves:
+        head.append(f" Curves (hydra.sweeper.only=[...]): {', '.join(curves)}.")
     return Choice(
-        name=path.stem,
+        name=name,
         comment="\n".join(line[1:] for line in head if not line.startswith(" @package")),
         package=package,
         target=None if target is None else str(target.value),
@@ -103,8 +112,8 @@ def _defaults(text: str, package: str, node: Node | None) -> tuple[list[Key], li
     for item in node.value if isinstance(node, SequenceNode) else []:
         for name, value in _entries(item).items():
             written = _written(text, value)
-            if name.startswith("override /"):
-                implied.append(f"{name.removeprefix('override /')}={written}")
+            if "@" not in name:
+                implied.append(f"{name.removeprefix('override ').strip('/')}={written}")
             else:
                 group, _, place = name.strip("/").partition("@")
                 keys.append(Key(f"{group}@{package}.{place or group}", written))

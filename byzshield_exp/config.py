@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from hydra import compose
@@ -33,6 +34,7 @@ _GROUPS = (
     "approach", "adversary", "attack", "vote", "pre_aggregator", "aggregator", "dataset",
     "network", "optimizer", "cluster",
 )  # fmt: skip
+_HEADS = ("approach", "experiment", "scale")  # choices that make others
 _LONGEST_NAME = 200  # file systems allow 255 bytes
 
 
@@ -190,17 +192,14 @@ def run_name(cfg: DictConfig) -> str:
     nothing, and an aggregator that an approach implies is not named.
     """
     choices = _groups(HydraConfig.get().runtime.choices, cfg)
-    heads = [
-        f"{group}={choices[group]}" for group in ("approach", "experiment") if group in choices
-    ]
-    standard, implied = _choices_of([]), _choices_of(heads)
+    heads = [f"{group}={choices[group]}" for group in _HEADS if group in choices]
+    standard, implied = _choices_of(), _choices_of(*heads)
     outer = [f"{group}={choice}" for group, choice in choices.items() if "@" not in group]
-    inner = _choices_of(outer) if len(outer) < len(choices) else {}  # a choice's own default
+    inner = _choices_of(*outer) if len(outer) < len(choices) else {}  # a choice's own default
     parts = {
         group: choice
         for group, choice in choices.items()
-        if choice
-        != (standard if group in ("approach", "experiment") else inner | implied).get(group)
+        if choice != (standard if group in _HEADS else inner | implied).get(group)
     }
     same_choices = compose("config", [f"{group}={choice}" for group, choice in choices.items()])
     reference, mine = (
@@ -216,8 +215,15 @@ def run_name(cfg: DictConfig) -> str:
     return _safe(named or "default")
 
 
-def _choices_of(overrides: list[str]) -> dict[str, str]:
-    composed = compose("config", overrides, return_hydra_config=True)
+def _choices_of(*overrides: str) -> dict[str, str]:
+    return _composed_choices(overrides, str(GlobalHydra.instance().config_loader().get_sources()))
+
+
+@lru_cache(
+    maxsize=64
+)  # composing takes as long as a small run, and the points of a sweep are alike
+def _composed_choices(overrides: tuple[str, ...], sources: str) -> dict[str, str]:
+    composed = compose("config", list(overrides), return_hydra_config=True)
     return _groups(composed.hydra.runtime.choices, composed)
 
 

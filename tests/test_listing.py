@@ -31,14 +31,17 @@ def told(capsys, monkeypatch):
 
 
 def names(group):
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    folder = CONF / group
+    return sorted(
+        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
+    )
 
 
 def blocks(text):
     """The lines below each name."""
     found = {}
     for line in text.splitlines()[1:]:
-        if re.fullmatch(r"\w+", line):
+        if re.fullmatch(r"[\w/]+", line):
             current = found[line] = []
         elif found and line:
             current.append(line)
