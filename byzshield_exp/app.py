@@ -76,8 +76,15 @@ def run(cfg: DictConfig) -> float | None:
         return None
     with folder.open(config, configuration.differing_keys):
         _announce(config, experiment, folder)
-        summary = folder.finished or _start(experiment, config, folder.path)
-    judge = experiment.dataset.judge
+        judge = experiment.dataset.judge
+        if folder.finished:
+            summary = folder.finished
+        elif config["cluster"]["num_processes"] == 1:
+            summary = train(experiment, config, folder.path) or {}
+        else:
+            job = describe_job(config, folder.path, experiment.worst)
+            del experiment  # the ranks have data of their own
+            summary = json.loads(_play_together(config, job))
     accuracy = summary[f"final_{judge}_accuracy"]
     end = (
         f"diverged at step {summary['diverged_at_step']}" if summary["diverged_at_step"] else "done"
@@ -110,21 +117,17 @@ def _bearable(config: Mapping[str, Any], experiment: Experiment) -> str:
     )
 
 
-def _start(experiment: Experiment, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    if configuration.started_by_torchrun() is not None:
-        if not _torchrun:
-            _torchrun.append(join_torchrun())
-        group, job = _torchrun[0], describe_job(config, folder, experiment.worst)
-        group.run += 1
-        group.tell(job)
-        summary = play(group, job)
-    elif config["cluster"]["num_processes"] > 1:
-        job = describe_job(config, folder, experiment.worst)
-        summary = run_ranks(run_rank, config["cluster"]["num_processes"], job, _PRELOAD)
-    else:
-        result = train(experiment, config, folder)
-        summary = json.dumps(result)
-    return dict(json.loads(summary or "{}"))
+def _play_together(config: Mapping[str, Any], job: str) -> str:
+    """Do a job in several processes; the summary as JSON."""
+    if configuration.started_by_torchrun() is None:
+        ranks = config["cluster"]["num_processes"]
+        return run_ranks(run_rank, ranks, job, _PRELOAD) or "{}"
+    if not _torchrun:
+        _torchrun.append(join_torchrun())
+    group = _torchrun[0]
+    group.run += 1
+    group.tell(job)
+    return play(group, job) or "{}"
 
 
 def _headline(config: Mapping[str, Any], experiment: Experiment) -> str:

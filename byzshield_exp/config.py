@@ -74,6 +74,7 @@ class Config:
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
+    precision: str = "float32"
     worker_momentum: float = 0.0
     poison_statistics: bool = False
     on_nonfinite: str = "finish"
@@ -141,6 +142,7 @@ def _out_of_bounds(config: Mapping[str, Any]) -> list[str]:
     for key, choices in {
         "batch_rounding": ("error", "down"),
         "device": ("cpu", "cuda"),
+        "precision": ("float32", "tf32", "bf16"),
         "on_nonfinite": ("finish", "stop", "skip_step"),
         "on_invalid": ("error", "skip"),
         "profile": (False, True, "metrics"),
@@ -148,6 +150,8 @@ def _out_of_bounds(config: Mapping[str, Any]) -> list[str]:
         if config[key] not in choices:
             names = ", ".join(str(choice).lower() for choice in choices)
             problems.append(f"{key}={config[key]} must be one of {names}")
+    if config["precision"] == "tf32" and config["device"] == "cpu":
+        problems.append("precision=tf32 needs device=cuda")
     return problems + _cluster_problems(config)
 
 
@@ -178,8 +182,6 @@ def _cluster_problems(config: Mapping[str, Any]) -> list[str]:
         )
     if not 1 / 1024 <= cluster["bucket_mib"] <= 1024:
         problems.append(f"cluster.bucket_mib={cluster['bucket_mib']} must lie in [1/1024, 1024]")
-    if not is_local and config["device"] == "cuda":
-        problems.append("device=cuda needs cluster=local: processes have no GPU of their own yet")
     if cluster["majority_of"] not in ("all", "present"):
         problems.append(f"cluster.majority_of={cluster['majority_of']} must be one of all, present")
     return problems

@@ -31,6 +31,7 @@ from byzshield_exp.streams import Stream, generator
 from byzshield_exp.task import build_task, draws_random_numbers
 from byzshield_exp.votes import resolve
 
+_ROUGH = 8  # samples of a file
 _STEPS_TRIED = 20  # sets of liars looked at for the warnings, where they change with the step
 
 
@@ -143,7 +144,15 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
     )
     if forge is not None:
         check_options("attack", forge, assignment.num_files)
-    why_idle = _why_idle(forge, assignment, sets, config["steps"])
+    poisons = config["poison_statistics"] and len(task.flat.statistics) > 0 and forge is not None
+    if config["poison_statistics"] and not poisons:
+        why = "attack=none" if forge is None else "the network has no running statistics"
+        notes.append(f"poison_statistics=true does nothing: {why}")
+    if len(task.flat.statistics) and batches.file_size < _ROUGH:
+        notes.append(
+            f"files of {batches.file_size}: BatchNorm's statistics are rough below {_ROUGH} samples"
+        )
+    why_idle = _why_idle(forge, assignment, sets, config["steps"], poisons)
     if forge is not None and why_idle:
         notes.append(f"the attack does nothing: {why_idle}")
     left_out = (
@@ -160,7 +169,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         flat=task.flat,
         choose=choose,
         forge=forge,
-        vote=_vote(config),
+        vote=_vote(config, task.flat),
         defence=defence,
         make_optimizer=lambda flat: construct("optimizer", config["optimizer"], params=flat),
         num_byzantine=num_byzantine,
@@ -170,7 +179,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         seed=seed,
         worker_momentum=config["worker_momentum"],
         draws=draws_random_numbers(config, task, batches.file_size),
-        poisons_statistics=config["poison_statistics"],
+        poisons_statistics=poisons,
     )
 
 
@@ -189,8 +198,9 @@ def _can_tie(assignment: Assignment, forge: object) -> bool:
     return forge is not None and is_even and forged_files(forge, assignment, ()) is None
 
 
-def _vote(config: Mapping[str, Any]) -> "partial[Tensor]":
-    bound = bind("vote", config["vote"], ("replicas",))
+def _vote(config: Mapping[str, Any], flat: Flat) -> "partial[Tensor]":
+    gradient_size = len(flat.params) if len(flat.statistics) else None
+    bound = bind("vote", config["vote"], ("replicas",), gradient_size=gradient_size)
     try:
         return resolve(bound, is_local=config["choices"]["cluster"] == "local")
     except ValueError as error:
@@ -227,6 +237,7 @@ def _why_idle(
     assignment: Assignment,
     sets: list[tuple[int, ...]],
     steps: int,
+    poisons: bool,
 ) -> str:
     """Why the attack can do nothing in this configuration, or nothing."""
     if forge is None:
@@ -238,6 +249,8 @@ def _why_idle(
         return f"every file keeps a majority of honest replicas against these q={num_byzantine}"
     if not any(forged_files(forge, assignment, liars) != set() for liars in sets):
         return f"no file is left to lie on against these q={num_byzantine}"
+    if poisons:
+        return ""
     delay = option(forge, "delay")
     if delay is not None and delay >= steps:
         return f"its delay of {delay} steps does not end within steps={steps}"

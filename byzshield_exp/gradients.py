@@ -1,6 +1,5 @@
 """Truth and lies: the two tables of gradient rows, one row per file."""
 
-import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from byzshield_exp import interrupts
 from byzshield_exp.datasets import Batches, Dataset
-from byzshield_exp.networks import running_statistics
-from byzshield_exp.streams import Stream, generator
+from byzshield_exp.networks import entries_of, running_statistics, twin, views_of
+from byzshield_exp.streams import Stream, generator, torch_seeded
 
 
 @runtime_checkable
@@ -68,9 +67,9 @@ class TrueGradients:
     files are computed here.
 
     A network with running statistics (BatchNorm) starts from the published ones in every file; what
-    they are then is sent behind the gradient. Each thread has a copy of the network for it, which
-    shares the parameters. A network that draws random numbers (dropout) is given those of (seed,
-    step, file), one file at a time, as torch has one generator a process.
+    they are then is sent behind the gradient. Each thread has a twin of the network, which shares
+    the parameters. A network that draws random numbers (dropout) is given those of (seed, step,
+    file), one file at a time, as torch has one generator a process; and so is one without a twin.
 
     Args:
         network: its parameters and statistics are the published ones.
@@ -79,11 +78,12 @@ class TrueGradients:
         num_files: f.
         num_threads: files computed at a time.
         seed: of the run, for random numbers within the network; None: it draws none.
+        in_bfloat16: whether products and convolutions are (torch's autocast).
 
     Attributes:
         losses: ``[f]``, the mean loss of each computed file of this step, NaN elsewhere.
-        num_computed: files computed since the start of the run; what only an attacker computes
-            is not counted.
+        num_computed: files computed since the start of the run; what an attacker computes at other
+            labels, parameters or steps is not counted.
         sizes: entries of each parameter tensor.
         num_classes: C.
         num_threads: files computed at a time.
@@ -99,14 +99,16 @@ class TrueGradients:
         num_files: int,
         num_threads: int = 1,
         seed: int | None = None,
+        in_bfloat16: bool = False,
     ) -> None:
-        self._network, self._seed = network, seed
+        self._network, self._seed, self._in_bfloat16 = network, seed, in_bfloat16
         self._parameters = list(network.parameters())
         self._published = _statistics_of(network)
         self._copies = threading.local()
         self._dataset = dataset
         self._batches = batches
-        num_threads = 1 if seed is not None else num_threads
+        if seed is not None or (num_threads > 1 and not _has_twin(network)):
+            num_threads = 1
         # a new thread would do its first product with as many of MKL's threads as there are cores
         streams = torch.get_num_threads()
         self._pool = (
@@ -120,7 +122,7 @@ class TrueGradients:
         self.num_threads = num_threads
         self.num_statistics = sum(part.numel() for part in self._published)
         self.table: Tensor = self._new(num_files, self._size + self.num_statistics)
-        self.losses = torch.full((num_files,), torch.nan)
+        self.losses = self.table.new_full((num_files,), torch.nan)  # on a GPU: nobody waits for it
         self.num_computed = 0
         self._step = 0
         self._loaded: dict[int, tuple[Tensor, Tensor]] = {}
@@ -203,8 +205,8 @@ class TrueGradients:
         mine = [parameter.detach() for parameter in self._parameters]
         before = [parameter.clone() for parameter in mine]
         try:
-            for parameter, other in zip(mine, params.split(self.sizes), strict=True):
-                parameter.copy_(other.view_as(parameter))
+            for parameter, other in zip(mine, views_of(params, mine), strict=True):
+                parameter.copy_(other)
             yield
         finally:
             for parameter, value in zip(mine, before, strict=True):
@@ -230,45 +232,46 @@ class TrueGradients:
         with self._chance(self._step, file):
             self.losses[file] = self._gradient(*self._loaded[file], gradient)
         if self._published:
-            torch.cat([part.reshape(-1) for part in self._own()[2]], out=statistics)
+            torch.cat([part.reshape(-1) for part in self._own()[1]], out=statistics)
 
     def _gradient(self, images: Tensor, labels: Tensor, out: Float[Tensor, " d"]) -> Tensor:
         """Write the gradient of the mean loss; return the loss."""
-        network, parameters, statistics = self._own()
+        network, statistics = self._own()
         for mine, published in zip(statistics, self._published, strict=True):
             mine.copy_(published)
-        loss = cross_entropy(network(images), labels)
-        gradients = torch.autograd.grad(loss, parameters)
-        torch.cat([gradient.reshape(-1) for gradient in gradients], out=out)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            loss = cross_entropy(network(images), labels)
+        gradients = torch.autograd.grad(loss, self._parameters)
+        torch.cat([entries_of(gradient) for gradient in gradients], out=out)
         return loss.detach()
 
-    def _own(self) -> tuple[nn.Module, list[nn.Parameter], list[Tensor]]:
+    def _own(self) -> tuple[nn.Module, list[Tensor]]:
         """This thread's network: the parameters are shared, running statistics are not."""
-        if not self._published:
-            return self._network, self._parameters, []
+        if not self._published and self._pool is None:
+            return self._network, []
         if not hasattr(self._copies, "mine"):
-            network = copy.deepcopy(self._network).train()
-            parameters = list(network.parameters())
-            for own, shared in zip(parameters, self._parameters, strict=True):
-                own.data = shared.data
-            self._copies.mine = network, parameters, _statistics_of(network)
-        mine: tuple[nn.Module, list[nn.Parameter], list[Tensor]] = self._copies.mine
+            network = twin(self._network)
+            self._copies.mine = network, _statistics_of(network)
+        mine: tuple[nn.Module, list[Tensor]] = self._copies.mine
         return mine
 
     def _chance(self, step: int, file: int) -> AbstractContextManager[None]:
         """In it torch's global generator is at the beginning of a file's random numbers."""
-        return nullcontext() if self._seed is None else _seeded(self._seed, step, file)
+        if self._seed is None:
+            return nullcontext()
+        return torch_seeded(generator(self._seed, Stream.DROPOUT, step, file), self.table.device)
+
+
+def _has_twin(network: nn.Module) -> bool:
+    try:
+        twin(network)
+    except RuntimeError:  # it holds what it computed last
+        return False
+    return True
 
 
 def _statistics_of(network: nn.Module) -> list[Tensor]:
     return [getattr(module, name) for module, name in running_statistics(network)]
-
-
-@contextmanager
-def _seeded(seed: int, step: int, file: int) -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(int(generator(seed, Stream.NETWORK, step, file).integers(2**62)))
-        yield
 
 
 class Lies:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from byzshield_exp.aggregators import NonFiniteRows, Unclean, median
-from byzshield_exp.attacks import Knowledge, PastParameters, check_forged
+from byzshield_exp.aggregators import NonFiniteRows, Unclean, trimmed_mean
+from byzshield_exp.attacks import Knowledge, PastParameters, check_forged, forged_files
 from byzshield_exp.clusters import Cluster, Inbox, Statement
 from byzshield_exp.errors import RunError, TooFewReplicas
 from byzshield_exp.experiment import Experiment
@@ -212,18 +212,21 @@ class ParameterServer:
             rows = self.truth.rows(files)
         except ValueError as error:
             raise RunError(f"step {step + 1}: the attack {error}") from error
-        return Lies(files, self._with_statistics(rows, files))
+        return Lies(files, self._with_statistics(rows, files, liars))
 
     def _with_statistics(
-        self, rows: Float[Tensor, "m d"], files: Sequence[int]
+        self, rows: Float[Tensor, "m d"], files: Sequence[int], liars: tuple[int, ...]
     ) -> Float[Tensor, "m d_plus_s"]:
         """Forged rows with the running statistics that the liars send behind them."""
-        size = rows.shape[1]
         if self.truth.num_statistics == 0:
             return rows
-        factor = _POISON if self.experiment.poisons_statistics else 1.0
-        statistics = [factor * self.truth.message(file)[size:] for file in files]
-        return torch.cat([rows, torch.stack(statistics)], dim=1)
+        self.truth.compute(files)
+        statistics = self.truth.table[list(files), rows.shape[1] :]
+        if self.experiment.poisons_statistics:
+            forged = forged_files(self.experiment.forge, self.experiment.assignment, liars)
+            poisoned = [forged is None or file in forged for file in files]
+            statistics[poisoned] *= _POISON
+        return torch.cat([rows, statistics], dim=1)
 
     def _serve(
         self, inbox: Inbox, step: int, liars: tuple[int, ...]
@@ -245,9 +248,11 @@ class ParameterServer:
         with self.watch("aggregate"):
             try:
                 rows = rows.to(self.experiment.params.device)
-                statistics = self._middle_statistics(rows[:, size:], files, bad)
+                rows[bad[files].to(rows.device)] = torch.nan  # also those with bad statistics alone
+                num_corrupt = self._num_corrupt(inbox)
+                statistics = self._aggregate_statistics(rows[:, size:], num_corrupt)
                 gradients = rows[:, :size] if rows.shape[1] > size else rows
-                update = self._aggregate(gradients, files, bad, inbox, step)
+                update = self._aggregate(gradients, files, bad, num_corrupt, step)
             except NonFiniteRows as error:
                 update = torch.full_like(self.experiment.params, torch.nan)
                 nonfinite = f"step {step + 1}: {error}; {self._senders(labels, places, bad)}"
@@ -309,16 +314,13 @@ class ParameterServer:
         rows: Float[Tensor, "n d"],
         files: list[int],
         bad: Bool[Tensor, " f"],
-        inbox: Inbox,
+        num_corrupt: int,
         step: int,
     ) -> Float[Tensor, " d"]:
         if not files:
             raise RunError(f"step {step + 1}: no file has a majority of equal replicas")
         rows = self._with_momentum(rows, files, bad)
         defence, previous = self.experiment.defence_at(step), self.state.get("previous_update")
-        num_corrupt = self.experiment.num_corrupt
-        if self.majority_of == "present" and inbox.absent:
-            num_corrupt = self.experiment.num_corrupt_without(inbox.absent)
         try:
             update = defence.for_rows(files)(rows, num_corrupt, previous)
         except NonFiniteRows:
@@ -331,14 +333,25 @@ class ParameterServer:
             self.state["previous_update"] = update.clone()
         return update
 
-    def _middle_statistics(
-        self, statistics: Float[Tensor, "n s"], files: list[int], bad: Bool[Tensor, " f"]
+    def _num_corrupt(self, inbox: Inbox) -> int:
+        """The most winners that may be forged."""
+        if self.majority_of == "present" and inbox.absent:
+            return self.experiment.num_corrupt_without(inbox.absent)
+        return self.experiment.num_corrupt
+
+    def _aggregate_statistics(
+        self, statistics: Float[Tensor, "n s"], num_corrupt: int
     ) -> Float[Tensor, " s"]:
-        """The coordinate-wise median over the winners that are finite; no variance below 0."""
-        usable = statistics[~bad[files].to(statistics.device)]
+        """The coordinate-wise trimmed mean of the finite winners; no variance below 0.
+
+        The variance of few samples is skewed: its median would be too small, its mean is not.
+        """
+        usable = statistics[statistics.isfinite().all(dim=1)]
         if usable.numel() == 0:
             return self.experiment.flat.statistics.clone()
-        found = median(usable.contiguous())
+        left = max(0, num_corrupt - len(statistics) + len(usable))
+        trimmed = min(left, (len(usable) - 1) // 2)  # at most to the median
+        found = trimmed_mean(usable, trimmed)
         return torch.where(self._are_variances, found.clamp_min(0), found)
 
     def _with_momentum(

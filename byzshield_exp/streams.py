@@ -1,8 +1,11 @@
 """Random numbers as functions of (seed, stream, position): nothing uses a global generator."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import numpy as np
+import torch
 
 
 class Stream(IntEnum):
@@ -14,6 +17,8 @@ class Stream(IntEnum):
     AGGREGATE = 3
     NETWORK = 4
     AUGMENT = 5
+    DROPOUT = 6
+    ATTACK_ONCE = 7  # (seed, ATTACK) would be (seed, ATTACK, 0, 0): a seed sequence ends in zeros
 
 
 def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
@@ -22,3 +27,12 @@ def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
     The same arguments give the same numbers in every process, so nobody has to be told them.
     """
     return np.random.default_rng(np.random.SeedSequence([seed, int(stream), *position]))
+
+
+@contextmanager
+def torch_seeded(random: np.random.Generator, device: torch.device | str = "cpu") -> Iterator[None]:
+    """In it torch's global generator is seeded by ``random``; afterwards it is as it was."""
+    on_gpu = torch.device(device).type == "cuda"
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if on_gpu else []):
+        torch.manual_seed(int(random.integers(2**62)))
+        yield

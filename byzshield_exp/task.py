@@ -1,19 +1,18 @@
 """What is learnt: the data and the network of a run, as its configuration says."""
 
-import copy
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from byzshield_exp.binding import construct
 from byzshield_exp.datasets import Dataset
 from byzshield_exp.errors import ConfigError
-from byzshield_exp.networks import Flat, flatten
-from byzshield_exp.streams import Stream, generator
+from byzshield_exp.networks import Flat, flatten, running_statistics, twin
+from byzshield_exp.streams import Stream, generator, torch_seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +21,7 @@ class Task:
 
     Attributes:
         dataset: pictures and classes.
-        network: its parameters and running statistics are views of ``flat``.
+        network: its parameters and running statistics are views of ``flat``; it learns.
         flat: float32, initialised from the run's seed.
     """
 
@@ -32,13 +31,15 @@ class Task:
 
 
 def build_task(config: Mapping[str, Any]) -> Task:
-    """Build the data set and the network.
+    """Build the data set and the network, on a GPU after making that deterministic.
 
     Raises:
         ConfigError: in one line, with the key, the value and the bound.
     """
+    if config["device"] == "cuda":
+        _prepare_gpu(config["precision"])
     dataset: Dataset = _on_device(construct("dataset", config["dataset"]), config["device"])
-    network = _network(config, dataset)
+    network = _network(config, dataset).train()
     return Task(dataset, network, flatten(network))
 
 
@@ -46,39 +47,66 @@ def draws_random_numbers(config: Mapping[str, Any], task: Task, file_size: int) 
     """Try the network on a few zeros; whether it draws random numbers while it learns (dropout).
 
     Raises:
-        ConfigError: if it cannot take such pictures, or so few.
+        ConfigError: if it cannot take such pictures, or so few, or changes buffers that workers
+            would not have in common.
     """
-    network = copy.deepcopy(task.network).train()
+    network, device = task.network, task.flat.params.device
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     zeros = task.flat.params.new_zeros((min(2, file_size), *task.dataset.shape))
-    with torch.random.fork_rng():
-        before = _random_states()
+    with torch_seeded(generator(0, Stream.DROPOUT), device):
+        state = _random_state(device)
         try:
-            with torch.no_grad():
-                scores = network(zeros)
+            if running_statistics(network):
+                twin(network)  # each thread will need one
+            scores = network(zeros)
+            torch.autograd.grad(scores.sum(), list(network.parameters()), allow_unused=True)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
                 f"network={config['choices']['network']} on {len(zeros)} pictures of "
                 f"{'x'.join(map(str, task.dataset.shape))} (files of {file_size}): {reason}"
             ) from error
-        if scores.shape != (len(zeros), task.dataset.num_classes):
-            raise ConfigError(
-                f"network={config['choices']['network']} gives {list(scores.shape)} for "
-                f"{len(zeros)} pictures, instead of {[len(zeros), task.dataset.num_classes]}"
-            )
-        return any(
-            not torch.equal(one, other) for one, other in zip(before, _random_states(), strict=True)
+        draws = not torch.equal(state, _random_state(device))
+    if scores.shape != (len(zeros), task.dataset.num_classes):
+        raise ConfigError(
+            f"network={config['choices']['network']} gives {list(scores.shape)} for "
+            f"{len(zeros)} pictures, instead of {[len(zeros), task.dataset.num_classes]}"
         )
+    _restore_buffers(config, network, before)
+    return draws
 
 
-def _random_states() -> list[Tensor]:
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return [torch.get_rng_state(), *on_gpus]
+def _restore_buffers(
+    config: Mapping[str, Any], network: nn.Module, before: Mapping[str, Tensor]
+) -> None:
+    """Undo what the trial did to running statistics; nothing else may have changed."""
+    shared = {id(getattr(module, name)) for module, name in running_statistics(network)}
+    for name, buffer in network.named_buffers():
+        if id(buffer) in shared or name.endswith("num_batches_tracked"):
+            buffer.copy_(before[name])
+        elif name not in before or not torch.equal(buffer, before[name]):
+            raise ConfigError(
+                f"network={config['choices']['network']} changes its buffer {name} while it "
+                "learns: of buffers only BatchNorm's running statistics are sent to the server"
+            )
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state() if device.type == "cuda" else torch.get_rng_state()
+
+
+def _prepare_gpu(precision: str) -> None:
+    """Equal bits for equal work; before the first product, as cuBLAS looks at it only then."""
+    if not torch.cuda.is_available():
+        raise ConfigError("device=cuda: torch sees no GPU on this machine")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
 
 
 def _on_device(dataset: Dataset, device: str) -> Dataset:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda: torch sees no GPU on this machine")
     if device == "cpu":
         return dataset
     tensors: dict[str, Any] = {
@@ -89,14 +117,11 @@ def _on_device(dataset: Dataset, device: str) -> Dataset:
 
 def _network(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:
     """The network, initialised from the run's seed; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(config["seed"], Stream.NETWORK).integers(2**62)))
+    with torch_seeded(generator(config["seed"], Stream.NETWORK)):
         network: nn.Module = construct(
             "network", config["network"], shape=dataset.shape, num_classes=dataset.num_classes
         )
-    if any(
-        isinstance(module, _NormBase) and module.momentum is None for module in network.modules()
-    ):
+    if any(module.momentum is None for module, _ in running_statistics(network)):
         raise ConfigError(
             f"network={config['choices']['network']}: running statistics with momentum=None count "
             "batches, which workers that come and go do not have in common"

@@ -43,13 +43,11 @@ def train(
         RunError: if the run cannot go on for another reason.
     """
     torch.set_num_threads(config["threads"])
-    if config["device"] == "cuda":
-        _make_cuda_deterministic()
     group = group or Group()
     truth = TrueGradients(
         experiment.network, experiment.dataset, experiment.batches,
-        experiment.assignment.num_files, _parallel_files(group.world_size, config["threads"]),
-        experiment.seed if experiment.draws else None,
+        experiment.assignment.num_files, _parallel_files(group.world_size, config),
+        experiment.seed if experiment.draws else None, config["precision"] == "bf16",
     )  # fmt: skip
     options = config["cluster"]
     cluster = cluster_of(
@@ -110,6 +108,7 @@ def play(group: Group, job: str) -> str | None:
     """Play this process's part of a job, :func:`describe_job`'s text, in a group it has joined."""
     work = json.loads(job)
     config = work["config"]
+    _take_gpu(config, group.rank)
     worst = WorstCase(**{**work["worst"], "workers": tuple(work["worst"]["workers"])})
     summary = train(build(config, worst), config, Path(work["folder"]), group)
     return None if summary is None else json.dumps(summary)
@@ -128,15 +127,18 @@ def follow_torchrun() -> None:
         group.close()
 
 
-def _make_cuda_deterministic() -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+def _take_gpu(config: Mapping[str, Any], rank: int) -> None:
+    """Spread the processes of a machine over its GPUs."""
+    if config["device"] == "cuda" and torch.cuda.is_available():
+        place = int(os.environ.get("LOCAL_RANK", rank))
+        torch.cuda.set_device(place % torch.cuda.device_count())
 
 
-def _parallel_files(world_size: int, threads: int) -> int:
-    """How many files this process computes at a time: its share of the machine's cores."""
+def _parallel_files(world_size: int, config: Mapping[str, Any]) -> int:
+    """How many files this process computes at a time: its share of the cores; on a GPU one."""
+    if config["device"] == "cuda":
+        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    threads: int = config["threads"]
     return max(1, (cores or 1) // max(1, ranks - 1) // threads)

@@ -72,3 +72,26 @@ def run(cli, tmp_path):
         return summary_of(target)
 
     return call
+
+
+@pytest.fixture
+def plain_config():
+    """A resolved configuration, made as the program makes it: ``plain_config(*overrides)``."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
+
+    from byzshield_exp import config as configuration
+
+    configuration.register()
+
+    def make(*overrides: str, small: bool = True) -> dict[str, Any]:
+        with initialize_config_dir(configuration.conf_dir(), version_base="1.3"):
+            chosen = [*(SMALL if small else ()), *overrides]
+            cfg = compose("config", chosen, return_hydra_config=True)
+            HydraConfig.instance().set_config(cfg)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            return configuration.plain(cfg)
+
+    return make

@@ -20,6 +20,7 @@ from byzshield_exp.attacks import (
     scalar_noise,
 )
 from byzshield_exp.binding import bind
+from byzshield_exp.networks import entries_of
 from byzshield_exp.streams import Stream, generator
 
 SIZES = [30000, 50, 9000, 950]
@@ -83,7 +84,7 @@ def by_autograd(truth, file, labels):
     images, _ = truth._samples(truth._step, file)
     loss = cross_entropy(truth._network(images), labels)
     gradients = torch.autograd.grad(loss, list(truth._network.parameters()))
-    return torch.cat([gradient.flatten() for gradient in gradients])
+    return torch.cat([entries_of(gradient) for gradient in gradients])
 
 
 def test_label_flip_is_the_gradient_of_flipped_labels():

@@ -18,8 +18,8 @@ from picture_files import (
 )
 
 CONF = Path(__file__).parents[1] / "conf"
-CHOICES = sorted(
-    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent != CONF
+CHOICES = sorted(  # the scale of an experiment is chosen in test_experiments.py
+    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "scale"
 )
 TINY = ("steps=2", "eval_every=2", "q=2", "batch_size=25")
 RESNETS = (18, 20, 32, 34, 44, 50, 56, 101, 110, 152)

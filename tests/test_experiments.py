@@ -133,6 +133,20 @@ def test_a_figure_at_the_papers_size(cli, tmp_path):
     assert "resnet18 on cifar10, d=11,173,962, batch 750 = 25 x 30" in out
 
 
+def test_a_thin_curve_runs(cli, tmp_path, monkeypatch):
+    from picture_files import write_folder
+
+    monkeypatch.setenv("BYZSHIELD_CACHE", str(tmp_path / "cache"))
+    write_folder(tmp_path / "data", side=32)
+    code, out, err = cli(
+        "experiment=byzshield/fig09", "scale=thin", f"dataset.root={tmp_path / 'data'}", "steps=1",
+        "hydra.sweeper.only=[byzshield_q2]", f"output_dir={tmp_path / 'out'}",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "resnet18 on image_folder" in out
+    assert "batch 225 = 25 x 9" in out
+
+
 def test_detoxs_setting_and_a_choice_of_curves(cli):
     code, out, err = cli(
         "experiment=detox/alie", "scale=smoke", "plan=true",

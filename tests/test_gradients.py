@@ -5,15 +5,16 @@ from torch.nn.functional import cross_entropy
 
 from byzshield_exp.datasets import Batches, synthetic
 from byzshield_exp.gradients import Lies, Table, TrueGradients
-from byzshield_exp.networks import flatten, lenet, mlp
+from byzshield_exp.networks import entries_of, flatten, lenet, mlp
 
 
-def make(num_threads=1, network=lenet):
+def make(num_threads=1, network=lenet, **more):
     torch.manual_seed(0)
     data = synthetic(num_train=100, num_test=1)
     network = network(data.shape, 10)
     flatten(network)
-    return TrueGradients(network, data, Batches(100, 50, 5, seed=0), 5, num_threads), network, data
+    truth = TrueGradients(network, data, Batches(100, 50, 5, seed=0), 5, num_threads, **more)
+    return truth, network, data
 
 
 def test_a_row_is_the_gradient_of_the_files_mean_loss():
@@ -22,7 +23,7 @@ def test_a_row_is_the_gradient_of_the_files_mean_loss():
     samples = Batches(100, 50, 5, seed=0).file(3, 2)
     loss = cross_entropy(network(data.train_images[samples]), data.train_labels[samples])
     expected = torch.cat(
-        [g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]
+        [entries_of(g) for g in torch.autograd.grad(loss, list(network.parameters()))]
     )
     assert torch.equal(truth.message(2), expected)
     assert truth.losses[2] == loss
@@ -63,6 +64,16 @@ def test_bits_do_not_depend_on_whether_a_thread_is_new():
                 assert torch.equal(make(num_threads=2, network=network)[0].rows(), expected)
     finally:
         torch.set_num_threads(before)
+
+
+def test_products_in_bfloat16_are_near_and_repeat():
+    exact, rough, again = (
+        make(threads, in_bfloat16=rounds)[0].rows()
+        for threads, rounds in ((1, False), (1, True), (2, True))
+    )
+    assert rough.dtype == torch.float32
+    assert torch.equal(rough, again)
+    assert 1e-4 < (rough - exact).norm() / exact.norm() < 0.1
 
 
 def test_both_tables_are_tables():

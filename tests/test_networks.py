@@ -338,7 +338,10 @@ def test_parameters_are_views_of_the_flat_vector(make):
     network = make((1, 8, 8), 10)
     before = [parameter.detach().clone() for parameter in network.parameters()]
     flat = flatten(network).params
-    assert torch.equal(flat, torch.cat([parameter.flatten() for parameter in before]))
+    lying = [p.permute(0, 2, 3, 1) if p.dim() == 4 else p for p in before]
+    assert torch.equal(flat, torch.cat([parameter.flatten() for parameter in lying]))
+    for parameter, old in zip(network.parameters(), before, strict=True):
+        assert torch.equal(parameter, old)
     flat.zero_()
     assert all(bool((parameter == 0).all()) for parameter in network.parameters())
     assert size(network) == len(flat)

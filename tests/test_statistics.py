@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from byzshield_exp.datasets import Batches, digits, synthetic
 from byzshield_exp.evaluate import evaluate
 from byzshield_exp.experiment import build
 from byzshield_exp.gradients import TrueGradients
-from byzshield_exp.networks import are_variances, flatten, running_statistics
+from byzshield_exp.networks import are_variances, entries_of, flatten, running_statistics, twin
+from byzshield_exp.votes import tolerant
 
 USERS = """
 from torch import nn
@@ -82,9 +85,7 @@ def test_a_message_is_the_gradient_and_the_statistics_after_the_file(network):
         alone(data.train_images[samples]), data.train_labels[samples]
     )
     gradients = torch.autograd.grad(loss, list(alone.parameters()))
-    assert torch.equal(
-        message, torch.cat([*(g.flatten() for g in gradients), flatten(alone).statistics])
-    )
+    assert torch.equal(message, torch.cat([*map(entries_of, gradients), flatten(alone).statistics]))
     assert torch.equal(truth.rows([2])[0], message[: len(flat.params)])
     assert not torch.equal(message[len(flat.params) :], published)
 
@@ -100,9 +101,15 @@ def test_bits_depend_neither_on_threads_nor_on_the_files_before(network):
         assert torch.equal(one.table, two.table)
 
 
-def test_the_server_takes_the_median_of_the_statistics(network, run, tmp_path):
-    """Against numpy, for the one step that the checkpoint of step 1 shows."""
-    options = (*SMALL, "attack=none", "q=0", "steps=1")
+@pytest.mark.parametrize(("liars", "trimmed"), [(0, 0), (3, 3), (11, 12)])
+def test_the_server_takes_the_trimmed_mean_of_the_statistics(
+    network, run, tmp_path, liars, trimmed
+):
+    """Against numpy, for the one step that the checkpoint of step 1 shows; at most to the median.
+
+    No liar lies here.
+    """
+    options = (*SMALL, "attack=none", f"q={liars}", "steps=1")
     run(*options, small=False, folder=tmp_path / "out")
     (path,) = tmp_path.glob("out/*/checkpoints/*.pt")
     found = checkpoint.load(path)["statistics"]
@@ -110,11 +117,12 @@ def test_the_server_takes_the_median_of_the_statistics(network, run, tmp_path):
     truth = TrueGradients(experiment.network, experiment.dataset, experiment.batches, 25)
     truth.begin(0)
     rows = np.stack([truth.message(file)[len(experiment.params) :].numpy() for file in range(25)])
-    assert np.array_equal(found.numpy(), np.median(rows, axis=0))
+    expected = np.sort(rows.astype(np.float64), axis=0)[trimmed : 25 - trimmed].mean(axis=0)
+    assert np.array_equal(found.numpy(), expected.astype(np.float32))
 
 
 def recomputed(made, data):
-    """Accuracy with statistics that are counted anew over the training data."""
+    """A copy with statistics that are counted anew over the training data."""
     other = copy.deepcopy(made).train()
     for module in other.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
@@ -123,7 +131,7 @@ def recomputed(made, data):
     with torch.no_grad():
         for samples in torch.arange(1400).split(100):
             other(data.train_batch(samples, np.random.default_rng(0))[0])
-    return evaluate(other, data.chunks("test")).accuracy
+    return other
 
 
 TRAINED = (*NETWORK, "steps=80", "eval_every=80", "optimizer.lr=0.1")
@@ -149,20 +157,52 @@ def test_evaluation_is_as_good_as_with_statistics_of_the_training_data(
 
 
 def trained(network, tmp_path):
+    """Accuracy with statistics that are counted anew over the training data."""
+    return evaluate(recomputed_network(network, tmp_path)[1], digits().chunks("test")).accuracy
+
+
+def recomputed_network(network, tmp_path):
+    """The trained network as it was saved, and with statistics counted anew."""
     (path, *_) = sorted(tmp_path.glob("out/*/checkpoints/*.pt"), reverse=True)
     saved, data = checkpoint.load(path), digits()
     made = network(data.shape, 10)
     flat = flatten(made)
     flat.params.copy_(saved["params"])
     flat.statistics.copy_(saved["statistics"])
-    return recomputed(made, data)
+    return made, recomputed(made, data)
+
+
+def test_variances_of_small_files_are_not_biased(network, run, tmp_path):
+    """Of two samples the median variance is half of the mean one."""
+    options = (*TRAINED, "attack=none", "q=0", "batch_size=50")
+    run(*options, small=False, folder=tmp_path / "out")
+    saved, other = recomputed_network(network, tmp_path)
+    ratios = [
+        float((module.running_var / getattr(again, name)).median())
+        for (module, name), (again, _) in zip(
+            running_statistics(saved), running_statistics(other), strict=True
+        )
+        if name == "running_var"
+    ]
+    assert all(0.9 < ratio < 1.1 for ratio in ratios)
 
 
 @pytest.mark.slow
-def test_without_the_median_poisoned_statistics_would_not_be_filtered(
+@pytest.mark.parametrize("attack", [("attack=none",), ("attack=alie", "poison_statistics=true")])
+def test_evaluation_is_as_good_with_processes(network, tmp_path, attack):
+    ranks = ("cluster=processes", "cluster.num_processes=4")
+    done = run_program(*TRAINED, *attack, *ranks, f"output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    accuracy = summary_of(tmp_path / "out")["final_test_accuracy"]
+    assert accuracy > 0.9
+    assert abs(accuracy - trained(network, tmp_path)) <= 0.01
+
+
+@pytest.mark.slow
+def test_without_trimming_poisoned_statistics_would_not_be_filtered(
     network, run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(protocols, "median", lambda rows: rows.mean(dim=0))
+    monkeypatch.setattr(protocols, "trimmed_mean", lambda rows, trimmed: rows.mean(dim=0))
     options = (*TRAINED, "attack=reversed_gradient", "poison_statistics=true")
     summary = run(*options, small=False, folder=tmp_path / "out")
     assert summary["final_test_accuracy"] < trained(network, tmp_path) - 0.1
@@ -176,6 +216,69 @@ def test_statistics_that_are_not_finite_are_left_out(network, run, tmp_path):
     assert metrics_of(tmp_path / "out")[0]["nonfinite_files"] == 3
     (path, *_) = tmp_path.glob("out/*/checkpoints/*.pt")
     assert bool(torch.isfinite(checkpoint.load(path)["statistics"]).all())
+
+
+def test_a_message_with_bad_statistics_is_set_aside_whole(network, run, tmp_path, monkeypatch):
+    """Its gradient too: the rest is what is left without the liars' rows."""
+    monkeypatch.setattr(protocols, "_POISON", float("nan"))
+    options = (*SMALL, "approach=baseline", "K=15", "q=3", "aggregator=mean")
+    losses = {}
+    for attack in ("constant", "not_a_number"):
+        folder = tmp_path / attack
+        run(*options, f"attack={attack}", "poison_statistics=true", small=False, folder=folder)
+        records = metrics_of(folder)
+        assert records[0]["nonfinite_files"] == 3
+        losses[attack] = [record["loss"] for record in records]
+    assert losses["constant"] == losses["not_a_number"]
+
+
+def test_statistics_are_poisoned_where_the_attack_lies(network, run, tmp_path):
+    """Elsewhere files with an even number of replicas would be left without a majority."""
+    options = (*SMALL, "approach=subsets", "K=6", "r=4", "q=3", "poison_statistics=true")
+    wrapped = ("attack=majorities_only", "attack@attack.attack=reversed_gradient")
+    run(*options, *wrapped, "aggregator=krum", small=False, folder=tmp_path / "out")
+    for record in metrics_of(tmp_path / "out"):
+        assert record["files_without_majority"] == 0
+        assert record["vote_disagreements"] == record["distorted_files"] > 0
+
+
+def test_statistics_do_not_hide_what_gradients_differ_by():
+    gradient, statistics = 1e-2 * torch.randn(50), 1e5 * torch.rand(10)
+    honest, lie = torch.cat([gradient, statistics]), torch.cat([-gradient, statistics])
+    assert tolerant([[honest, honest.clone(), lie]]).tolist() == [[0, 0, 0]]
+    assert tolerant([[honest, honest.clone(), lie]], gradient_size=50).tolist() == [[0, 0, 2]]
+    drifted = torch.cat([gradient, 2 * statistics])
+    assert tolerant([[honest, honest.clone(), drifted]], gradient_size=50).tolist() == [[0, 0, 2]]
+
+
+def test_a_tolerant_vote_knows_where_statistics_begin(network, plain_config):
+    experiment = build(plain_config(*SMALL, "vote=tolerant", small=False))
+    assert experiment.vote.keywords["gradient_size"] == len(experiment.params)
+    assert build(plain_config("vote=tolerant")).vote.keywords["gradient_size"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((*SMALL, "attack=none"), "poison_statistics=true does nothing: attack=none"),
+        ((), "poison_statistics=true does nothing: the network has no running statistics"),
+        ((*SMALL, "K=4", "q=1", "attack=alie", "approach=baseline", "batch_size=40"), None),
+    ],
+)
+def test_poison_that_does_nothing_is_said(network, plain_config, options, said):
+    experiment = build(plain_config(*options, "poison_statistics=true", small=False))
+    assert [note for note in experiment.notes if "poison" in note] == ([said] if said else [])
+    if said is None:  # the z of alie is 0, the statistics are false
+        assert experiment.attack_effective
+        assert experiment.poisons_statistics
+
+
+def test_small_files_are_warned_of(network, plain_config):
+    few, many = (
+        build(plain_config(*SMALL, f"batch_size={size}", small=False)) for size in (175, 200)
+    )
+    assert "files of 7: BatchNorm's statistics are rough below 8 samples" in few.notes
+    assert many.notes == ()
 
 
 def test_variances_are_not_negative(network, run, tmp_path):
@@ -211,6 +314,104 @@ def test_processes_do_what_one_does_and_resume_where_they_stopped(network, tmp_p
     beside = run_program(f"run={folder}", f"output={tmp_path}", module="byzshield_exp.evaluate")
     assert beside.returncode == 0, beside.stderr
     assert f"{summary_of(tmp_path / 'whole')['final_test_accuracy']:.4f}" in beside.stdout
+
+
+@pytest.mark.slow
+def test_torchrun_does_what_one_process_does(network, tmp_path):
+    options = (*SMALL, "attack=delayed_gradient", "poison_statistics=true", "worker_momentum=0.5",
+        "+network.dropout=0.5", "K=6", "r=3", "approach=detox", "q=2", "attack.delay=2",
+        "on_nonfinite=skip_step")  # fmt: skip
+    alone = run_program(*options, f"output_dir={tmp_path / 'alone'}")
+    assert alone.returncode == 0, alone.stderr
+    together = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4",
+         "-m", "byzshield_exp", *options, f"output_dir={tmp_path / 'together'}"],
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert together.returncode == 0, together.stderr
+    one, other = (summary_of(tmp_path / name) for name in ("alone", "together"))
+    assert one["parameters_sha256"] == other["parameters_sha256"]
+    assert one["buffers_sha256"] == other["buffers_sha256"]
+
+
+def test_a_twin_shares_parameters_and_little_else(network):
+    made = network((1, 8, 8), 10)
+    flat = flatten(made)
+    other = twin(made)
+    pairs = zip(made.parameters(), other.parameters(), strict=True)
+    assert all(one.data_ptr() == its.data_ptr() for one, its in pairs)
+    for module, name in running_statistics(other):
+        part = getattr(module, name)
+        assert part.untyped_storage().nbytes() == 4 * part.numel()
+    flat.statistics.fill_(7)
+    assert not any(bool((getattr(m, name) == 7).any()) for m, name in running_statistics(other))
+
+
+def test_a_cpu_run_leaves_gpus_alone(network, run, monkeypatch, tmp_path):
+    """Every process would have a context on them."""
+
+    def touched(*_):
+        raise AssertionError("the GPU's generator was read")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", touched)
+    run(*SMALL, "+network.dropout=0.5", small=False, folder=tmp_path / "out")
+
+
+MORE = """
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
+
+def spectral(shape, num_classes: int):
+    rest = shape[0] * shape[1] * shape[2]
+    return nn.Sequential(nn.Flatten(), parametrizations.spectral_norm(nn.Linear(rest, num_classes)))
+
+def weighted(shape, num_classes: int):
+    rest = shape[0] * shape[1] * shape[2]
+    return nn.Sequential(nn.Flatten(), weight_norm(nn.Linear(rest, num_classes)))
+
+def judging(shape, num_classes: int):
+    rest = shape[0] * shape[1] * shape[2]
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(rest, num_classes)).eval()
+
+def stateless(shape, num_classes: int):
+    rest = shape[0] * shape[1] * shape[2]
+    norm = nn.BatchNorm1d(num_classes, momentum=None, track_running_stats=False)
+    return nn.Sequential(nn.Flatten(), nn.Linear(rest, num_classes), norm)
+"""
+
+
+@pytest.fixture
+def more(tmp_path, monkeypatch):
+    (tmp_path / "more_networks.py").write_text(MORE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def options(name):
+        return (f"network._target_=more_networks.{name}", *SMALL[1:])
+
+    return options
+
+
+def test_buffers_that_stay_with_a_worker_are_refused(more, cli, tmp_path):
+    """Spectral norm's vectors would depend on the files that a worker has seen."""
+    code, _, err = cli(*more("spectral"), f"output_dir={tmp_path}")
+    assert code == 2
+    assert err.startswith("byzshield_exp: network=lenet changes its buffer 1.parametrizations.")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("name", ["weighted", "stateless"])
+def test_networks_that_cannot_be_copied_or_keep_nothing_learn(more, run, tmp_path, name):
+    summary = run(*more(name), "steps=30", small=False, folder=tmp_path / "out")
+    assert summary["final_test_accuracy"] > 0.5
+
+
+def test_a_network_learns_in_training_mode(more, plain_config):
+    experiment = build(plain_config(*more("judging"), small=False))
+    assert experiment.draws
+    assert experiment.network.training
 
 
 def test_dropout_is_a_function_of_seed_step_and_file(network):

@@ -11,33 +11,10 @@ from conftest import SMALL, metrics_of, run_program
 from torch.nn.functional import cross_entropy
 
 from byzshield_exp.binding import construct
-from byzshield_exp.config import register
 from byzshield_exp.datasets import Batches
 from byzshield_exp.experiment import build
-from byzshield_exp.networks import flatten
+from byzshield_exp.networks import entries_of, flatten
 from byzshield_exp.train import train
-
-
-@pytest.fixture
-def plain_config(tmp_path):
-    """A resolved configuration, made as the program makes it."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import open_dict
-
-    from byzshield_exp import config as configuration
-
-    register()
-
-    def make(*overrides):
-        with initialize_config_dir(configuration.conf_dir(), version_base="1.3"):
-            cfg = compose("config", [*SMALL, *overrides], return_hydra_config=True)
-            HydraConfig.instance().set_config(cfg)
-            with open_dict(cfg):
-                del cfg["hydra"]
-            return configuration.plain(cfg)
-
-    return make
 
 
 def in_float64(experiment):
@@ -246,7 +223,7 @@ def test_worker_momentum_is_kept_per_file_after_the_vote(plain_config, tmp_path)
             samples = reference.batches.file(step, file)
             loss = cross_entropy(network(data.train_images[samples]), data.train_labels[samples])
             gradients = torch.autograd.grad(loss, list(network.parameters()))
-            row = torch.cat([gradient.flatten() for gradient in gradients])
+            row = torch.cat([entries_of(gradient) for gradient in gradients])
             memory[file] = 0.9 * memory[file] + 0.1 * row
         params -= 0.05 * memory.mean(dim=0)
     torch.testing.assert_close(experiment.params, params)

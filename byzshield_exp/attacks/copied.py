@@ -43,7 +43,7 @@ def mimic(
 
 def _rank_victims(knowledge: Knowledge, warmup: int) -> list[int]:
     """All files, the best to mimic first."""
-    random = generator(knowledge.seed, Stream.ATTACK)
+    random = generator(knowledge.seed, Stream.ATTACK_ONCE)
     direction = knowledge.truth.blank_row()
     direction.copy_(torch.from_numpy(random.standard_normal(len(direction), dtype="float32")))
     files, total = range(knowledge.assignment.num_files), torch.zeros(())

@@ -129,6 +129,6 @@ def _normal(knowledge: Knowledge, file: int) -> Float[Tensor, " d"]:
 
 def _direction(knowledge: Knowledge, sizes: list[int]) -> Float[Tensor, " d"]:
     """A random vector whose parts have length 1."""
-    random = generator(knowledge.seed, Stream.ATTACK)
+    random = generator(knowledge.seed, Stream.ATTACK_ONCE)
     parts = [torch.from_numpy(random.standard_normal(size, dtype="float32")) for size in sizes]
     return knowledge.truth.blank_row().copy_(torch.cat([part / part.norm() for part in parts]))

@@ -28,6 +28,7 @@ class WorkerCluster(Cluster):
         super().__init__(group, assignment, reads_digests)
         self._line, self._run = line, group.run
         self._at_start = 0, 0
+        self._copies: dict[tuple[int, int], Tensor] = {}  # of rows on a GPU, by file and memory
         line.serve(self._answer)
 
     def compare_digests(self, digest: bytes | None) -> None:
@@ -52,6 +53,7 @@ class WorkerCluster(Cluster):
         if header.kind is not Kind.ORDER:
             return None
         super().begin_step(params, step)
+        self._copies.clear()
         params.copy_(torch.frombuffer(content, dtype=params.dtype))
         self._at_start = self._line.bytes_in - header.length, self._line.bytes_out
         return header.step
@@ -65,7 +67,7 @@ class WorkerCluster(Cluster):
 
     def put(self, step: int, worker: int, file: int, row: Float[Tensor, " d"], loss: float) -> None:
         """Send a row or its digest; the row waits for being fetched."""
-        here = row if row.device.type == "cpu" else row.cpu()
+        here = self._in_host_memory(file, row)
         head = Header(
             Kind.ROW, self._run, self.rank, worker, file, step, dtype=DTYPES[here.dtype], loss=loss
         )
@@ -76,6 +78,15 @@ class WorkerCluster(Cluster):
             self._send(Header(**{**vars(head), **fields}), digest)
         else:
             self._send(head, bytes_of(here).data)
+
+    def _in_host_memory(self, file: int, row: Tensor) -> Tensor:
+        """The row, copied from a GPU once, whoever sends it."""
+        if row.device.type == "cpu":
+            return row
+        key = file, row.data_ptr()
+        if key not in self._copies:
+            self._copies[key] = row.cpu()
+        return self._copies[key]
 
     def finish(self, step: int, statement: Statement) -> None:
         """Say that all was sent, and how long it took."""

@@ -94,9 +94,9 @@ class Dataset:
 
     def _standardised(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         pixels = images if images.is_floating_point() else images.float() / 255
-        if self.mean is None or self.std is None:
-            return pixels
-        return (pixels - self.mean[:, None, None]) / self.std[:, None, None]
+        if self.mean is not None and self.std is not None:
+            pixels = (pixels - self.mean[:, None, None]) / self.std[:, None, None]
+        return pixels.contiguous(memory_format=torch.channels_last)  # convolutions are faster
 
 
 def divided(

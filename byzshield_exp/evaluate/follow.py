@@ -20,7 +20,8 @@ from byzshield_exp.recorder import read_summary
 from byzshield_exp.task import Task, build_task
 
 _CONFIG = "config.yaml"
-_KEYS = ("dataset", "network", "device", "threads", "seed", "choices")  # what a task is made of
+# what a task is made of
+_KEYS = ("dataset", "network", "device", "precision", "threads", "seed", "choices")
 _TRIES = 3  # to read a checkpoint of a finished run
 
 

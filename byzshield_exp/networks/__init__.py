@@ -6,9 +6,12 @@ from byzshield_exp.networks.densenet import densenet121
 from byzshield_exp.networks.flat import (
     Flat,
     are_variances,
+    entries_of,
     flatten,
     parameters_sha256,
     running_statistics,
+    twin,
+    views_of,
 )
 from byzshield_exp.networks.l46_net import l46_net
 from byzshield_exp.networks.lenet import lenet
@@ -23,6 +26,7 @@ __all__ = [
     "alexnet",
     "are_variances",
     "densenet121",
+    "entries_of",
     "fc",
     "flatten",
     "l46_net",
@@ -40,10 +44,12 @@ __all__ = [
     "resnet110",
     "resnet152",
     "running_statistics",
+    "twin",
     "vgg11",
     "vgg13",
     "vgg16",
     "vgg19",
+    "views_of",
     "vit",
     "wrn",
 ]

@@ -1,5 +1,7 @@
 """A network whose numbers are views of one flat vector."""
 
+import copy
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -29,17 +31,36 @@ def flatten(network: nn.Module) -> Flat:
 
     Afterwards nothing is copied to load or to publish them.
     """
-    parameters, statistics = list(network.parameters()), running_statistics(network)
-    places = [getattr(module, name) for module, name in statistics]
-    state = torch.cat([part.detach().reshape(-1) for part in (*parameters, *places)])
-    sizes = [part.numel() for part in (*parameters, *places)]
-    views = state.split(sizes)
-    for parameter, view in zip(parameters, views[: len(parameters)], strict=True):
-        parameter.data = view.view_as(parameter)
-    for (module, name), view in zip(statistics, views[len(parameters) :], strict=True):
+    parameters = list(network.parameters())
+    places = running_statistics(network)
+    statistics = [getattr(module, name) for module, name in places]
+    state = torch.cat([entries_of(part.detach()) for part in (*parameters, *statistics)])
+    count = sum(parameter.numel() for parameter in parameters)
+    flat = Flat(state, state[:count], state[count:])
+    for parameter, view in zip(parameters, views_of(flat.params, parameters), strict=True):
+        parameter.data = view
+    for (module, name), view in zip(places, views_of(flat.statistics, statistics), strict=True):
         setattr(module, name, view)
-    count = sum(sizes[: len(parameters)])
-    return Flat(state, state[:count], state[count:])
+    return flat
+
+
+def entries_of(tensor: Tensor) -> Float[Tensor, " m"]:
+    """The entries of a parameter, or of its gradient, as they lie in the flat vector.
+
+    The channels of a convolution's kernel come last there, ``[out, height, width, in]``: so it
+    computes up to 1.7 times as fast (scripts/bench_files.py).
+    """
+    return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor).reshape(-1)
+
+
+def views_of(vector: Float[Tensor, " m"], tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    """The parts of a flat vector, each with the shape of one of these tensors."""
+    for tensor, part in zip(tensors, vector.split([t.numel() for t in tensors]), strict=True):
+        if tensor.dim() == 4:
+            out, channels, height, width = tensor.shape
+            yield part.view(out, height, width, channels).permute(0, 3, 1, 2)
+        else:
+            yield part.view(tensor.shape)
 
 
 def running_statistics(network: nn.Module) -> list[tuple[nn.Module, str]]:
@@ -50,6 +71,13 @@ def running_statistics(network: nn.Module) -> list[tuple[nn.Module, str]]:
         if isinstance(module, _NormBase) and module.running_mean is not None
         for name in ("running_mean", "running_var")
     ]
+
+
+def twin(network: nn.Module) -> nn.Module:
+    """A copy that shares the parameters and has running statistics of its own."""
+    own = [getattr(module, name) for module, name in running_statistics(network)]
+    known = {id(parameter): parameter for parameter in network.parameters()}
+    return copy.deepcopy(network, known | {id(part): part.clone() for part in own})
 
 
 def are_variances(network: nn.Module) -> Bool[Tensor, " s"]:

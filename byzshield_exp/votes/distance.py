@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,7 +18,11 @@ _CHUNK = 1 << 15  # entries of a row looked at together
 _LEAST = 1e-250  # of a squared norm
 
 
-def tolerant(replicas: Sequence[Sequence[Tensor | None]], rtol: float = 1e-5) -> Int[Tensor, "f r"]:
+def tolerant(
+    replicas: Sequence[Sequence[Tensor | None]],
+    rtol: float = 1e-5,
+    gradient_size: int | None = None,
+) -> Int[Tensor, "f r"]:
     """Label replicas by their relative distance, for hardware that does not repeat its bits.
 
     Two replicas agree when ``||a - b|| <= rtol * max(||a||, ||b||)`` (L2, summed in float64). That
@@ -32,11 +37,13 @@ def tolerant(replicas: Sequence[Sequence[Tensor | None]], rtol: float = 1e-5) ->
     win as in any vote; one that honest replicas join to make ``needed`` lies within ``rtol`` times
     the norm of one of them. Which of equally good centres wins depends on their places.
 
-    Rows with NaN or Inf agree with those of equal bytes alone.
+    Rows with NaN or Inf agree with those of equal bytes alone. Running statistics behind gradients
+    must agree by themselves: they are larger, and would hide what the gradients differ by.
 
     Args:
         replicas: for each of f files its r rows ``[d]``; None: it did not come.
         rtol: from 0 (equal values). Honest GPUs differ by less than 1e-6, lies by 1 and more.
+        gradient_size: entries of a row before its running statistics; None: all.
 
     Returns:
         ``[f, r]``; a replica's label is the place of the centre of its class.
@@ -52,7 +59,8 @@ def tolerant(replicas: Sequence[Sequence[Tensor | None]], rtol: float = 1e-5) ->
     finite = is_finite(replicas, same)
 
     def look(file: int) -> list[int]:
-        apart = _distances(replicas[file], same[file].tolist(), finite[file].tolist())
+        marks, usable = same[file].tolist(), finite[file].tolist()
+        apart = _distances(replicas[file], marks, usable, gradient_size)
         return _labels(apart, same[file].tolist(), rtol)
 
     return as_labels(each(look, range(len(replicas)), device_of(replicas)))
@@ -89,7 +97,7 @@ def _labels(apart: list[list[float]], same: list[int], rtol: float) -> list[int]
 
 
 def _distances(
-    rows: Sequence[Tensor | None], same: list[int], finite: list[bool]
+    rows: Sequence[Tensor | None], same: list[int], finite: list[bool], gradient_size: int | None
 ) -> list[list[float]]:
     """Relative distances of the replicas of a file; rows of equal bytes are looked at once."""
     apart = [[0.0 if a == b else math.inf for b in same] for a in same]
@@ -98,7 +106,10 @@ def _distances(
         if row is not None and same[place] == place and finite[place]:
             kinds.setdefault((row.dtype, row.shape), {})[place] = row.detach()
     for usable in kinds.values():
-        distances = relative_distances(list(usable.values()))
+        parts = [[row[:gradient_size] for row in usable.values()]]
+        if gradient_size is not None:
+            parts.append([row[gradient_size:] for row in usable.values()])
+        distances = np.max([relative_distances(part) for part in parts], axis=0)
         at = {place: number for number, place in enumerate(usable)}
         for place, mark in enumerate(same):
             for peer, its in enumerate(same):
