@@ -291,26 +291,6 @@ def test_bad_sizes_are_refused():
         networks.l46_net(MNIST, 10, dropout=1.5)
 
 
-@pytest.fixture
-def torchvisions_resnet18():
-    """Theirs, with the stem that CIFAR repositories give it."""
-    from torchvision.models.resnet import BasicBlock, ResNet
-
-    network = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10, norm_layer=partial(nn.GroupNorm, 32))
-    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    network.maxpool = nn.Identity()
-    return network
-
-
-def test_resnet18_is_torchvisions_with_another_stem(torchvisions_resnet18):
-    network = resnet18((3, 32, 32), 10, norm="group")
-    assert size(network) == 11_173_962
-    mine, theirs = flatten(network).params, flatten(torchvisions_resnet18).params
-    theirs.copy_(mine)
-    pictures = torch.randn(2, 3, 32, 32)
-    assert torch.equal(network(pictures), torchvisions_resnet18(pictures))
-
-
 def test_networks_do_not_load_torchvision():
     code = "import sys, byzshield_exp.networks; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

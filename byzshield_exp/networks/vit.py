@@ -51,7 +51,10 @@ def vit(
         height, patch, depth, heads, dim, mlp_dim=4 * dim, num_classes=num_classes
     )
     if channels != 3:
-        network.set_submodule("conv_proj", nn.Conv2d(channels, dim, patch, stride=patch))
+        stem = nn.Conv2d(channels, dim, patch, stride=patch)
+        nn.init.trunc_normal_(stem.weight, std=(channels * patch**2) ** -0.5)  # as torchvision's
+        nn.init.zeros_(stem.bias)  # type: ignore[arg-type]
+        network.set_submodule("conv_proj", stem)
     network.get_submodule("heads.head").reset_parameters()  # type: ignore[operator]
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.Dropout):
