@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from picture_files import made
 
-from byzshield_exp.datasets import Batches, Pictures, digits, divided, nearest_batch_size, synthetic
+from byzshield_exp.datasets import (
+    Batches,
+    Pictures,
+    digits,
+    divided,
+    nearest_batch_size,
+    pixels,
+    synthetic,
+)
 from byzshield_exp.datasets.pixels import Statistics, measured
 from byzshield_exp.streams import Stream, generator
 
@@ -91,6 +99,27 @@ def test_statistics_are_those_of_each_channel(kind):
     assert found.mean == pytest.approx([values[:, c].mean() for c in range(3)], rel=1e-12)
     expected = [values[:, 0].std(ddof=1), values[:, 1].std(ddof=1), 1.0]
     assert found.std == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_channel_of_one_value_is_not_scaled():
+    """Whatever the value: its mean is rounded, and what is left of it is no deviation."""
+    values = torch.arange(256, dtype=torch.uint8)
+    images = values.view(1, 256, 1, 1).expand(7, 256, 2, 3)
+    found = measured(images)
+    assert found.std == (1.0,) * 256
+    assert found.mean == pytest.approx((values / 255).tolist(), abs=1e-6)
+    for floats in (images / 255, images.double() / 255):
+        assert measured(floats).std == (1.0,) * 256
+
+
+def test_statistics_of_many_floats_are_measured_in_parts(monkeypatch):
+    images = torch.randn(50, 2, 3, 4, generator=torch.Generator().manual_seed(0)) + 5
+    whole_ones = measured(images)
+    for chunk in (1, 30, 100):
+        monkeypatch.setattr(pixels, "_CHUNK", chunk)
+        found = measured(images)
+        assert found.mean == pytest.approx(whole_ones.mean, rel=1e-12)
+        assert found.std == pytest.approx(whole_ones.std, rel=1e-12)
 
 
 def test_statistics_are_measured_on_what_is_trained_on():

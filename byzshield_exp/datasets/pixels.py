@@ -4,11 +4,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 Augment = Literal["none", "crop", "crop_flip"]
 PAD = 4  # pixels on each side before a crop of the old size
+_CHUNK = 2**20  # pixels of which statistics are measured at a time
 
 
 class Statistics(NamedTuple):
@@ -25,9 +26,10 @@ class Statistics(NamedTuple):
 
 def measured(images: Shaped[Tensor, "n c h w"]) -> Statistics:
     """The statistics of pictures, computed in float64; a channel of one value has ``std`` 1."""
-    moments = [_moments(images[:, channel].flatten()) for channel in range(images.shape[1])]
-    mean, std = zip(*moments, strict=True)
-    return Statistics(mean, tuple(one if one > 0 else 1.0 for one in std))
+    moments = _moments_of_floats if images.is_floating_point() else _moments_of_bytes
+    channels = [moments(images[:, channel]) for channel in range(images.shape[1])]
+    mean, std = zip(*channels, strict=True)
+    return Statistics(mean, std)
 
 
 def augmented(
@@ -56,16 +58,29 @@ def augmented(
     return _picked(images, torch.from_numpy(rows), torch.from_numpy(columns))
 
 
-def _moments(pixels: Shaped[Tensor, " m"]) -> tuple[float, float]:
+def _moments_of_bytes(pixels: UInt8[Tensor, "n h w"]) -> tuple[float, float]:
     """Mean and standard deviation (of a sample) of one channel."""
-    if pixels.is_floating_point():  # NumPy's sums do not depend on the number of threads
-        values, counts = pixels.double().numpy(), np.ones(1)
-    else:  # bytes, of which there are many, are counted
-        values = np.arange(256) / 255
-        counts = torch.bincount(pixels, minlength=256).double().numpy()
-    mean = float((counts * values).sum() / len(pixels))
-    variance = (counts * (values - mean) ** 2).sum() / max(1, len(pixels) - 1)
+    values, counts = np.arange(256) / 255, torch.bincount(pixels.flatten(), minlength=256)
+    occurs = counts.double().numpy()
+    mean = float((occurs * values).sum() / pixels.numel())
+    if counts.count_nonzero() == 1:
+        return mean, 1.0
+    variance = (occurs * (values - mean) ** 2).sum() / (pixels.numel() - 1)
     return mean, float(np.sqrt(variance))
+
+
+def _moments_of_floats(pixels: Float[Tensor, "n h w"]) -> tuple[float, float]:
+    """The same, of some pictures at a time: their squares in float64 take several times as much.
+
+    NumPy's sums do not depend on the number of threads.
+    """
+    parts = pixels.split(max(1, _CHUNK // pixels[0].numel()))
+    mean = sum(float(part.double().numpy().sum()) for part in parts) / pixels.numel()
+    low, high = pixels.aminmax()
+    if low == high:
+        return mean, 1.0
+    squares = (((part.double().numpy() - mean) ** 2).sum() for part in parts)
+    return mean, float(np.sqrt(sum(squares) / (pixels.numel() - 1)))
 
 
 def _reflected(places: Int[np.ndarray, " b"], size: int) -> Int[np.ndarray, "b size"]:
