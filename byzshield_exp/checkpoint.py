@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.errors import ConfigError, first_line
 from byzshield_exp.files import atomic_file
 
 FOLDER = "checkpoints"  # in the folder of a run
@@ -138,8 +138,7 @@ def load(path: Path, map_location: str | None = None) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as error:  # whatever another file makes of the reader
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"the checkpoint {path} cannot be read ({reason})") from error
+        raise ConfigError(f"the checkpoint {path} cannot be read ({first_line(error)})") from error
     return state
 
 

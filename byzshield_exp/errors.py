@@ -1,4 +1,4 @@
-"""The ways in which a run ends early."""
+"""The ways in which a run ends early, and the first line of an error."""
 
 
 class ConfigError(ValueError):
@@ -19,3 +19,9 @@ class LostServer(RunError):
 
 class Stopped(Exception):
     """The run was asked to stop; what it had done is in a checkpoint. One line."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its type where it says nothing."""
+    lines = (line for line in str(error).splitlines() if line.strip())
+    return next(lines, type(error).__name__)

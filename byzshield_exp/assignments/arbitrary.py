@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from byzshield_exp.assignments.assignment import Assignment
+from byzshield_exp.errors import first_line
 
 _SWAPS_PER_COPY = 20  # tries; the first few already mix
 
@@ -66,8 +67,7 @@ def custom(path: str) -> Assignment:
             raise ValueError("it is empty")
         matrix = np.loadtxt(path, delimiter=",", ndmin=2) if is_text else np.load(path)
     except (OSError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"approach.path={path} cannot be read: {reason}") from error
+        raise ValueError(f"approach.path={path} cannot be read: {first_line(error)}") from error
     if matrix.ndim != 2 or not matrix.size or not np.isin(matrix, (0, 1)).all():
         raise ValueError(f"approach.path={path} must be a K x f matrix of zeros and ones")
     loads, copies = matrix.sum(axis=1).astype(int), matrix.sum(axis=0).astype(int)

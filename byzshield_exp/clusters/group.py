@@ -21,7 +21,7 @@ from time import monotonic, sleep
 from byzshield_exp.clusters.hub import Hub
 from byzshield_exp.clusters.line import Line
 from byzshield_exp.clusters.wire import HEADER_BYTES, Header, Kind, Rejected, unpack
-from byzshield_exp.errors import LostServer, RunError
+from byzshield_exp.errors import LostServer, RunError, first_line
 
 JOIN_S = 300.0  # for all processes to come
 _HELLO_S = 3.0  # for one connection to say who it is
@@ -145,7 +145,7 @@ def join_torchrun() -> Group:
                 store.set(_KEY, f"{address} {secret}")
                 return _welcome(door, Rendezvous(address, secret, rank, world_size))
     except (RuntimeError, ValueError) as error:
-        raise RunError(f"rank {rank} found no group: {str(error).splitlines()[0]}") from error
+        raise RunError(f"rank {rank} found no group: {first_line(error)}") from error
 
 
 def _own_address() -> str:

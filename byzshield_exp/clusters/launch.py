@@ -21,7 +21,7 @@ from typing import Any
 
 from byzshield_exp import interrupts
 from byzshield_exp.clusters.group import Rendezvous, meeting_place
-from byzshield_exp.errors import ConfigError, RunError, Stopped
+from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
 
 _PRELOAD = ("torch", "numpy")
 _FORESEEN = ("ConfigError", "RunError", "TooFewReplicas", "LostServer", "Stopped")
@@ -191,7 +191,7 @@ def _run_rank(
         report: dict[str, Any] = {"result": target(rendezvous, job)}
     except Exception as error:
         report = {
-            "error": str(error).splitlines()[0] if str(error) else repr(error),
+            "error": first_line(error),
             "kind": type(error).__name__,
             "time": time.time_ns(),
             "traceback": traceback.format_exc(),

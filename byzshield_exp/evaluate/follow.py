@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from byzshield_exp import checkpoint
-from byzshield_exp.errors import ConfigError, RunError
+from byzshield_exp.errors import ConfigError, RunError, first_line
 from byzshield_exp.evaluate.accuracy import evaluate
 from byzshield_exp.evaluate.records import Evaluations
 from byzshield_exp.networks import parameters_sha256
@@ -89,8 +89,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             config["dataset"]["root"] = settings.root
         return {key: config[key] for key in _KEYS}
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path} is no configuration of a run: {reason}") from error
+        raise ConfigError(f"{path} is no configuration of a run: {first_line(error)}") from error
 
 
 class _Patience:
