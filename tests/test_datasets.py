@@ -56,8 +56,25 @@ def test_synthetic_is_a_function_of_its_seed():
     first, again, other = synthetic(), synthetic(), synthetic(data_seed=1)
     assert torch.equal(first.train_images, again.train_images)
     assert not torch.equal(first.train_images, other.train_images)
-    with pytest.raises(ValueError, match="num_train=0"):
-        synthetic(num_train=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_train": 0}, r"dataset\.num_train=0 must be at least 1"),
+        ({"num_classes": 1}, "there must be at least 2 classes, got 1"),
+        ({"noise": -1.0}, r"dataset\.noise=-1.0 must be finite and at least 0"),
+        ({"noise": float("nan")}, r"dataset\.noise=nan must be finite and at least 0"),
+        ({"noise": float("inf")}, r"dataset\.noise=inf must be finite and at least 0"),
+        ({"data_seed": -1}, r"dataset\.data_seed=-1 must be at least 0"),
+        ({"size": 10**6}, r"size=1000000 take 20080000 GB, this machine has \d+$"),
+        ({"size": 10**200}, r"size=1\d+ take \d+ GB, this machine has \d+$"),
+    ],
+)
+def test_synthetic_pictures_that_cannot_be_made_are_one_line(options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        synthetic(**options)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_synthetic_pictures_reach_the_network_as_they_are():
@@ -168,7 +185,9 @@ def test_without_validation_pictures_there_are_none():
 
 @pytest.mark.parametrize("count", [-1, 20, 21])
 def test_as_many_validation_pictures_as_there_are_not_are_refused(count):
-    with pytest.raises(ValueError, match=f"num_validation={count} must lie between 0 and 19"):
+    with pytest.raises(
+        ValueError, match=rf"dataset\.num_validation={count} must lie between 0 and 19"
+    ):
         synthetic(num_train=20, num_validation=count)
 
 
@@ -178,8 +197,16 @@ def test_too_few_or_too_small_pictures_are_refused():
     with pytest.raises(ValueError, match="2 training and 0 test pictures"):
         divided(pictures(2), pictures(0), 10)
     small = pictures(2, shape=(1, 4, 9))
-    with pytest.raises(ValueError, match="augment=crop needs pictures above 4 x 4 pixels, got 4 x"):
+    with pytest.raises(ValueError, match=r"dataset\.augment=crop needs .* 4 x 4 pixels, got 4 x 9"):
         divided(small, small, 10, augment="crop")
+
+
+def test_training_and_test_pictures_are_of_one_kind():
+    train, test = pictures(3), pictures(2, shape=(3, 8, 9))
+    with pytest.raises(ValueError, match=r"are \[3, 8, 8\] uint8, test pictures \[3, 8, 9\] uint8"):
+        divided(train, test, 10)
+    with pytest.raises(ValueError, match=r"are \[3, 8, 8\] uint8, .* \[3, 8, 8\] float32"):
+        divided(train, train._replace(images=train.images.float()), 10)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import sys
 import tarfile
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -65,8 +66,18 @@ def test_idx_files(tmp_path, packed, read, folder, mean, std):
     torch.testing.assert_close(images[:, 0].double(), (pixels - mean) / std, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("damage", ["cut", "type", "gzip"])
-def test_a_damaged_idx_file_is_named(tmp_path, damage):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("cut", r" is damaged: it has 17 bytes instead of 20, of sizes \[12\]"),
+        ("long", r" is damaged: it has 22 bytes instead of 20, of sizes \[12\]"),
+        ("empty", r" is empty: it is of sizes \[0\]"),
+        ("no bytes", " is not an IDX file of bytes"),
+        ("type", " is not an IDX file of bytes"),
+        ("gzip", " cannot be read: "),
+    ],
+)
+def test_a_damaged_idx_file_is_named(tmp_path, damage, message):
     folder = tmp_path / "MNIST" / "raw"
     write_mnist(folder, packed=True)
     path = folder / "train-labels-idx1-ubyte.gz"
@@ -74,11 +85,14 @@ def test_a_damaged_idx_file_is_named(tmp_path, damage):
     path.write_bytes(
         {
             "cut": gzip.compress(content[:-3]),
+            "long": gzip.compress(content + b"\x00\x00"),
+            "empty": gzip.compress(content[:7] + b"\x00"),
+            "no bytes": gzip.compress(b""),
             "type": gzip.compress(b"\x00\x00\x0d" + content[3:]),
             "gzip": path.read_bytes()[:-9],
         }[damage]
     )
-    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte"):
+    with pytest.raises(ValueError, match=rf"train-labels-idx1-ubyte\.gz{message}"):
         mnist(root=str(tmp_path))
 
 
@@ -173,6 +187,7 @@ def test_svhn(tmp_path):
         ("other", "test_32x32.mat is no file of SVHN: it needs X and y"),
         ("number", r"is no file of SVHN: X \[32, 32, 3, 6\] uint8, y \[5, 1\] uint8"),
         ("order", r"is no file of SVHN: X \[6, 32, 32, 3\] uint8"),
+        ("size", r"is no file of SVHN: X \[32, 31, 3, 6\] uint8"),
         ("zero", "is no file of SVHN: its labels must lie in 1..10"),
         ("missing", "has no SVHN/test_32x32.mat: fetch it once with"),
     ],
@@ -193,6 +208,8 @@ def test_a_damaged_svhn_file_is_named(tmp_path, damage, message):
         savemat(path, {"X": pixels, "y": labels[:5]})
     if damage == "order":
         savemat(path, {"X": pixels.transpose(3, 0, 1, 2), "y": labels})
+    if damage == "size":
+        savemat(path, {"X": pixels[:, :31], "y": labels})
     if damage == "zero":
         savemat(path, {"X": pixels, "y": labels * 0})
     if damage == "missing":
@@ -251,6 +268,67 @@ def test_grey_and_transparent_pictures_become_coloured_ones(tmp_path):
     for channel in range(3):
         assert np.array_equal(data.train_images[0, channel].numpy(), grey)
         assert data.train_images[1, channel].unique().tolist() == [channel + 1]
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), [("I;16", "0.png"), ("I;16", "0.tiff"), ("I", "0.tiff"), ("F", "0.tiff")]
+)
+def test_pictures_of_more_than_8_bits_are_refused(tmp_path, mode, name):
+    """Pillow would make 255 of all that is above."""
+    from PIL import Image
+
+    write_folder(tmp_path)
+    dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    path = tmp_path / "test" / "cow" / name
+    Image.fromarray(np.full((8, 8), 700, dtype)).save(path)
+    with pytest.raises(ValueError, match=rf"{path} has more than 8 bits .* mode {mode}\)$"):
+        image_folder(root=str(tmp_path))
+
+
+def test_a_palette_with_transparent_colours_is_read_without_a_warning(tmp_path):
+    from PIL import Image
+
+    write_folder(tmp_path)
+    picture = Image.new("P", (8, 8), 1)
+    picture.putpalette([9, 9, 9, 10, 20, 30])
+    picture.save(tmp_path / "train" / "ant" / "0.png", transparency=b"\x00\x80")
+    data = image_folder(root=str(tmp_path))
+    assert data.train_images[0, :, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_linked_folders_and_all_kinds_of_pictures_are_read_and_hidden_ones_are_not(tmp_path):
+    from PIL import Image
+
+    elsewhere, root = tmp_path / "elsewhere", tmp_path / "pictures"
+    parts = write_folder(elsewhere)
+    for part in ("train", "test"):
+        (root / part).mkdir(parents=True)
+        for name in ("ant", "bee", "cow"):
+            (root / part / name).mkdir()
+            (root / part / name / "linked").symlink_to(elsewhere / part / name)
+        (root / part / ".ipynb_checkpoints").mkdir()
+        (root / part / "ant" / ".hidden").mkdir()
+        (root / part / "ant" / ".hidden" / "9.png").write_text("no picture")
+        (root / part / "ant" / "._0.png").write_text("no picture")
+    data = image_folder(root=str(root))
+    assert_is(data, parts["train"], parts["test"])
+    for suffix in ("jp2", "JPE", "qoi", "tga"):
+        Image.new("RGB", (8, 8), (0, 0, 200)).save(root / "test" / "cow" / f"0.{suffix}")
+    data = image_folder(root=str(root))
+    assert len(data.test_labels) == 19
+    assert data.test_images[10:14, 2].min() > 190
+
+
+def test_a_home_folder_can_be_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_folder(tmp_path / "data")
+    write_npz(tmp_path / "data" / "mine.npz")
+    write_cifar10(tmp_path / "data")
+    assert image_folder(root="~/data").num_train == 15
+    assert npz(root="~/data", file="mine.npz").num_train == 25
+    assert cifar10(root="~/data").num_train == 25
+    with pytest.raises(ValueError, match=r"dataset\.root=~nobody-at-all/data has no cifar-10-"):
+        cifar10(root="~nobody-at-all/data")
 
 
 def test_pictures_are_cropped_from_the_centre_and_resized(tmp_path):
@@ -313,6 +391,40 @@ def test_the_cache_is_used_while_the_files_are_the_same(tmp_path, monkeypatch):
     assert not reads()[1]
 
 
+def test_another_pillow_decodes_anew(tmp_path, monkeypatch):
+    import PIL
+
+    module = sys.modules["byzshield_exp.datasets.image_folder"]
+    write_folder(tmp_path)
+    image_folder(root=str(tmp_path))
+    monkeypatch.setattr(PIL, "__version__", "1.0")
+    monkeypatch.setattr(module, "_decoded", lambda *arguments: pytest.fail("as it should"))
+    with pytest.raises(pytest.fail.Exception, match="as it should"):
+        image_folder(root=str(tmp_path))
+
+
+def test_the_cache_is_for_all_whom_the_umask_lets_in_and_is_whole_or_not_there(
+    tmp_path, monkeypatch
+):
+    def interrupted(file, **arrays):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    write_folder(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            image_folder(root=str(tmp_path))
+    assert not list((tmp_path / "cache").iterdir())
+    before = os.umask(0o027)
+    try:
+        image_folder(root=str(tmp_path))
+    finally:
+        os.umask(before)
+    (cache,) = (tmp_path / "cache").iterdir()
+    assert cache.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_cache_that_cannot_be_written_costs_nothing_else(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BYZSHIELD_CACHE", str(tmp_path / "file" / "below"))
@@ -326,11 +438,13 @@ def test_a_cache_that_cannot_be_written_costs_nothing_else(tmp_path, monkeypatch
         ("nothing", "has no folder train: it needs train and test"),
         ("no test", "has no folder test: it needs train and test"),
         ("empty class", "train/dog has no pictures"),
+        ("other file", r"train/dog/a\.heic is of no kind that Pillow reads: remove it, or start"),
+        ("loop", r"train/bee/more/train/bee is a link to a folder that \S+/train/bee has already"),
         ("no pictures", "test has no pictures: they lie in a folder for each class"),
         ("class of the test", "test/dog is a class that .*train lacks"),
         ("cut", r"test/bee/2\.png cannot be read: "),
         ("text", r"test/bee/2\.png cannot be read: cannot identify image file"),
-        ("size", "size=0 must be at least 1 pixel"),
+        ("size", r"dataset\.size=0 must be at least 1 pixel"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_one_line(tmp_path, damage, message):
@@ -342,7 +456,12 @@ def test_a_folder_that_cannot_be_used_is_one_line(tmp_path, damage, message):
         (root / "test").rename(root / "elsewhere")
     if damage == "empty class":
         (root / "train" / "dog").mkdir()
-        (root / "train" / "dog" / "readme.txt").write_text("to come")
+        (root / "train" / "dog" / ".readme.txt").write_text("to come")
+    if damage == "other file":
+        (root / "train" / "dog").mkdir()
+        (root / "train" / "dog" / "a.heic").write_bytes(b"of a telephone")
+    if damage == "loop":
+        (root / "train" / "bee" / "more").symlink_to(root)
     if damage == "no pictures":
         for one in root.glob("test/*/*.png"):
             one.unlink()
@@ -393,7 +512,15 @@ BAD_ARRAYS = {
     "objects": ({"train_labels": np.array([{}] * 25)}, "cannot be read: Object arrays cannot"),
     "channels last": (
         {"train_images": np.zeros((25, 8, 8, 3), np.uint8)},
-        r"train_images \[25, 8, 8, 3\] has its channels last: transpose it",
+        r"\[25, 8, 8, 3\] has its channels last: images.transpose\(0, 3, 1, 2\) is \[n, c, h, w\]",
+    ),
+    "two channels last": (
+        {"train_images": np.zeros((25, 8, 9, 2), np.uint8)},
+        r"train_images \[25, 8, 9, 2\] has its channels last",
+    ),
+    "five channels last": (
+        {"test_images": np.zeros((6, 8, 8, 5), np.uint8)},
+        r"test_images \[6, 8, 8, 5\] has its channels last",
     ),
     "dimensions": ({"test_images": GREY[0]}, r"test_images must be \[n, c, h, w\], got \[8, 8\]"),
     "none": ({"test_images": GREY[:0]}, r"test_images must be \[n, c, h, w\], got \[0, 1, 8, 8\]"),
@@ -408,10 +535,18 @@ BAD_ARRAYS = {
     "labels": ({"test_labels": np.zeros(6)}, r"must be 6 whole numbers, got \[6\] float64"),
     "negative": ({"test_labels": np.arange(6) - 1}, "test_labels has the class -1, the bound is 0"),
     "class": ({"test_labels": np.arange(6) + 5}, "test_labels has the class 10, the bound is 9"),
-    "shapes": ({"test_images": GREY}, r"differ: \[3, 8, 8\] uint8 and \[1, 8, 8\] uint8"),
-    "types": (
-        {"test_images": np.zeros((6, 3, 8, 8))},
-        r"differ: \[3, 8, 8\] uint8 and \[3, 8, 8\] float32",
+    "missing class": (
+        {"train_labels": np.arange(25) % 10 + (np.arange(25) % 10 > 3)},
+        "train_labels goes up to 10 and has no class 4",
+    ),
+    "from one": ({"train_labels": np.arange(25) % 10 + 1}, "goes up to 10 and has no class 0"),
+    "wraps around": (
+        {"test_labels": np.array([0, 1, 2, 3, 4, 2**64 - 1], np.uint64)},
+        "test_labels has the class 18446744073709551615, the bound is 9",
+    ),
+    "large": (
+        {"train_labels": np.arange(25, dtype=np.uint64) * 2**59},
+        "train_labels goes up to 13835058055282163712 and has no class 1",
     ),
     "nan": (
         {"test_images": np.full((6, 3, 8, 8), np.nan)},
@@ -430,7 +565,41 @@ def test_arrays_that_cannot_be_used_are_one_line(tmp_path, changes, message):
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "npy", "missing"])
+def test_many_channels_and_rows_of_numbers_are_no_channels_last(tmp_path):
+    for shape in ((64, 8, 8), (8, 8, 12), (1, 1, 30), (3, 5, 5), (2, 2, 2)):
+        train = np.random.default_rng(0).integers(0, 256, (25, *shape), dtype=np.uint8)
+        write_npz(tmp_path / "mine.npz", train_images=train, test_images=train[:6])
+        assert npz(file="mine.npz", root=str(tmp_path)).shape == shape
+
+
+def test_one_class_is_none(tmp_path):
+    write_npz(tmp_path / "mine.npz", train_labels=np.zeros(25, int), test_labels=np.zeros(6, int))
+    with pytest.raises(ValueError, match="there must be at least 2 classes, got 1"):
+        npz(file="mine.npz", root=str(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["", "other.npz", "."])
+def test_a_missing_file_of_arrays_is_named_by_its_keys(tmp_path, file):
+    message = rf"^dataset\.file={file}: no such file below dataset\.root={tmp_path}$"
+    with pytest.raises(ValueError, match=message):
+        npz(file=file, root=str(tmp_path))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_are_read_without_many_copies_of_them(tmp_path, dtype):
+    train = np.random.default_rng(0).normal(size=(4000, 1, 32, 32)).astype(dtype)  # 16 or 33 MB
+    labels = np.arange(4000) % 10
+    write_npz(tmp_path / "mine.npz", train_images=train, train_labels=labels, test_images=train[:6])
+    tracemalloc.start()
+    try:
+        npz(file="mine.npz", root=str(tmp_path))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * train.nbytes
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "npy"])
 def test_a_damaged_file_of_arrays_is_named(tmp_path, damage):
     path = tmp_path / "mine.npz"
     write_npz(path)
@@ -444,8 +613,6 @@ def test_a_damaged_file_of_arrays_is_named(tmp_path, damage):
     if damage == "npy":
         with path.open("wb") as file:
             np.save(file, np.zeros(3))
-    if damage == "missing":
-        path.unlink()
     with pytest.raises(ValueError, match=r"mine\.npz cannot be read: "):
         npz(file="mine.npz", root=str(tmp_path))
 

@@ -87,7 +87,7 @@ class Dataset:
         images, labels = self.test_images, self.test_labels
         if part == "validation":
             if self.validation_images is None or self.validation_labels is None:
-                raise ValueError("num_validation=0: no pictures are held out")
+                raise ValueError("dataset.num_validation=0: no pictures are held out")
             images, labels = self.validation_images, self.validation_labels
         for pictures, classes in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True):
             yield self._standardised(pictures), classes
@@ -119,19 +119,27 @@ def divided(
             depends on nothing but their number. The others stay in their order.
 
     Raises:
-        ValueError: if there are too few pictures, or they are too small to be cropped.
+        ValueError: if there are too few pictures or classes, those of the test are of another
+            kind, or they are too small to be cropped.
     """
     if not len(train.labels) or not len(test.labels):
         raise ValueError(f"{len(train.labels)} training and {len(test.labels)} test pictures")
+    if num_classes < 2:
+        raise ValueError(f"there must be at least 2 classes, got {num_classes}")
+    if _kind(train.images) != _kind(test.images):
+        raise ValueError(
+            f"training pictures are {_kind(train.images)}, test pictures {_kind(test.images)}"
+        )
     if not 0 <= num_validation < len(train.labels):
         raise ValueError(
-            f"num_validation={num_validation} must lie between 0 and {len(train.labels) - 1}: "
-            f"there are {len(train.labels)} training pictures"
+            f"dataset.num_validation={num_validation} must lie between 0 and "
+            f"{len(train.labels) - 1}: there are {len(train.labels)} training pictures"
         )
     if augment != "none" and min(train.images.shape[2:]) <= PAD:
         height, width = train.images.shape[2:]
         raise ValueError(
-            f"augment={augment} needs pictures above {PAD} x {PAD} pixels, got {height} x {width}"
+            f"dataset.augment={augment} needs pictures above {PAD} x {PAD} pixels, "
+            f"got {height} x {width}"
         )
     train, validation = _held_out(train, num_validation)
     mean, std = statistics or measured(train.images)
@@ -145,6 +153,10 @@ def divided(
         std=torch.tensor(std),
         augment=augment,
     )
+
+
+def _kind(images: Shaped[Tensor, "n c h w"]) -> str:
+    return f"{list(images.shape[1:])} {str(images.dtype).removeprefix('torch.')}"
 
 
 def _held_out(pictures: Pictures, count: int) -> tuple[Pictures, Pictures | None]:

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,10 @@ from torch import Tensor
 
 from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
 from byzshield_exp.datasets.pixels import Augment
-from byzshield_exp.files import cache_folder
+from byzshield_exp.errors import first_line
+from byzshield_exp.files import atomic_file, cache_folder, typed_path
 
 _PARTS = ("train", "test")
-_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 _VERSION = 1  # of the reader: another version trusts none of the older caches
 
 
@@ -39,7 +37,8 @@ def image_folder(
     The classes are the folders of ``train``, by name; ``test`` may lack some. They are
     standardised with the mean and the standard deviation of each channel of the training
     pictures. Decoded pictures are kept in the cache folder (``BYZSHIELD_CACHE``) and used again
-    as long as names, sizes and times of the files are the same.
+    as long as names, sizes and times of the files, and Pillow's version, are the same. Files and
+    folders whose names start with a dot are passed over.
 
     Args:
         root: the folder above ``train`` and ``test``.
@@ -50,12 +49,12 @@ def image_folder(
             ``crop``: not mirrored.
 
     Raises:
-        ValueError: if a folder is missing or empty, or a picture cannot be read or is of another
-            size than the others.
+        ValueError: if a folder is missing or empty, or a file is no picture, has more than 8 bits
+            per channel or another size than the others.
     """
     if size is not None and size < 1:
-        raise ValueError(f"size={size} must be at least 1 pixel")
-    folder = Path(root)
+        raise ValueError(f"dataset.size={size} must be at least 1 pixel")
+    folder = typed_path(root)
     classes = _classes(folder)
     files = {part: list(_files(folder / part, classes)) for part in _PARTS}
     images = _cached(folder, files, size)
@@ -70,7 +69,8 @@ def _classes(folder: Path) -> list[str]:
         if not (folder / part).is_dir():
             raise ValueError(f"dataset.root={folder} has no folder {part}: it needs train and test")
     classes, tested = (
-        sorted(one.name for one in (folder / part).iterdir() if one.is_dir()) for part in _PARTS
+        sorted(one.name for one in (folder / part).iterdir() if one.is_dir() and _is_seen(one.name))
+        for part in _PARTS
     )
     unknown = sorted(set(tested) - set(classes))
     if unknown:
@@ -82,18 +82,46 @@ def _files(folder: Path, classes: list[str]) -> Iterator[tuple[Path, int]]:
     """The pictures of a part with their classes' numbers, by name.
 
     Raises:
-        ValueError: if there are none, or none of a class to be learnt.
+        ValueError: if there are none, or none of a class to be learnt, or others.
     """
-    is_empty = True
+    suffixes, is_empty = _suffixes(), True
     for label, name in enumerate(classes):
-        paths = (path for path in (folder / name).rglob("*") if path.suffix.lower() in _SUFFIXES)
-        found = sorted((path for path in paths if path.is_file()), key=str)
+        found = sorted(_below(folder / name), key=str)
+        other = next((path for path in found if path.suffix.lower() not in suffixes), None)
+        if other is not None:
+            raise ValueError(
+                f"{other} is of no kind that Pillow reads: remove it, or start its name with a dot"
+            )
         if not found and folder.name == "train":
             raise ValueError(f"{folder / name} has no pictures")
         is_empty = is_empty and not found
         yield from ((path, label) for path in found)
     if is_empty:
         raise ValueError(f"{folder} has no pictures: they lie in a folder for each class")
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files of a folder and the folders in it, linked ones too."""
+    read = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in read:
+            raise ValueError(f"{place} is a link to a folder that {folder} has already")
+        read.add(real)
+        folders[:] = filter(_is_seen, folders)
+        yield from (Path(place, name) for name in filter(_is_seen, names))
+
+
+def _is_seen(name: str) -> bool:
+    """Whether it is none of the names that notebooks and other systems leave behind."""
+    return not name.startswith(".")
+
+
+def _suffixes() -> set[str]:
+    """Of the files that Pillow reads."""
+    from PIL import Image  # slow to import, and needed only here
+
+    formats = Image.registered_extensions()  # of those that it only writes, too
+    return {suffix for suffix, name in formats.items() if name in Image.OPEN}
 
 
 def _cached(
@@ -111,10 +139,12 @@ def _cached(
 
 
 def _fingerprint(folder: Path, paths: list[Path]) -> str:
-    """A digest of what is there."""
+    """A digest of what is there, and of what decodes it."""
+    from PIL import __version__
+
     states = [(str(path.relative_to(folder)), path.stat()) for path in paths]
     entries = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
-    return hashlib.sha256(json.dumps([_VERSION, entries]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_VERSION, __version__, entries]).encode()).hexdigest()
 
 
 def _read(cache: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
@@ -131,18 +161,8 @@ def _read(cache: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
 def _write(cache: Path, fingerprint: str, images: dict[str, np.ndarray]) -> None:
     """Keep the pictures; a folder that cannot be written costs only the next reading."""
     arrays: dict[str, Any] = {"fingerprint": np.array(fingerprint), **images}
-    partial_path = None
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=cache.parent, prefix=".pictures-", delete=False
-        ) as file:
-            partial_path = Path(file.name)
-            np.savez(file, **arrays)
-        partial_path.replace(cache)
-    except OSError:
-        if partial_path is not None:
-            partial_path.unlink(missing_ok=True)
+    with suppress(OSError), atomic_file(cache, shared=True) as file:
+        np.savez(file, **arrays)
 
 
 def _decoded(paths: dict[str, list[Path]], size: int | None) -> dict[str, np.ndarray]:
@@ -164,13 +184,17 @@ def _decoded(paths: dict[str, list[Path]], size: int | None) -> dict[str, np.nda
 
 
 def _decode(path: Path, size: int | None) -> UInt8[np.ndarray, "h w 3"]:
-    from PIL import Image, ImageOps  # slow to import, and needed only here
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as file:
-            picture = file.convert("RGB")
+            mode = file.mode
+            # straight to RGB, a palette with transparent colours is warned of
+            picture = (file.convert("RGBA") if mode == "P" else file).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
+    if mode.startswith("I") or mode == "F":  # what is above 255 became 255
+        raise ValueError(f"{path} has more than 8 bits per channel (Pillow's mode {mode})")
     if size is not None and picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(picture)

@@ -89,6 +89,11 @@ def _read_idx(path: Path) -> Tensor:
         raise ValueError(f"{path} is not an IDX file of bytes")
     header = 4 + 4 * content[3]
     sizes = [int(size) for size in np.frombuffer(content[4:header], dtype=">i4")]
+    if not math.prod(sizes):
+        raise ValueError(f"{path} is empty: it is of sizes {sizes}")
     if len(content) - header != math.prod(sizes):
-        raise ValueError(f"{path} is cut short: {len(content) - header} bytes for sizes {sizes}")
+        raise ValueError(
+            f"{path} is damaged: it has {len(content)} bytes instead of "
+            f"{header + math.prod(sizes)}, of sizes {sizes}"
+        )
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).view(sizes)

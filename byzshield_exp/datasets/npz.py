@@ -10,6 +10,8 @@ from torch import Tensor
 
 from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
 from byzshield_exp.datasets.pixels import Augment
+from byzshield_exp.errors import first_line
+from byzshield_exp.files import typed_path
 
 
 def npz(
@@ -18,8 +20,9 @@ def npz(
     """Arrays ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``.
 
     Pictures are ``[n, c, h, w]``, or ``[n, h, w]`` where they are grey, of bytes (uint8) or
-    floats; labels ``[n]`` whole numbers from 0. They are standardised with the mean and the
-    standard deviation of each channel of the training pictures. Nothing is unpickled.
+    floats; labels ``[n]`` whole numbers from 0, each of which occurs in training. They are
+    standardised with the mean and the standard deviation of each channel of the training
+    pictures. Nothing is unpickled.
 
     Args:
         file: the name of the .npz file, below ``root``.
@@ -31,20 +34,12 @@ def npz(
     Raises:
         ValueError: if the file cannot be read, or an array is missing or of a wrong shape or type.
     """
-    path = Path(root) / file
+    path = typed_path(root) / file
+    if not path.is_file():
+        raise ValueError(f"dataset.file={file}: no such file below dataset.root={root}")
     arrays = _arrays(path)
     train, test = (_pictures(path, part, arrays) for part in ("train", "test"))
-    if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
-        raise ValueError(
-            f"{path}: train_images and test_images differ: {_spelled(train.images)} and "
-            f"{_spelled(test.images)}"
-        )
-    num_classes = int(train.labels.max()) + 1
-    if int(test.labels.max()) >= num_classes:
-        raise ValueError(
-            f"{path}: test_labels has the class {int(test.labels.max())}, the bound is "
-            f"{num_classes - 1}, the highest of train_labels"
-        )
+    num_classes = _num_classes(path, arrays["train_labels"], arrays["test_labels"])
     return divided(train, test, num_classes, None, augment, num_validation)
 
 
@@ -62,20 +57,20 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             f"{path} cannot be used: {missing}; it needs {', '.join(names)}"
         ) from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} cannot be read: {reason}") from error
+        raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def _pictures(path: Path, part: str, arrays: dict[str, np.ndarray]) -> Pictures:
-    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+    """One part; its pictures are taken out of ``arrays``, so that they are not there twice."""
+    images, labels = arrays.pop(f"{part}_images"), arrays[f"{part}_labels"]
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim != 4 or not images.size:
         raise ValueError(f"{path}: {part}_images must be [n, c, h, w], got {list(images.shape)}")
-    if images.shape[3] in (1, 3, 4) and images.shape[1] not in (1, 3, 4):
+    if images.shape[3] < min(images.shape[1:3]):
         raise ValueError(
-            f"{path}: {part}_images {list(images.shape)} has its channels last: transpose it to "
-            "[n, c, h, w]"
+            f"{path}: {part}_images {list(images.shape)} has its channels last: "
+            "images.transpose(0, 3, 1, 2) is [n, c, h, w]"
         )
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise ValueError(f"{path}: {part}_images must be uint8 or floats, got {images.dtype}")
@@ -84,19 +79,32 @@ def _pictures(path: Path, part: str, arrays: dict[str, np.ndarray]) -> Pictures:
             f"{path}: {part}_labels must be {len(images)} whole numbers, got "
             f"{list(labels.shape)} {labels.dtype}"
         )
-    if labels.min() < 0:
-        raise ValueError(f"{path}: {part}_labels has the class {labels.min()}, the bound is 0")
     return Pictures(_tensor(path, part, images), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _num_classes(path: Path, train: np.ndarray, test: np.ndarray) -> int:
+    """C. The labels are as they are in the file: as int64 large ones could become others."""
+    for part, labels in (("train", train), ("test", test)):
+        if labels.min() < 0:
+            raise ValueError(f"{path}: {part}_labels has the class {labels.min()}, the bound is 0")
+    classes = np.unique(train)
+    is_missing = classes != np.arange(len(classes))
+    if is_missing.any():
+        raise ValueError(
+            f"{path}: train_labels goes up to {classes[-1]} and has no class {is_missing.argmax()}"
+        )
+    if test.max() > classes[-1]:
+        raise ValueError(
+            f"{path}: test_labels has the class {test.max()}, the bound is {classes[-1]}, the "
+            "highest of train_labels"
+        )
+    return len(classes)
 
 
 def _tensor(path: Path, part: str, images: np.ndarray) -> Tensor:
     if images.dtype != np.uint8:
         with np.errstate(over="ignore"):
-            images = images.astype(np.float32)
-        if not np.isfinite(images).all():
+            images = images.astype(np.float32, copy=False)
+        if not np.isfinite([images.min(), images.max()]).all():
             raise ValueError(f"{path}: {part}_images has NaN, Inf or what float32 does not hold")
     return torch.from_numpy(np.ascontiguousarray(images))
-
-
-def _spelled(images: Tensor) -> str:
-    return f"{list(images.shape[1:])} {str(images.dtype).removeprefix('torch.')}"

@@ -4,6 +4,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from byzshield_exp.files import typed_path
+
 
 @dataclass(frozen=True)
 class Download:
@@ -146,9 +148,9 @@ SVHN_EXTRA = _svhn(
 )
 
 
-def found(root: str | Path, path: str) -> Path | None:
+def found(root: Path, path: str) -> Path | None:
     """A file below ``dataset.root``, of a ``.gz`` also what it unpacks to; None: it is missing."""
-    candidates = (Path(root, path), Path(root, path.removesuffix(".gz")))
+    candidates = (root / path, root / path.removesuffix(".gz"))
     return next((one for one in candidates if one.is_file()), None)
 
 
@@ -164,7 +166,7 @@ def required(root: str, path: str, dataset: str, more: str = "") -> Path:
     Raises:
         ValueError: if it is missing, with the command that fetches it.
     """
-    there = found(root, path)
+    there = found(typed_path(root), path)
     if there is None:
         raise ValueError(
             f"dataset.root={root} has no {path}: fetch it once with python -m "

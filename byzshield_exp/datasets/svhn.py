@@ -9,6 +9,7 @@ import torch
 from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
 from byzshield_exp.datasets.official import DOWNLOADS, SVHN_EXTRA, required
 from byzshield_exp.datasets.pixels import Statistics
+from byzshield_exp.errors import first_line
 
 _TRAIN = Statistics(mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970))
 _WITH_EXTRA = Statistics(
@@ -31,7 +32,8 @@ def svhn(
 
     Args:
         root: the folder above ``SVHN``, where the three .mat files lie.
-        extra: whether the 531,131 easier pictures are trained on too (1.6 GB in every process).
+        extra: whether the 531,131 easier pictures are trained on too (1.6 GB more in every process,
+            and twice as much while they are read).
         num_validation: training pictures that are held out.
         augment: ``crop``: reflected by 4 pixels and cropped; never mirrored.
 
@@ -59,7 +61,7 @@ def _read(path: Path) -> Pictures:
     if images is None or labels is None:
         raise ValueError(f"{path} is no file of SVHN: it needs X and y")
     shapes = f"X {list(images.shape)} {images.dtype}, y {list(labels.shape)} {labels.dtype}"
-    is_right = images.ndim == 4 and images.shape[2] == 3 and images.dtype == np.uint8
+    is_right = images.shape[:3] == (32, 32, 3) and images.ndim == 4 and images.dtype == np.uint8
     if not is_right or labels.shape != (images.shape[3], 1):
         raise ValueError(f"{path} is no file of SVHN: {shapes}")
     if labels.dtype.kind not in "iu" or not ((labels >= 1) & (labels <= 10)).all():
@@ -78,5 +80,4 @@ def _matlab(path: Path) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as error:  # whatever another file makes of the reader
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} cannot be read: {reason}") from error
+        raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
