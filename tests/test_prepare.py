@@ -96,9 +96,15 @@ def prepare(monkeypatch, capsys):
 
 
 def described(site, path, name, gives):
-    content = path.read_bytes()
+    content, unpacked = path.read_bytes(), (path.stat().st_size,)
+    if name.endswith(".tar.gz"):
+        with suppress(tarfile.TarError), tarfile.open(path) as archive:
+            sizes = {member.name: member.size for member in archive if member.isreg()}
+        unpacked = tuple(sizes.get(one, 0) for one in gives)
+    elif name.endswith(".gz"):
+        unpacked = (len(gzip.decompress(content)),)
     sha256 = hashlib.sha256(content).hexdigest()
-    return official.Download((f"{site.url}/{name}",), len(content), sha256, gives)
+    return official.Download((f"{site.url}/{name}",), len(content), sha256, gives, unpacked)
 
 
 def served_cifar10(site, folder, extra=()):
@@ -288,14 +294,88 @@ def test_an_archive_that_was_put_there_is_used_and_kept(site, prepare, cifar, tm
     root = tmp_path / "data"
     root.mkdir()
     archive = root / "cifar-10-binary.tar.gz"
-    archive.write_bytes((site.folder / archive.name).read_bytes()[:-1])
-    code, _, err = prepare("dataset=cifar10", f"dataset.root={root}")
-    assert code == 1
-    assert f"{archive} is not the official file (SHA-256): delete it" in err
+    content = (site.folder / archive.name).read_bytes()
+    for other, problem in {
+        content[:-1]: f"{len(content) - 1} bytes instead of {len(content)}",
+        content[:-1] + bytes([content[-1] ^ 1]): "another SHA-256",
+    }.items():
+        archive.write_bytes(other)
+        code, out, err = prepare("dataset=cifar10", f"dataset.root={root}")
+        assert (code, out) == (2, "")
+        assert f"{archive} is not the official file ({problem}): delete it to have that" in err
+        assert len(err.splitlines()) == 1
     archive.write_bytes((site.folder / archive.name).read_bytes())
     assert prepare("dataset=cifar10", f"dataset.root={root}")[0] == 0
     assert files_of(root) == sorted([*CIFAR_FILES, archive.name])
     assert site.asked == []
+
+
+def test_files_that_are_there_are_checked(site, prepare, cifar, tmp_path):
+    root = tmp_path / "data"
+    assert prepare("dataset=cifar10", f"dataset.root={root}")[0] == 0
+    path, asked = root / official.CIFAR10_TRAIN[2], len(site.asked)
+    path.write_bytes(path.read_bytes()[:3073])
+    (root / official.CIFAR10_TEST).unlink()
+    code, out, err = prepare("dataset=cifar10", f"dataset.root={root}")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert f"{path} is not the official file (3073 bytes instead of 30730)" in err
+    assert len(site.asked) == asked
+    path.unlink()
+    assert prepare("dataset=cifar10", f"dataset.root={root}")[0] == 0
+    assert files_of(root) == CIFAR_FILES
+    assert cifar10(root=str(root)).num_train == 50
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_smaller_files_of_the_right_format_are_not_the_official_ones(prepare, tmp_path, packed):
+    """A run reads them; the command says so before it fetches anything."""
+    write_mnist(tmp_path / "MNIST" / "raw", packed=packed)
+    assert mnist(root=str(tmp_path)).num_train == 12
+    code, out, err = prepare("dataset=mnist", f"dataset.root={tmp_path}")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    suffix, size = (".gz", 9_912_422) if packed else ("", 47_040_016)
+    assert f"train-images-idx3-ubyte{suffix} is not the official file (" in err
+    assert f" bytes instead of {size}): delete it to have that one fetched; a run reads" in err
+
+
+def test_a_file_with_another_checksum_is_not_the_official_one(site, prepare, tmp_path, monkeypatch):
+    write_svhn(tmp_path / "original")
+    parts = []
+    for one in official.DOWNLOADS["svhn"]:
+        path = tmp_path / "original" / one.gives[0]
+        path.rename(site.folder / path.name)
+        parts.append(described(site, site.folder / path.name, path.name, one.gives))
+    monkeypatch.setitem(official.DOWNLOADS, "svhn", tuple(parts))
+    root = tmp_path / "data"
+    for _ in range(2):
+        assert prepare("dataset=svhn", f"dataset.root={root}")[0] == 0
+    path = root / "SVHN" / "test_32x32.mat"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    code, out, err = prepare("dataset=svhn", f"dataset.root={root}")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert f"{path} is not the official file (another SHA-256)" in err
+
+
+def test_unpacking_that_was_cut_goes_on_without_a_download(
+    site, prepare, cifar, tmp_path, monkeypatch
+):
+    root = tmp_path / "data"
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copyfileobj", lambda *files: (_ for _ in ()).throw(OSError("full")))
+        code, _, err = prepare("dataset=cifar10", f"dataset.root={root}")
+    assert code == 1
+    assert err.endswith("full\n")
+    assert files_of(root) == [".cifar-10-binary.tar.gz.partial", ".prepare.lock"]
+    assert prepare("dataset=cifar10", f"dataset.root={root}")[0] == 0
+    assert len(site.asked) == 1
+    assert files_of(root) == CIFAR_FILES
+
+
+def test_a_home_folder_can_be_given(prepare, cifar, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert prepare("dataset=cifar10", "dataset.root=~/data")[0] == 0
+    assert files_of(tmp_path / "data") == CIFAR_FILES
 
 
 def member(name, **attributes):
@@ -326,23 +406,17 @@ def test_nothing_in_an_archive_leads_out_of_the_folder(site, prepare, tmp_path, 
     assert np.array_equal(cifar10(root=str(root)).train_images.numpy(), train.images)
 
 
-@pytest.mark.parametrize("damage", ["member", "archive"])
-def test_an_archive_that_is_not_as_it_should_be_is_one_line(
-    site, prepare, tmp_path, monkeypatch, damage
-):
+def test_an_archive_that_lacks_a_file_is_one_line(site, prepare, tmp_path, monkeypatch):
     archive = site.folder / "cifar-10-binary.tar.gz"
     with tarfile.open(archive, "w:gz") as content:
         content.addfile(member("cifar-10-batches-bin/other.bin"), None)
-    if damage == "archive":
-        archive.write_bytes(archive.read_bytes()[:40])
     (old,) = official.DOWNLOADS["cifar10"]
     monkeypatch.setitem(
         official.DOWNLOADS, "cifar10", (described(site, archive, archive.name, old.gives),)
     )
     code, _, err = prepare("dataset=cifar10", f"dataset.root={tmp_path / 'data'}")
     assert code == 1
-    text = "has no file cifar-10-batches-bin/data_batch_1.bin"
-    assert (text if damage == "member" else "cannot be unpacked: ") in err
+    assert "has no file cifar-10-batches-bin/data_batch_1.bin" in err
     assert len(err.splitlines()) == 1
 
 
@@ -479,4 +553,5 @@ def test_the_table_of_official_files_is_whole():
         assert one.is_archive == (len(one.gives) > 1)
         assert all(not Path(path).is_absolute() and ".." not in path for path in one.gives)
         assert one.is_archive or one.gives[0].endswith(f"/{one.name}")
+        assert len(one.unpacked) == len(one.gives)
     assert len({one.sha256 for one in downloads}) == len(downloads) == 12

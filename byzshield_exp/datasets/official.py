@@ -17,12 +17,14 @@ class Download:
         sha256: of the file.
         gives: what the data set needs of it, below ``dataset.root``: the file itself, or members
             of a tar archive, which have the same names there.
+        unpacked: the sizes of these, in bytes; of a ``.gz`` that of what is in it.
     """
 
     urls: tuple[str, ...]
     size: int
     sha256: str
     gives: tuple[str, ...]
+    unpacked: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -44,25 +46,36 @@ def _idx_files(
             size=size,
             sha256=sha256,
             gives=(f"{folder}/{name}-ubyte.gz",),
+            unpacked=(_IDX_SIZES[name],),
         )
         for name, (size, sha256) in files.items()
     )
 
 
-def _cifar(name: str, size: int, sha256: str, gives: tuple[str, ...]) -> tuple[Download, ...]:
-    return (Download((f"https://www.cs.toronto.edu/~kriz/{name}",), size, sha256, gives),)
+def _cifar(name: str, size: int, sha256: str, gives: dict[str, int]) -> tuple[Download, ...]:
+    url = f"https://www.cs.toronto.edu/~kriz/{name}"
+    return (Download((url,), size, sha256, tuple(gives), tuple(gives.values())),)
 
 
 def _svhn(part: str, size: int, sha256: str) -> Download:
     name = f"{part}_32x32.mat"
     url = f"http://ufldl.stanford.edu/housenumbers/{name}"  # it has no https
-    return Download((url,), size, sha256, (f"SVHN/{name}",))
+    return Download((url,), size, sha256, (f"SVHN/{name}",), (size,))
 
 
 CIFAR10_TRAIN = tuple(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6))
 CIFAR10_TEST = "cifar-10-batches-bin/test_batch.bin"
 CIFAR100_TRAIN = ("cifar-100-binary/train.bin",)
 CIFAR100_TEST = "cifar-100-binary/test.bin"
+
+_CIFAR10_SIZES = dict.fromkeys((*CIFAR10_TRAIN, CIFAR10_TEST), 10_000 * (1 + 3072))
+_CIFAR100_SIZES = {CIFAR100_TRAIN[0]: 50_000 * (2 + 3072), CIFAR100_TEST: 10_000 * (2 + 3072)}
+_IDX_SIZES = {
+    "train-images-idx3": 16 + 60_000 * 28 * 28,
+    "train-labels-idx1": 8 + 60_000,
+    "t10k-images-idx3": 16 + 10_000 * 28 * 28,
+    "t10k-labels-idx1": 8 + 10_000,
+}
 
 # Sizes and SHA-256 as TensorFlow Datasets keeps them (url_checksums/*.txt).
 DOWNLOADS: dict[str, tuple[Download, ...]] = {
@@ -120,13 +133,13 @@ DOWNLOADS: dict[str, tuple[Download, ...]] = {
         "cifar-10-binary.tar.gz",
         170_052_171,
         "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        (*CIFAR10_TRAIN, CIFAR10_TEST),
+        _CIFAR10_SIZES,
     ),
     "cifar100": _cifar(
         "cifar-100-binary.tar.gz",
         168_513_733,
         "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-        (*CIFAR100_TRAIN, CIFAR100_TEST),
+        _CIFAR100_SIZES,
     ),
     "svhn": (
         _svhn(

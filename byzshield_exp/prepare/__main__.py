@@ -3,9 +3,10 @@
     python -m byzshield_exp.prepare dataset=cifar10
     python -m byzshield_exp.prepare dataset=svhn dataset.root=/shared/data dataset.extra=true
 
-What is there already is not fetched again; a download that was cut goes on where it ended. Several
-machines may do it in one shared folder at the same time: one fetches, the others wait. Without
-internet, put the archive or the files into the folder by hand: what is missing is named.
+What is there already is checked and not fetched again; a download that was cut goes on where it
+ended. Several machines may do it in one shared folder at the same time: one fetches, the others
+wait. Without internet, put the archive or the files into the folder by hand: what is missing is
+named.
 
     dataset        mnist, fashion_mnist, cifar10, cifar100 or svhn
     dataset.root   the folder for the data, as for a run (data)
@@ -18,6 +19,7 @@ from pathlib import Path
 from byzshield_exp.binding import did_you_mean
 from byzshield_exp.datasets.official import DOWNLOADS, SVHN_EXTRA, Download
 from byzshield_exp.errors import ConfigError, RunError
+from byzshield_exp.files import typed_path
 from byzshield_exp.notices import say
 from byzshield_exp.prepare.folder import prepare
 
@@ -61,7 +63,7 @@ def settings(arguments: list[str]) -> tuple[str, Path, tuple[Download, ...]]:
         given[key] = value
     if "dataset" not in given:
         raise ConfigError(f"dataset is not given, there are {', '.join(DOWNLOADS)}")
-    return given["dataset"], Path(given.get("dataset.root", "data")), _downloads(given)
+    return given["dataset"], typed_path(given.get("dataset.root", "data")), _downloads(given)
 
 
 def _downloads(given: dict[str, str]) -> tuple[Download, ...]:

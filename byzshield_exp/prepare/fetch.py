@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from byzshield_exp.datasets.official import Download
-from byzshield_exp.errors import RunError
+from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.notices import say
 
 _TRIES = 3  # of each address
@@ -20,20 +20,12 @@ _CHUNK = 2**20  # bytes
 _WRONG = "its checksum (SHA-256) is wrong"
 
 
-def fetch(download: Download, target: Path) -> bool:
-    """Bring a file to ``target``; whether it was fetched, false: it was there.
-
-    Until it is whole and its checksum is right it is called ``.NAME.partial``; what is there of
-    that is used.
+def fetch(download: Download, partial: Path) -> None:
+    """Bring a file to ``partial``, whole and with the right checksum; what is there is used.
 
     Raises:
-        RunError: if no address gives it, or what is there is something else.
+        RunError: if no address gives it.
     """
-    if target.exists():
-        if _sha256(target) != download.sha256:
-            raise RunError(f"{target} is not the official file (SHA-256): delete it")
-        return False
-    partial = target.with_name(f".{target.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     problems: dict[str, str] = {}
     for attempt in range(_TRIES):
@@ -44,13 +36,29 @@ def fetch(download: Download, target: Path) -> bool:
                 continue
             problem = _attempt(download, url, partial)
             if not problem:
-                partial.replace(target)
-                return True
+                return
             problems[url] = problem
         if set(problems.values()) == {_WRONG}:
             break
     told = "; ".join(f"{url}: {problem}" for url, problem in problems.items())
-    raise RunError(f"{target.name} cannot be fetched ({told}): the same command goes on")
+    raise RunError(f"{download.name} cannot be fetched ({told}): the same command goes on")
+
+
+def check(path: Path, size: int, sha256: str | None = None) -> None:
+    """Compare a file that is there with the official one, as far as that is known.
+
+    Raises:
+        ConfigError: if it is another one.
+    """
+    there = path.stat().st_size
+    problem = f"{there} bytes instead of {size}" if there != size else ""
+    if not problem and sha256 and _sha256(path) != sha256:
+        problem = "another SHA-256"
+    if problem:
+        raise ConfigError(
+            f"{path} is not the official file ({problem}): delete it to have that one fetched; "
+            "a run reads what is there"
+        )
 
 
 def megabytes(size: int) -> str:

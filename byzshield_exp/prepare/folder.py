@@ -12,15 +12,16 @@ from byzshield_exp.datasets.official import Download, found
 from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.files import atomic_file
 from byzshield_exp.notices import say
-from byzshield_exp.prepare.fetch import fetch
+from byzshield_exp.prepare.fetch import check, fetch
 
 LOCK = ".prepare.lock"
 
 
 def prepare(dataset: str, root: Path, downloads: tuple[Download, ...]) -> None:
-    """Fetch, check and unpack what is missing.
+    """Check what is there; fetch, check and unpack what is missing.
 
-    A file has its name only once it is whole and checked, so what is there is complete.
+    A file has its name only once it is whole and checked, so what has another size or checksum
+    was put there by somebody else, or damaged later.
 
     Args:
         dataset: its name, for a person.
@@ -28,9 +29,11 @@ def prepare(dataset: str, root: Path, downloads: tuple[Download, ...]) -> None:
         downloads: its files.
 
     Raises:
-        ConfigError: if ``root`` cannot be written.
-        RunError: if a file cannot be fetched, or is not what it must be.
+        ConfigError: if a file that is there is another one, or ``root`` cannot be written.
+        RunError: if a file cannot be fetched.
     """
+    for download in downloads:
+        _check(root, download)
     if not _missing(root, downloads):
         say(f"{dataset}: all is there, in {root}")
         return
@@ -38,6 +41,15 @@ def prepare(dataset: str, root: Path, downloads: tuple[Download, ...]) -> None:
         for download in _missing(root, downloads):
             _bring(root, download)
     say(f"{dataset}: done, in {root}")
+
+
+def _check(root: Path, download: Download) -> None:
+    for path, size in zip(download.gives, download.unpacked, strict=True):
+        there = found(root, path)
+        if there is not None and there.name == download.name:
+            check(there, download.size, download.sha256)
+        elif there is not None:
+            check(there, size)
 
 
 def _missing(root: Path, downloads: tuple[Download, ...]) -> list[Download]:
@@ -73,18 +85,22 @@ def _wait_for(lock: TextIO, root: Path) -> None:
 
 
 def _bring(root: Path, download: Download) -> None:
+    """Fetch a file and give it its name; unpack an archive, which never gets one.
+
+    So an archive that has its name was put there by hand, and stays.
+    """
+    target = root / (download.name if download.is_archive else download.gives[0])
+    partial = target.with_name(f".{target.name}.partial")
+    if target.exists():
+        check(target, download.size, download.sha256)
+    else:
+        fetch(download, partial)
     if not download.is_archive:
-        fetch(download, root / download.gives[0])
+        partial.replace(target)
         return
-    archive = root / download.name
-    is_ours = fetch(download, archive)
-    say(f"unpacking {archive}: {len(download.gives)} files")
-    try:
-        _unpack(archive, root, download.gives)
-    except (tarfile.TarError, EOFError) as error:
-        raise RunError(f"{archive} cannot be unpacked: {error}") from error
-    if is_ours:
-        archive.unlink()
+    say(f"unpacking {target}: {len(download.gives)} files")
+    _unpack(target if target.exists() else partial, root, download.gives)
+    partial.unlink(missing_ok=True)
 
 
 def _unpack(archive: Path, root: Path, members: tuple[str, ...]) -> None:
