@@ -32,6 +32,17 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_p
     assert [one.name for one in path.parent.iterdir()] == ["a"]
 
 
+def test_two_may_write_a_shared_file_at_once(tmp_path):
+    path = tmp_path / "new" / "file"
+    with atomic_file(path, shared=True) as one:
+        one.write(b"one")
+        with atomic_file(path, shared=True) as other:
+            other.write(b"other")
+        assert path.read_bytes() == b"other"
+    assert path.read_bytes() == b"one"
+    assert list(path.parent.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_journal_on_a_failing_disk_has_every_record_once_in_order(tmp_path, monkeypatch, seed):
     """Writes that stop anywhere, fsyncs that fail, a file that is deleted, replaced or moved."""

@@ -1,14 +1,13 @@
 """Worst cases found before, on disk: read only if they prove themselves intact."""
 
-import contextlib
 import hashlib
 import json
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from byzshield_exp.assignments import Assignment
-from byzshield_exp.files import cache_folder
+from byzshield_exp.files import atomic_file, cache_folder
 
 VERSION = 1  # of the search: another version trusts none of the older results
 
@@ -33,11 +32,9 @@ def read(path: Path) -> dict[str, Any] | None:
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """Keep a result; a folder that cannot be written costs only the next search."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({"content": content, "sha256": _digest(content)}))
-        partial.replace(path)
+    entry = json.dumps({"content": content, "sha256": _digest(content)})
+    with suppress(OSError), atomic_file(path, shared=True) as file:
+        file.write(entry.encode())
 
 
 def _digest(content: Any) -> str:
