@@ -103,7 +103,7 @@ class ParameterServer:
         self._are_variances = are_variances(experiment.network).to(experiment.params.device)
 
     def check_replicas(self) -> None:
-        """Compare file 0's gradient over all ranks: replicas must agree bit for bit.
+        """Compare the data and file 0's gradient over all ranks: replicas must agree bit for bit.
 
         Raises:
             RunError: naming the ranks that differ.
@@ -113,7 +113,8 @@ class ParameterServer:
         digest = None
         if not self.cluster.is_server:
             self.truth.begin(0)
-            digest = sha256(self.truth.message(0).cpu().numpy().tobytes()).digest()
+            row = self.truth.message(0).cpu().numpy().tobytes()
+            digest = sha256(row + self.experiment.dataset.digest).digest()
             self.truth.num_computed = 0
         self.cluster.compare_digests(digest)
 

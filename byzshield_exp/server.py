@@ -238,6 +238,7 @@ class Server:
         self._recorder.sync()
         state = {
             "step": self._done,
+            "data": self._experiment.dataset.digest.hex(),
             "params": self._experiment.params,
             "statistics": self._experiment.flat.statistics,
             "optimizer": self._optimizer.state_dict(),
@@ -257,6 +258,11 @@ class Server:
         saved, self._damaged, _ = checkpoint.newest(self._checkpoints)
         if saved is None:
             return
+        if saved["data"] != self._experiment.dataset.digest.hex():
+            raise RunError(
+                f"{self._folder} was trained on other data than dataset.root or dataset.file hold "
+                "now: give those back, or take another output_dir"
+            )
         self._experiment.params.copy_(saved["params"])
         self._experiment.flat.statistics.copy_(saved["statistics"])
         self._optimizer.load_state_dict(saved["optimizer"])

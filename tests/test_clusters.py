@@ -653,7 +653,7 @@ def mutations(draw, stream):
     return bytes(content)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.data())
 def test_no_stream_of_bytes_does_anything_but_being_rejected(fuzzed, data):
     feed_anything(fuzzed, data)

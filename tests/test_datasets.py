@@ -1,11 +1,12 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_files import made
+from picture_files import made, write_npz
 
 from byzshield_exp.datasets import (
     Batches,
@@ -254,3 +255,32 @@ def test_the_streams_keep_their_numbers():
 def test_a_batch_that_does_not_split_is_refused():
     with pytest.raises(ValueError, match="99 does not split into 25"):
         Batches(100, 99, 25, seed=0)
+
+
+def test_the_digest_is_of_all_pictures_and_labels():
+    one, other = synthetic(num_train=20, num_test=5), synthetic(num_train=20, num_test=5)
+    assert one.digest == other.digest
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        changed = getattr(one, name).clone()
+        changed[-1] += 1
+        assert replace(one, **{name: changed}).digest != one.digest
+
+
+def test_a_run_does_not_go_on_with_other_data(cli, tmp_path):
+    def go(steps):
+        options = ("dataset=npz", f"dataset.root={tmp_path}", "dataset.file=mine.npz")
+        return cli(
+            *options, "network=mlp", "batch_size=25", f"steps={steps}", f"output_dir={tmp_path}/out"
+        )
+
+    write_npz(tmp_path / "mine.npz")
+    assert go(2)[0] == 0
+    arrays = write_npz(tmp_path / "mine.npz", train_labels=np.arange(25)[::-1] % 10)
+    code, _, err = go(4)
+    assert code == 1
+    assert "was trained on other data than dataset.root or dataset.file hold now" in err
+    assert len(err.splitlines()) == 1
+    write_npz(tmp_path / "mine.npz", train_labels=arrays["train_labels"][::-1])
+    code, out, err = go(4)
+    assert code == 0, err
+    assert "resumes after step 2" in out

@@ -141,7 +141,8 @@ def assert_finished(run, undisturbed, steps=STEPS, code=0):
 # Dead workers.
 
 
-@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("vote", ["digest", "majority"])
 def test_a_killed_worker_changes_nothing(start, undisturbed, vote):
     run = start(*HONEST, STEPS, f"vote={vote}")
     run.wait_for_step(3)
@@ -209,7 +210,8 @@ def test_present_workers_can_be_enough(start):
 # Silent workers.
 
 
-@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("vote", ["digest", "majority"])
 def test_a_stopped_worker_is_absent_until_it_answers(start, undisturbed, vote):
     run = start(*HONEST, STEPS, f"vote={vote}", "cluster.worker_timeout=1")
     run.wait_for_step(3)
@@ -357,7 +359,8 @@ def test_a_killed_server_ends_all_and_the_run_resumes(start, undisturbed):
     assert_finished(start(*HONEST, STEPS, "checkpoint_every=10"), undisturbed)
 
 
-@pytest.mark.parametrize("count", [pytest.param(0, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [0, 4])
 def test_sigterm_saves_what_was_done(start, undisturbed, count):
     run = start(*HONEST, STEPS, "checkpoint_every=1000", count=count)
     run.wait_for_step(5)

@@ -128,9 +128,9 @@ class ServerCluster(Cluster):
         odd = self._odd()
         if odd:
             raise RunError(
-                f"ranks {odd} computed other bits for file 0 than the rest, so replicas cannot "
-                "agree: use the same processor type, torch version and threads on all machines, "
-                "or vote=tolerant"
+                f"ranks {odd} computed other bits for file 0 than the rest, or read other data, so "
+                "replicas cannot agree: use the same data, processor type, torch version and "
+                "threads on all machines, or vote=tolerant"
             )
 
     def _odd(self) -> list[int]:
