@@ -99,6 +99,8 @@ class ParameterServer:
 
     def __post_init__(self) -> None:
         experiment = self.experiment
+        if self.profiles and experiment.params.device.type == "cuda":
+            self.watch = Stopwatch(torch.cuda.synchronize)
         self._past = PastParameters(experiment.forge, experiment.params, self.state)
         self._are_variances = are_variances(experiment.network).to(experiment.params.device)
 

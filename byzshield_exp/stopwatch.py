@@ -1,6 +1,6 @@
 """Seconds per named phase of a step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter, process_time
 
@@ -11,12 +11,16 @@ TOTAL = "total"
 class Stopwatch:
     """Adds up the seconds spent under each name until :meth:`reset`.
 
+    Args:
+        wait: called at the end of each phase: a GPU goes on with what it was told before.
+
     Attributes:
         seconds: on the wall clock.
         cpu_seconds: of all threads of this process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wait: Callable[[], object] | None = None) -> None:
+        self._wait = wait
         self.seconds: Seconds = {}
         self.cpu_seconds: Seconds = {}
         self._start, self._cpu_start = perf_counter(), process_time()
@@ -26,6 +30,8 @@ class Stopwatch:
         start, cpu_start = perf_counter(), process_time()
         try:
             yield
+            if self._wait is not None:
+                self._wait()
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
             cpu = self.cpu_seconds.get(phase, 0.0) + process_time() - cpu_start

@@ -1,0 +1,148 @@
+"""A GPU's seconds per step, by phase, beside plain SGD on the same samples.
+
+    python scripts/bench_gpu.py                       # ResNet-18, K=25, r=5, b=750; K=63; processes
+    python scripts/bench_gpu.py --device cpu --steps 3 --width 4 --batch 25 --large-batch 81
+
+Each line is a run of the program on made-up pictures of CIFAR's shape: ByzShield's Ramanujan
+placement for K=25 and the Latin squares over GF(9) for K=63 with r=7, no attack and ALIE, in one
+process, and with three processes of workers on the same GPU. Seconds are medians over the steps
+after the first three; a phase ends when the GPU has done it (profile=metrics). The floor is plain
+SGD on the same number of samples, device and precision; the ByzShield paper's step takes 23 s on
+its CPU machines (Figure 12). The last lines are the server's stage by itself: vote and
+coordinate-wise median of 25 rows, and what a copy of these rows takes.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from byzshield_exp import networks
+from byzshield_exp.aggregators import median as coordinate_wise_median
+from byzshield_exp.votes import majority
+
+WARMUP = 3
+K25 = ("approach=ramanujan_two", "K=25", "r=5", "q=3")
+K63 = ("approach=mols", "K=63", "r=7", "q=5")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--precisions", nargs="*", default=["float32", "tf32", "bf16"])
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=750, help="with K=25; a multiple of 25")
+    parser.add_argument("--large-batch", type=int, default=810, help="with K=63; one of 81")
+    given = parser.parse_args()
+    if given.device == "cpu":
+        given.precisions = [name for name in given.precisions if name != "tf32"]
+    runs = {
+        "K=25 none": (*K25, "attack=none", f"batch_size={given.batch}"),
+        "K=25 alie": (*K25, "attack=alie", f"batch_size={given.batch}"),
+        "K=25 none, 4 processes": (
+            *K25, "attack=none", f"batch_size={given.batch}",
+            "cluster=processes", "cluster.num_processes=4",
+        ),
+        "K=63 none": (*K63, "attack=none", f"batch_size={given.large_batch}"),
+    }  # fmt: skip
+    for precision in given.precisions:
+        floor = _plain(given, precision)
+        print(f"{precision}: plain SGD on {given.batch} samples {floor:.4f} s", flush=True)
+        for name, overrides in runs.items():
+            found = _run(given, precision, overrides)
+            if isinstance(found, str):
+                print(f"  {name}: {found}", flush=True)
+                continue
+            total = found.pop("total")
+            phases = "  ".join(f"{phase} {value:.4f}" for phase, value in found.items())
+            print(f"  {name}: {total:.4f} s, {total / floor:.2f} of it  ({phases})", flush=True)
+    _stage(given.device, sum(p.numel() for p in _network(given).parameters()))
+
+
+def _network(given: argparse.Namespace) -> torch.nn.Module:
+    return networks.resnet18((3, 32, 32), 10, width=given.width).to(given.device)
+
+
+def _plain(given: argparse.Namespace, precision: str) -> float:
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    network = _network(given).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    pictures = torch.randn(given.batch, 3, 32, 32, device=given.device)
+    pictures = pictures.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(10, (given.batch,), device=given.device)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(given.device, torch.bfloat16, enabled=precision == "bf16"):
+            loss = cross_entropy(network(pictures), labels)
+        loss.backward()
+        optimizer.step()
+
+    return _seconds(step, given.device, given.steps)
+
+
+def _run(
+    given: argparse.Namespace, precision: str, overrides: tuple[str, ...]
+) -> dict[str, float] | str:
+    """Seconds of the phases of the server's steps, or the error."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "byzshield_exp", "dataset=synthetic", "dataset.channels=3",
+             "dataset.size=32", "dataset.num_train=5000", "dataset.num_test=200",
+             "network=resnet18", f"network.width={given.width}", f"device={given.device}",
+             f"precision={precision}", "profile=metrics", "eval_every=1000000",
+             f"steps={given.steps + WARMUP}", "checkpoint_every=1000000", f"output_dir={folder}",
+             *overrides],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            return (done.stderr.splitlines() or ["no message"])[-1]
+        (path,) = Path(folder).glob("*/metrics.jsonl")
+        lines = [json.loads(line) for line in path.read_text().splitlines()][WARMUP:]
+    seconds: list[dict[str, Any]] = [line["seconds"] for line in lines]
+    return {
+        phase: median(one.get(phase, 0.0) for one in seconds) for phase in ("total", *seconds[0])
+    }
+
+
+def _stage(device: str, size: int) -> None:
+    rows = torch.randn(25, size, device=device)
+    copies = [[row, row.clone(), row.clone(), row.clone(), row.clone()] for row in rows]
+    target = torch.empty_like(rows)
+    works: dict[str, tuple[Callable[[], object], int]] = {
+        "copy": (lambda: target.copy_(rows), 2 * rows.nbytes),
+        "vote": (lambda: majority(copies), 5 * rows.nbytes),
+        "median": (lambda: coordinate_wise_median(rows), rows.nbytes),
+    }
+    for name, (work, moved) in works.items():
+        taken = _seconds(work, device, 5)
+        print(f"{name} of 25 rows of {size:,}: {taken:.4f} s, {moved / taken / 1e9:.0f} GB/s")
+
+
+def _seconds(work: Callable[[], object], device: str, times: int) -> float:
+    taken = []
+    for _ in range(times + WARMUP):
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return median(taken[WARMUP:])
+
+
+if __name__ == "__main__":
+    main()
