@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -70,11 +71,12 @@ def run(cfg: DictConfig) -> float | None:
     experiment = build(config)
     experiment.make_optimizer(experiment.params.clone())  # checks its arguments
     folder = RunFolder(Path(config["output_dir"]) / configuration.run_name(cfg))
+    data = experiment.dataset.digest.hex()
     if config["plan"]:
-        folder.look(config, configuration.differing_keys)
+        folder.look(config, configuration.differing_keys, data)
         _announce(config, experiment, folder)
         return None
-    with folder.open(config, configuration.differing_keys):
+    with folder.open(config, configuration.differing_keys, data):
         _announce(config, experiment, folder)
         judge = experiment.dataset.judge
         if folder.finished:
@@ -84,6 +86,7 @@ def run(cfg: DictConfig) -> float | None:
         else:
             job = describe_job(config, folder.path, experiment.worst)
             del experiment  # the ranks have data of their own
+            torch.cuda.empty_cache()
             summary = json.loads(_play_together(config, job))
     accuracy = summary[f"final_{judge}_accuracy"]
     end = (

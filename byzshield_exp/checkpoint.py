@@ -19,7 +19,7 @@ from byzshield_exp.files import atomic_file
 FOLDER = "checkpoints"  # in the folder of a run
 _KEYS = frozenset(
     {
-        "step", "params", "statistics", "optimizer", "scheduler", "state", "best_accuracy",
+        "step", "data", "params", "statistics", "optimizer", "scheduler", "state", "best_accuracy",
         "diverged_at_step", "bytes_in", "files_computed", "config",
     }
 )  # fmt: skip
@@ -117,12 +117,8 @@ def newest(folder: Path) -> Newest:
     return Newest(None, (), ())
 
 
-def load(path: Path, map_location: str | None = None) -> dict[str, Any]:
-    """Read a checkpoint.
-
-    Args:
-        path: the file.
-        map_location: a device for its tensors; None: where they were when it was written.
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; its tensors come into the host's memory.
 
     Raises:
         ConfigError: if it cannot be read or is damaged.
@@ -131,7 +127,7 @@ def load(path: Path, map_location: str | None = None) -> dict[str, Any]:
         with path.open("rb") as file:
             _check(file)
             file.seek(0)
-            state: dict[str, Any] = torch.load(file, map_location=map_location, weights_only=True)
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         missing = _KEYS - state.keys()
         if missing:
             raise ValueError(f"it has no {min(missing)}")

@@ -106,6 +106,11 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
     if launcher != "basic" and HydraConfig.get().mode == RunMode.RUN:
         raise ConfigError(f"hydra/launcher={launcher} works in a sweep only: add -m")
+    if HydraConfig.get().sweeper.get("curves") and HydraConfig.get().mode == RunMode.RUN:
+        raise ConfigError(
+            f"experiment={config['choices'].get('experiment')} is a multirun of its curves: leave "
+            "hydra.mode out"
+        )
     problems = [*_unknown_keys(config), *_out_of_bounds(config), *_doubled()]
     if problems:
         raise ConfigError("; ".join(problems))
@@ -291,6 +296,8 @@ def one_line(error: BaseException) -> str:
             group, _, choice = str(cause.missing_cfg_file).rpartition("/")
             near = did_you_mean(choice, list(cause.options))
             return f"{group}={choice}: no such choice, there are {', '.join(cause.options)}{near}"
+    if "'curves' not in" in str(error):
+        return "hydra/sweeper: an experiment with curves needs hydra/sweeper=byzshield"
     for cause in causes:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return _key_error(error, cause)

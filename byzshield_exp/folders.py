@@ -37,12 +37,14 @@ class RunFolder:
         self,
         config: Mapping[str, Any],
         differing: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
+        data: str,
     ) -> Iterator[None]:
         """Hold the folder for one run of ``config``.
 
         Args:
             config: of the run to do.
             differing: the keys in which two configurations are different runs.
+            data: the digest of the run's data.
 
         Raises:
             ConfigError: if it cannot be written, another process holds it, none of its checkpoints
@@ -57,7 +59,7 @@ class RunFolder:
             ) from error
         with lock:
             self._hold(lock.fileno())
-            self.look(config, differing)
+            self.look(config, differing, data)
             text = yaml.safe_dump(dict(config), sort_keys=False)
             write_atomically(self.path / "config.yaml", text.encode())
             yield
@@ -74,11 +76,12 @@ class RunFolder:
         self,
         config: Mapping[str, Any],
         differing: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
+        data: str,
     ) -> None:
         """Find out the state without writing anything.
 
         Raises:
-            ConfigError: if none of its checkpoints can be read, or they are of another run.
+            ConfigError: if none of its checkpoints can be read, or they are of another run or data.
         """
         saved, _, self.notes = checkpoint.newest(self.path / checkpoint.FOLDER)
         if saved is None:
@@ -88,6 +91,11 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} holds a run with another value of {', '.join(keys)}: delete it or "
                 "choose another output_dir"
+            )
+        if saved["data"] != data:
+            raise ConfigError(
+                f"{self.path} was trained on other data than dataset.root or dataset.file hold "
+                "now: give those back, delete it or choose another output_dir"
             )
         done, diverged = saved["step"], saved["diverged_at_step"] is not None
         if done > config["steps"] and not diverged:

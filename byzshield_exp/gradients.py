@@ -78,7 +78,8 @@ class TrueGradients:
         num_files: f.
         num_threads: files computed at a time.
         seed: of the run, for random numbers within the network; None: it draws none.
-        in_bfloat16: whether products and convolutions are (torch's autocast).
+        precision: of products and convolutions: ``float32``, ``tf32`` (a GPU's) or ``bf16``
+            (torch's autocast).
 
     Attributes:
         losses: ``[f]``, the mean loss of each computed file of this step, NaN elsewhere.
@@ -88,7 +89,6 @@ class TrueGradients:
         num_classes: C.
         num_threads: files computed at a time.
         num_statistics: s.
-        table: ``[f, d + s]``, where the messages of a step are, as far as they are computed.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class TrueGradients:
         num_files: int,
         num_threads: int = 1,
         seed: int | None = None,
-        in_bfloat16: bool = False,
+        precision: str = "float32",
     ) -> None:
-        self._network, self._seed, self._in_bfloat16 = network, seed, in_bfloat16
+        self._network, self._seed, self._precision = network, seed, precision
         self._parameters = list(network.parameters())
         self._published = _statistics_of(network)
         self._copies = threading.local()
@@ -121,8 +121,9 @@ class TrueGradients:
         self.num_classes = dataset.num_classes
         self.num_threads = num_threads
         self.num_statistics = sum(part.numel() for part in self._published)
-        self.table: Tensor = self._new(num_files, self._size + self.num_statistics)
-        self.losses = self.table.new_full((num_files,), torch.nan)  # on a GPU: nobody waits for it
+        self.losses = torch.full((num_files,), torch.nan)
+        self._rows: dict[int, Tensor] = {}  # for messages; a GPU has no memory to spare
+        self._table: Tensor | None = None
         self.num_computed = 0
         self._step = 0
         self._loaded: dict[int, tuple[Tensor, Tensor]] = {}
@@ -144,24 +145,44 @@ class TrueGradients:
         """Compute the rows of files that are not there yet."""
         todo = sorted(set(files) - self._computed)
         self.load(todo)
-        self._for_each(self._compute, todo)
+        losses = self._for_each(self._compute, todo)
+        if losses:
+            self.losses[todo] = torch.stack(losses).to(self.losses)  # a GPU was not waited for
         self._computed.update(todo)
         self.num_computed += len(todo)
 
     def message(self, file: int) -> Float[Tensor, " d_plus_s"]:
         """The gradient of one file, and the running statistics after it."""
         self.compute([file])
-        return self.table[file]
+        return self._row(file)
+
+    @property
+    def table(self) -> Float[Tensor, "f d_plus_s"]:
+        """Where the messages of a step are, as far as they are computed."""
+        if self._table is None:
+            self._table = self._new(len(self.losses), self._size + self.num_statistics)
+            for file, row in self._rows.items():
+                self._table[file].copy_(row)
+            self._rows = dict(enumerate(self._table))
+        return self._table
+
+    def _row(self, file: int) -> Float[Tensor, " d_plus_s"]:
+        if file not in self._rows:
+            self._rows[file] = self._new(1, self._size + self.num_statistics)[0]
+        return self._rows[file]
 
     def rows(self, files: Iterable[int] | None = None) -> Float[Tensor, "m d"]:
         """The gradients of ``files``, or without a copy those of all files."""
-        gradients = self.table[:, : self._size]
         if files is None:
-            self.compute(range(len(self.table)))
-            return gradients
+            table = self.table
+            self.compute(range(len(table)))
+            return table[:, : self._size]
         chosen = list(files)
         self.compute(chosen)
-        return gradients[chosen]
+        found = self._new(len(chosen), self._size)
+        for place, file in enumerate(chosen):
+            found[place] = self._row(file)[: self._size]
+        return found
 
     def blank_row(self) -> Float[Tensor, " d"]:
         """A new vector of a row's size, type and device; its entries are not set."""
@@ -175,11 +196,11 @@ class TrueGradients:
         self.load(chosen)
         rows = self._new(len(chosen), self._size)
 
-        def compute(place: int) -> None:
+        def compute(place: int) -> Tensor:
             file = chosen[place]
             images, labels = self._loaded[file]
             with self._chance(self._step, file):
-                self._gradient(images, poison(labels, file), rows[place])
+                return self._gradient(images, poison(labels, file), rows[place])
 
         self._for_each(compute, range(len(chosen)))
         return rows
@@ -192,9 +213,9 @@ class TrueGradients:
         batch = [self._samples(step, file) for file in chosen]
         rows = self._new(len(chosen), self._size)
 
-        def compute(place: int) -> None:
+        def compute(place: int) -> Tensor:
             with self._chance(step, chosen[place]):
-                self._gradient(*batch[place], rows[place])
+                return self._gradient(*batch[place], rows[place])
 
         with self._parameters_set_to(params):
             self._for_each(compute, range(len(rows)))
@@ -219,29 +240,28 @@ class TrueGradients:
         samples, random = self._batches.file(step, file), self._batches.random(step, file)
         return self._dataset.train_batch(samples, random)
 
-    def _for_each(self, work: Callable[[int], object], items: Iterable[int]) -> None:
-        if self._pool is None:
-            for item in items:
-                work(item)
-        else:
-            list(self._pool.map(work, items))
+    def _for_each(self, work: Callable[[int], Tensor], items: Iterable[int]) -> list[Tensor]:
+        return list(map(work, items) if self._pool is None else self._pool.map(work, items))
 
-    def _compute(self, file: int) -> None:
+    def _compute(self, file: int) -> Tensor:
         interrupts.check()
-        gradient, statistics = self.table[file].split([self._size, self.num_statistics])
+        gradient, statistics = self._row(file).split([self._size, self.num_statistics])
         with self._chance(self._step, file):
-            self.losses[file] = self._gradient(*self._loaded[file], gradient)
+            loss = self._gradient(*self._loaded[file], gradient)
         if self._published:
             torch.cat([part.reshape(-1) for part in self._own()[1]], out=statistics)
+        return loss
 
     def _gradient(self, images: Tensor, labels: Tensor, out: Float[Tensor, " d"]) -> Tensor:
         """Write the gradient of the mean loss; return the loss."""
         network, statistics = self._own()
         for mine, published in zip(statistics, self._published, strict=True):
             mine.copy_(published)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._in_bfloat16):
-            loss = cross_entropy(network(images), labels)
-        gradients = torch.autograd.grad(loss, self._parameters)
+        rounds = self._precision == "bf16"
+        with _tf32() if self._precision == "tf32" else nullcontext():
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=rounds):
+                loss = cross_entropy(network(images), labels)
+            gradients = torch.autograd.grad(loss, self._parameters)
         torch.cat([entries_of(gradient) for gradient in gradients], out=out)
         return loss.detach()
 
@@ -259,13 +279,26 @@ class TrueGradients:
         """In it torch's global generator is at the beginning of a file's random numbers."""
         if self._seed is None:
             return nullcontext()
-        return torch_seeded(generator(self._seed, Stream.DROPOUT, step, file), self.table.device)
+        random = generator(self._seed, Stream.DROPOUT, step, file)
+        return torch_seeded(random, self._parameters[0].device)
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """For the network alone: rules multiply as well."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def _has_twin(network: nn.Module) -> bool:
     try:
         twin(network)
-    except RuntimeError:  # it holds what it computed last
+    except Exception:  # it holds what it computed last, or a lock, or ...
         return False
     return True
 

@@ -224,7 +224,8 @@ class ParameterServer:
         if self.truth.num_statistics == 0:
             return rows
         self.truth.compute(files)
-        statistics = self.truth.table[list(files), rows.shape[1] :]
+        size = rows.shape[1]
+        statistics = torch.stack([self.truth.message(file)[size:] for file in files])
         if self.experiment.poisons_statistics:
             forged = forged_files(self.experiment.forge, self.experiment.assignment, liars)
             poisoned = [forged is None or file in forged for file in files]

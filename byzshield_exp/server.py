@@ -258,16 +258,13 @@ class Server:
         saved, self._damaged, _ = checkpoint.newest(self._checkpoints)
         if saved is None:
             return
-        if saved["data"] != self._experiment.dataset.digest.hex():
-            raise RunError(
-                f"{self._folder} was trained on other data than dataset.root or dataset.file hold "
-                "now: give those back, or take another output_dir"
-            )
         self._experiment.params.copy_(saved["params"])
         self._experiment.flat.statistics.copy_(saved["statistics"])
         self._optimizer.load_state_dict(saved["optimizer"])
         self._scheduler.load_state_dict(saved["scheduler"])
-        self._protocol.state.update(saved["state"])
+        state, params = self._protocol.state, self._experiment.params
+        for name, value in saved["state"].items():
+            state[name] = value.to(state.get(name, params).device)
         self._best, self._diverged = saved["best_accuracy"], saved["diverged_at_step"]
         self._bytes_in, self._files_computed = saved["bytes_in"], saved["files_computed"]
         self._done = self._first = self._saved_at = saved["step"]

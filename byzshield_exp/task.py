@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import deterministic
 
 from byzshield_exp.binding import construct
 from byzshield_exp.datasets import Dataset
@@ -37,7 +38,7 @@ def build_task(config: Mapping[str, Any]) -> Task:
         ConfigError: in one line, with the key, the value and the bound.
     """
     if config["device"] == "cuda":
-        _prepare_gpu(config["precision"])
+        prepare_gpu()
     dataset: Dataset = _on_device(construct("dataset", config["dataset"]), config["device"])
     network = _network(config, dataset).train()
     return Task(dataset, network, flatten(network))
@@ -56,11 +57,11 @@ def draws_random_numbers(config: Mapping[str, Any], task: Task, file_size: int) 
     with torch_seeded(generator(0, Stream.DROPOUT), device):
         state = _random_state(device)
         try:
+            scores = network(zeros)
+            torch.autograd.grad(scores.sum(), list(network.parameters()))
             if running_statistics(network):
                 twin(network)  # each thread will need one
-            scores = network(zeros)
-            torch.autograd.grad(scores.sum(), list(network.parameters()), allow_unused=True)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
                 f"network={config['choices']['network']} on {len(zeros)} pictures of "
@@ -95,15 +96,20 @@ def _random_state(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state() if device.type == "cuda" else torch.get_rng_state()
 
 
-def _prepare_gpu(precision: str) -> None:
-    """Equal bits for equal work; before the first product, as cuBLAS looks at it only then."""
+def prepare_gpu() -> None:
+    """Equal bits for equal work; before the first product, as cuBLAS looks at it only then.
+
+    Raises:
+        ConfigError: if there is no GPU.
+    """
     if not torch.cuda.is_available():
         raise ConfigError("device=cuda: torch sees no GPU on this machine")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
 
 
 def _on_device(dataset: Dataset, device: str) -> Dataset:

@@ -47,14 +47,15 @@ def train(
     truth = TrueGradients(
         experiment.network, experiment.dataset, experiment.batches,
         experiment.assignment.num_files, _parallel_files(group.world_size, config),
-        experiment.seed if experiment.draws else None, config["precision"] == "bf16",
+        experiment.seed if experiment.draws else None, config["precision"],
     )  # fmt: skip
     options = config["cluster"]
     cluster = cluster_of(
         group, experiment.assignment, reads_digests(experiment.vote), options["worker_timeout"],
         int(options["bucket_mib"] * 2**20),
     )  # fmt: skip
-    cluster.keep_rows_in(truth.table)
+    if cluster.world_size == 1:
+        cluster.keep_rows_in(truth.table)
     protocol = ParameterServer(
         experiment, cluster, truth, options["majority_of"], profiles=bool(config["profile"])
     )
@@ -130,7 +131,8 @@ def follow_torchrun() -> None:
 def _take_gpu(config: Mapping[str, Any], rank: int) -> None:
     """Spread the processes of a machine over its GPUs."""
     if config["device"] == "cuda" and torch.cuda.is_available():
-        place = int(os.environ.get("LOCAL_RANK", rank))
+        by_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+        place = int(os.environ["LOCAL_RANK"]) if by_torchrun else rank
         torch.cuda.set_device(place % torch.cuda.device_count())
 
 

@@ -1,7 +1,7 @@
 """Gradients of many files on one device: a loop over files, vmap, or one batch, beside plain SGD.
 
     python scripts/bench_files.py
-    python scripts/bench_files.py --device cuda --precision tf32
+    python scripts/bench_files.py --device cuda
     python scripts/bench_files.py --networks resnet18 --width 8 --file-size 10
 
 - ``plain``: the gradient of all samples at once, by torch as it comes: what plain SGD computes.
@@ -30,6 +30,7 @@ from byzshield_exp import networks
 from byzshield_exp.datasets import Batches, Dataset, synthetic
 from byzshield_exp.gradients import TrueGradients
 from byzshield_exp.networks import flatten
+from byzshield_exp.task import prepare_gpu
 
 
 def main() -> None:
@@ -42,13 +43,11 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=25)
     parser.add_argument("--file-size", type=int, default=30)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=("float32", "tf32"), default="float32")
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    if given.precision == "tf32":
-        torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = given.precision == "tf32"
+    if given.device == "cuda":
+        prepare_gpu()
     for name in given.networks:
         _bench(name, given)
 
@@ -96,7 +95,7 @@ def _report(
     seconds: dict[str, list[tuple[float, float]]],
     repeats: dict[str, bool],
 ) -> None:
-    print(f"{name}, {given.files} files of {given.file_size}, {given.device}, {given.precision}")
+    print(f"{name}, {given.files} files of {given.file_size}, {given.device}")
     print("mode       s    of plain    CPU s    of plain    same bits")
     floor = [median(column) for column in zip(*seconds["plain"], strict=True)]
     for mode, taken in seconds.items():

@@ -13,6 +13,7 @@ from byzshield_exp.errors import ConfigError
 STATE = {
     "params": torch.linspace(-1, 1, 50),
     "statistics": torch.ones(4),
+    "data": "0123",
     "optimizer": {"state": {0: {"momentum_buffer": torch.linspace(0, 1, 50)}}},
     "scheduler": {"last_epoch": 3},
     "state": {"worker_momentum": torch.linspace(0, 2, 150).view(3, 50)},

@@ -167,6 +167,40 @@ def test_an_unknown_curve_is_one_line(cli):
     ]
 
 
+REFUSED = {
+    "two figures": (
+        ["-m", "experiment=byzshield/fig10,byzshield/fig11"],
+        "experiment=byzshield/fig10,byzshield/fig11: one experiment at a time, as each has its own "
+        "curves",
+    ),
+    "a single run": (
+        ["experiment=byzshield/fig10", "hydra.mode=RUN", "scale=smoke"],
+        "experiment=byzshield/fig10 is a multirun of its curves: leave hydra.mode out",
+    ),
+    "Hydra's sweeper": (
+        ["experiment=byzshield/fig10", "hydra/sweeper=basic"],
+        "hydra/sweeper: an experiment with curves needs hydra/sweeper=byzshield",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), REFUSED.values(), ids=REFUSED)
+def test_a_figure_is_done_with_its_curves_or_not_at_all(cli, tmp_path, arguments, said):
+    code, _, err = cli(*arguments, f"output_dir={tmp_path}")
+    assert code == 2
+    assert err.splitlines() == [f"byzshield_exp: {said}"]
+
+
+def test_equal_points_are_done_once(cli):
+    """With one q for all, two curves of the median are one."""
+    code, out, err = cli(
+        "experiment=byzshield/fig03", "scale=smoke", "plan=true", "q=2",
+        "hydra.sweeper.only=[bulyan_q3,bulyan_q5]",
+    )  # fmt: skip
+    assert code == 0, err
+    assert out.count(" workers, f=") == 1
+
+
 def test_a_figure_runs(cli, tmp_path):
     code, _, err = cli(
         "experiment=byzshield/fig09", "scale=smoke", "steps=2", f"output_dir={tmp_path}"

@@ -68,8 +68,8 @@ def test_bits_do_not_depend_on_whether_a_thread_is_new():
 
 def test_products_in_bfloat16_are_near_and_repeat():
     exact, rough, again = (
-        make(threads, in_bfloat16=rounds)[0].rows()
-        for threads, rounds in ((1, False), (1, True), (2, True))
+        make(threads, precision=precision)[0].rows()
+        for threads, precision in ((1, "float32"), (1, "bf16"), (2, "bf16"))
     )
     assert rough.dtype == torch.float32
     assert torch.equal(rough, again)

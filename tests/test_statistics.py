@@ -375,6 +375,29 @@ def judging(shape, num_classes: int):
     rest = shape[0] * shape[1] * shape[2]
     return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(rest, num_classes)).eval()
 
+class Holding(nn.Module):
+    def __init__(self, rest, num_classes, norm):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(rest, num_classes), norm
+
+    def forward(self, x):
+        self.last = self.norm(self.linear(x.flatten(1)))
+        return self.last
+
+def holding(shape, num_classes: int):
+    return Holding(shape[0] * shape[1] * shape[2], num_classes, nn.BatchNorm1d(num_classes))
+
+def locked(shape, num_classes: int):
+    import threading
+    made = Holding(shape[0] * shape[1] * shape[2], num_classes, nn.Identity())
+    made.lock = threading.Lock()
+    return made
+
+def unused(shape, num_classes: int):
+    made = Holding(shape[0] * shape[1] * shape[2], num_classes, nn.Identity())
+    made.other = nn.Linear(3, 3)
+    return made
+
 def stateless(shape, num_classes: int):
     rest = shape[0] * shape[1] * shape[2]
     norm = nn.BatchNorm1d(num_classes, momentum=None, track_running_stats=False)
@@ -402,10 +425,22 @@ def test_buffers_that_stay_with_a_worker_are_refused(more, cli, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-@pytest.mark.parametrize("name", ["weighted", "stateless"])
+@pytest.mark.parametrize("name", ["weighted", "stateless", "locked"])
 def test_networks_that_cannot_be_copied_or_keep_nothing_learn(more, run, tmp_path, name):
     summary = run(*more(name), "steps=30", small=False, folder=tmp_path / "out")
     assert summary["final_test_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("holding", "deepcopy protocol"), ("unused", "appears to not have been used")],
+)
+def test_networks_that_would_fail_at_the_first_step_are_refused(more, cli, tmp_path, name, said):
+    code, _, err = cli(*more(name), f"output_dir={tmp_path}")
+    assert code == 2
+    assert err.startswith("byzshield_exp: network=lenet on 2 pictures of 1x8x8 (files of 12): ")
+    assert said in err
+    assert len(err.splitlines()) == 1
 
 
 def test_a_network_learns_in_training_mode(more, plain_config):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from byzshield_exp.aggregators.columns import mean_of_ordered
 from byzshield_exp.aggregators.geometry import mixed_rows, weighted_sum
-from byzshield_exp.aggregators.parallel import each
+from byzshield_exp.aggregators.parallel import chunk_for, each
 from byzshield_exp.aggregators.policy import Unclean, is_finite
 from byzshield_exp.aggregators.rule import coordinate_wise
 
@@ -106,14 +106,15 @@ def sign_majority(rows: Float[Tensor, "n d"], num_corrupt: int = 0) -> Float[Ten
 
     Source: Bernstein et al., "signSGD with Majority Vote", ICLR 2019.
     """
+    chunk = chunk_for(rows.device, _CHUNK)
 
     def majority(start: int) -> Tensor:
-        part = rows[:, start : start + _CHUNK]
+        part = rows[:, start : start + chunk]
         if not is_finite(part):
             raise Unclean
         return part.sign().sum(dim=0).sign()
 
-    return torch.cat(each(majority, range(0, rows.shape[1], _CHUNK), rows.device))
+    return torch.cat(each(majority, range(0, rows.shape[1], chunk), rows.device))
 
 
 @coordinate_wise(lacks=("permutation",))

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import Scratch, each
+from byzshield_exp.aggregators.parallel import Scratch, chunk_for, each
 from byzshield_exp.aggregators.policy import Unclean
 
 CANCELLED = 1e-7  # a distance below this share of the inner products is computed again
@@ -29,6 +29,7 @@ class Points:
         self._rows, self._extra = rows, extra
         self.count = len(rows) + (0 if extra is None else len(extra))
         self.scale = _scale(rows)
+        self._chunk = chunk_for(rows.device, _CHUNK)
 
     def norms(self) -> Float[Tensor, " n"]:
         """``||point||``.
@@ -108,16 +109,16 @@ class Points:
 
     def _part(self, start: int) -> Tensor:
         """The points without the origin, one chunk of coordinates."""
-        part = self._rows[:, start : start + _CHUNK]
+        part = self._rows[:, start : start + self._chunk]
         part = part if part.dtype in (torch.float32, torch.float64) else part.float()
         if self._extra is not None:
-            more = self._extra[:, start : start + _CHUNK].to(part.dtype)
+            more = self._extra[:, start : start + self._chunk].to(part.dtype)
             part = torch.cat([part, more])
         return part
 
     def _total(self, summand: Callable[[int], Tensor]) -> Tensor:
         """The sum over all chunks, in their order."""
-        starts = range(0, self._rows.shape[1], _CHUNK)
+        starts = range(0, self._rows.shape[1], self._chunk)
         total = torch.stack(each(summand, starts, self._rows.device)).sum(dim=0)
         if not bool(total.isfinite().all()):
             raise Unclean
@@ -127,7 +128,10 @@ class Points:
         """The row with the nearest half of the others, on a sample of the coordinates."""
         sample = self._rows[:, :: max(1, self._rows.shape[1] // _SAMPLE)].double() / self.scale
         apart = torch.cdist(sample, sample, compute_mode="donot_use_mm_for_euclid_dist")
-        return int(apart.nan_to_num(nan=torch.inf).median(dim=1).values.argmin())
+        apart = apart.cpu().nan_to_num(
+            nan=torch.inf
+        )  # torch's median on a GPU may not repeat itself
+        return int(apart.median(dim=1).values.argmin())
 
     def _seen_from(self, centre: int, others: Tensor) -> Tensor:
         """Inner products of ``others - centre``; the last number is the origin."""

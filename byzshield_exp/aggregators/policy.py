@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import each
+from byzshield_exp.aggregators.parallel import chunk_for, each
 
 _CHUNK = 1 << 16  # coordinates looked at together
 
@@ -60,12 +60,13 @@ def is_finite(values: Tensor) -> bool:
 
 def finite_rows(rows: Tensor) -> Tensor:
     """``[n]`` bool: the rows without NaN and Inf."""
+    chunk = chunk_for(rows.device, _CHUNK)
 
     def look(start: int) -> Tensor:
-        low, high = rows[:, start : start + _CHUNK].aminmax(dim=1)
+        low, high = rows[:, start : start + chunk].aminmax(dim=1)
         return low.isfinite() & high.isfinite()
 
-    return torch.stack(each(look, range(0, rows.shape[1], _CHUNK), rows.device)).all(dim=0)
+    return torch.stack(each(look, range(0, rows.shape[1], chunk), rows.device)).all(dim=0)
 
 
 def set_aside(rows: Tensor, num_corrupt: int) -> tuple[Tensor, int]:

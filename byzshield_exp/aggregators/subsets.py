@@ -127,7 +127,8 @@ def _kept(squared: Tensor, cover: int, num_corrupt: int) -> tuple[float, Tensor]
 
 def _far_rows_left_out(squared: Tensor, num_corrupt: int) -> Int[Tensor, "1 m"]:
     """A good subset to begin with."""
-    order = squared.median(dim=1).values.argsort(stable=True)
+    middle = (len(squared) - 1) // 2
+    order = squared.sort(dim=1).values[:, middle].argsort(stable=True)
     return order[: len(squared) - num_corrupt].sort().values[None]
 
 

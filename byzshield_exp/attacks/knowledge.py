@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.aggregators import Defence
+from byzshield_exp.aggregators.parallel import chunk_for
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.gradients import Truth
 from byzshield_exp.streams import Stream, generator
@@ -81,12 +82,14 @@ class Knowledge:
 
         The sizes are fixed, so that sums over chunks have the same bits everywhere.
         """
-        return tuple(self.all_rows().split(_CHUNK, dim=1))
+        rows = self.all_rows()
+        return tuple(rows.split(chunk_for(rows.device, _CHUNK), dim=1))
 
     def by_coordinate(self, make: Callable[[Tensor], Tensor]) -> Float[Tensor, " d"]:
         """``make(rows [f, c]) -> [c]`` of every chunk, put together."""
-        made = self.truth.blank_row()
-        for rows, part in zip(self.chunks(), made.split(_CHUNK), strict=True):
+        made, chunks = self.truth.blank_row(), self.chunks()
+        parts = made.split([rows.shape[1] for rows in chunks])
+        for rows, part in zip(chunks, parts, strict=True):
             part.copy_(make(rows))
         return made
 

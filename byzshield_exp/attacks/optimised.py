@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.aggregators import Geometry, Plan
-from byzshield_exp.aggregators.parallel import each
+from byzshield_exp.aggregators.parallel import chunk_for, each
 from byzshield_exp.attacks.knowledge import Knowledge
 
 _CHUNK = 1 << 15
@@ -211,12 +211,13 @@ def _mean_and_deviation(
     """Of the messages of honest workers; the (population) standard deviation."""
     share = (weights / weights.sum().clamp_min(1)).to(rows)
     made = rows.new_empty((2, rows.shape[1]))
+    chunk = chunk_for(rows.device, _CHUNK)
 
     def fill(start: int) -> None:
-        part = rows[:, start : start + _CHUNK]
+        part = rows[:, start : start + chunk]
         centre = share @ part
-        made[0, start : start + _CHUNK] = centre
-        made[1, start : start + _CHUNK] = (share @ (part - centre).square_()).sqrt_()
+        made[0, start : start + chunk] = centre
+        made[1, start : start + chunk] = (share @ (part - centre).square_()).sqrt_()
 
-    each(fill, range(0, rows.shape[1], _CHUNK), rows.device)
+    each(fill, range(0, rows.shape[1], chunk), rows.device)
     return made

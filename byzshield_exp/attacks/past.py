@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,7 +16,7 @@ class PastParameters:
     """Parameters of earlier steps, as far as the attack's arguments ask for them.
 
     An argument ``delay`` keeps those of the last ``delay`` steps in a ring ``[delay, d]``, an
-    argument ``warmup`` those before the first step.
+    argument ``warmup`` those before the first step. The ring is in the host's memory.
 
     Args:
         attack: bound; None needs nothing.
@@ -33,7 +34,7 @@ class PastParameters:
         self._initial = None if option(attack, "warmup") is None else params.clone()
         delay = option(attack, "delay")
         if delay is not None:
-            state[RING] = params.new_zeros((delay, len(params)))
+            state[RING] = torch.zeros((delay, len(params)), dtype=params.dtype)
 
     def at(self, step: int) -> Float[Tensor, " d"]:
         """The parameters at the beginning of step 0, or of one of the last ``delay`` steps.
@@ -49,7 +50,7 @@ class PastParameters:
                 "delay or warmup"
             )
         ring = self._state[RING]
-        return ring[step % len(ring)]
+        return ring[step % len(ring)].to(self._params.device)
 
     def remember(self, step: int) -> None:
         """Keep the parameters of a step, in the place of those ``delay`` steps before."""

@@ -21,7 +21,7 @@ from byzshield_exp.task import Task, build_task
 
 _CONFIG = "config.yaml"
 # what a task is made of
-_KEYS = ("dataset", "network", "device", "precision", "threads", "seed", "choices")
+_KEYS = ("dataset", "network", "device", "threads", "seed", "choices")
 _TRIES = 3  # to read a checkpoint of a finished run
 
 
@@ -156,7 +156,7 @@ class _Evaluator:
     def _evaluate(self, path: Path) -> bool:
         """Evaluate one checkpoint; whether it could be read."""
         try:
-            saved = checkpoint.load(path, "cpu")
+            saved = checkpoint.load(path)
         except ConfigError as error:
             self._complain(path, error)
             return False

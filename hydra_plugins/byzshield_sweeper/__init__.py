@@ -1,5 +1,6 @@
 """Hydra's own sweeper with curves: lists of overrides that are not a grid."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ class SweeperConf:
     curves: dict[str, str] = field(default_factory=dict)
     only: list[str] = field(default_factory=list)
     max_batch_size: int | None = None
-    params: dict[str, str] | None = None
+    params: dict[str, str] = field(default_factory=dict)
 
 
 ConfigStore.instance().store(
@@ -55,9 +56,14 @@ class CurveSweeper(BasicSweeper):
         """The points, in lists for the launcher.
 
         Raises:
-            ConfigError: if ``only`` names a curve that there is not.
+            ConfigError: if ``only`` names a curve that there is not, or experiments are swept.
         """
         assert self.hydra_context is not None
+        for override in overrides:
+            if override.key_or_group == "experiment" and override.is_sweep_override():
+                raise ConfigError(
+                    f"{override.input_line}: one experiment at a time, as each has its own curves"
+                )
         curves = self._curves
         for name in self._only:
             if name not in curves:
@@ -66,7 +72,7 @@ class CurveSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         points: list[Any] = []
         for name in self._only or curves or [""]:
-            curve = parser.parse_overrides(curves.get(name, "").split())
+            curve = parser.parse_overrides(shlex.split(curves.get(name, "")))
             (grid,) = BasicSweeper.split_arguments(curve + overrides, None)
-            points += grid
+            points += [point for point in grid if point not in points]
         return list(self.split_overrides_to_chunks(points, max_batch_size))
