@@ -160,10 +160,10 @@ def test_a_damaged_checkpoint_is_not_evaluated(evaluator, finished):
 def test_a_checkpoint_that_vanishes_is_a_line(evaluator, finished, monkeypatch):
     load = checkpoint.load
 
-    def late(path, map_location=None):
+    def late(path):
         if path.name == "step_00000002.pt":
             path.unlink()
-        return load(path, map_location)
+        return load(path)
 
     monkeypatch.setattr(checkpoint, "load", late)
     code, _, err = evaluator(f"run={finished}", "follow=true")

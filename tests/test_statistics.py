@@ -205,7 +205,7 @@ def test_without_trimming_poisoned_statistics_would_not_be_filtered(
     monkeypatch.setattr(protocols, "trimmed_mean", lambda rows, trimmed: rows.mean(dim=0))
     options = (*TRAINED, "attack=reversed_gradient", "poison_statistics=true")
     summary = run(*options, small=False, folder=tmp_path / "out")
-    assert summary["final_test_accuracy"] < trained(network, tmp_path) - 0.1
+    assert summary["final_test_accuracy"] < 0.5  # with trimming it is above 0.9
 
 
 def test_statistics_that_are_not_finite_are_left_out(network, run, tmp_path):
