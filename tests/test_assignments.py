@@ -209,6 +209,7 @@ def test_mols_accepts_exactly_the_sizes_that_it_names(workers, replication):
         assert fits
 
 
+@settings(deadline=None)
 @given(st.integers(3, 14), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
 def test_random_placements_are_biregular_and_repeatable(workers, replication, load, seed):
     try:
