@@ -660,7 +660,7 @@ def test_no_stream_of_bytes_does_anything_but_being_rejected(fuzzed, data):
 
 
 @pytest.mark.slow
-@settings(max_examples=3_000, deadline=None)
+@settings(max_examples=2_000, deadline=None)
 @given(st.data())
 def test_no_stream_of_bytes_does_anything_but_being_rejected_at_length(fuzzed, data):
     feed_anything(fuzzed, data)
