@@ -226,9 +226,7 @@ def _choices_of(*overrides: str) -> dict[str, str]:
     return _composed_choices(overrides, str(GlobalHydra.instance().config_loader().get_sources()))
 
 
-@lru_cache(
-    maxsize=64
-)  # composing takes as long as a small run, and the points of a sweep are alike
+@lru_cache(maxsize=64)  # composing takes as long as a small run
 def _composed_choices(overrides: tuple[str, ...], sources: str) -> dict[str, str]:
     composed = compose("config", list(overrides), return_hydra_config=True)
     return _groups(composed.hydra.runtime.choices, composed)

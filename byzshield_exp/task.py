@@ -11,7 +11,7 @@ from torch.utils import deterministic
 
 from byzshield_exp.binding import construct
 from byzshield_exp.datasets import Dataset
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.errors import ConfigError, first_line
 from byzshield_exp.networks import Flat, flatten, running_statistics, twin
 from byzshield_exp.streams import Stream, generator, torch_seeded
 
@@ -62,10 +62,10 @@ def draws_random_numbers(config: Mapping[str, Any], task: Task, file_size: int) 
             if running_statistics(network):
                 twin(network)  # each thread will need one
         except (RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
             raise ConfigError(
                 f"network={config['choices']['network']} on {len(zeros)} pictures of "
-                f"{'x'.join(map(str, task.dataset.shape))} (files of {file_size}): {reason}"
+                f"{'x'.join(map(str, task.dataset.shape))} (files of {file_size}): "
+                f"{first_line(error)}"
             ) from error
         draws = not torch.equal(state, _random_state(device))
     if scores.shape != (len(zeros), task.dataset.num_classes):

@@ -15,11 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import each, new_rows
+from byzshield_exp.aggregators.parallel import chunk_for, each, new_rows
 from byzshield_exp.aggregators.policy import Unclean
 
 _SORTED, _COMPILED = 1 << 16, 1 << 18  # coordinates per task of the two paths
-_ON_GPU = 1 << 22
 _WORTH = 1 << 20  # entries from which the compiled path is asked for
 _HUGE, _SMALLER = 1e290, 2.0**-100
 _compiled: dict[torch.dtype, Callable[..., bool]] = {}
@@ -45,9 +44,7 @@ def mean_of_ordered(
         return mean_of_ordered(rows * _SMALLER, low, high, keep) / _SMALLER
     kernel = _kernel(rows) if rows.numel() >= _WORTH else None
     out = new_rows(1, rows)[0]
-    chunk = _COMPILED if kernel is not None else _SORTED
-    if rows.device.type != "cpu":
-        chunk = _ON_GPU
+    chunk = chunk_for(rows.device, _SORTED if kernel is None else _COMPILED)
 
     def work(start: int) -> bool:
         stop = min(start + chunk, rows.shape[1])

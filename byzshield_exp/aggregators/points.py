@@ -128,9 +128,7 @@ class Points:
         """The row with the nearest half of the others, on a sample of the coordinates."""
         sample = self._rows[:, :: max(1, self._rows.shape[1] // _SAMPLE)].double() / self.scale
         apart = torch.cdist(sample, sample, compute_mode="donot_use_mm_for_euclid_dist")
-        apart = apart.cpu().nan_to_num(
-            nan=torch.inf
-        )  # torch's median on a GPU may not repeat itself
+        apart = apart.cpu().nan_to_num(nan=torch.inf)  # a GPU has no deterministic median
         return int(apart.median(dim=1).values.argmin())
 
     def _seen_from(self, centre: int, others: Tensor) -> Tensor:
