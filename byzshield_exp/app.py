@@ -1,16 +1,14 @@
 """The command line: read the configuration, check it, run it, say where the results are."""
 
-import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -18,48 +16,54 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from byzshield_exp import config as configuration
-from byzshield_exp.clusters import Cluster, Group, join_torchrun, run_ranks
+from byzshield_exp.clusters import torchrun_size
 from byzshield_exp.errors import ConfigError, RunError, Stopped
-from byzshield_exp.experiment import Experiment, build
+from byzshield_exp.experiment import Experiment
 from byzshield_exp.folders import RunFolder
-from byzshield_exp.notices import say, warn
-from byzshield_exp.train import describe_job, play, run_rank, train
+from byzshield_exp.job import (
+    EXIT_STOPPED,
+    Job,
+    announce,
+    describe,
+    end_torchrun,
+    load,
+    perform,
+    way_of,
+)
+from byzshield_exp.train import train
 
 configuration.register()
 _wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-EXIT_STOPPED = 75  # EX_TEMPFAIL: SIGTERM came, a checkpoint was written, try again
 _failures: list[Exception] = []
-_torchrun: list[Group] = []  # the group that torchrun started, once it is joined
-_PRELOAD = ("byzshield_exp.train", "byzshield_exp.networks", "byzshield_exp.datasets")
 
 
 @hydra.main(version_base="1.3", config_path=configuration.conf_dir(), config_name="config")
 def main(cfg: DictConfig) -> float | None:
-    """One run; returns the final accuracy in [0, 1] for sweepers."""
+    """One run; returns the final accuracy in [0, 1].
+
+    In a sweep a launcher calls it with nothing but the path of a job.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return do_point(Path(cfg.job))
     try:
-        return run(cfg)
+        run(cfg)
     except Exception as error:
-        if _wants_traceback or _is_elsewhere():
+        if _wants_traceback:
             raise
-        if isinstance(error, Stopped):
-            _complain(error)
-            sys.exit(EXIT_STOPPED)  # and the rest of a sweep with it
+        _failures.append(error)  # Hydra adds a line to what it brings back
         if isinstance(error, ConfigError) and cfg.on_invalid == "skip":
-            print(f"skipped: {error}", flush=True)
-        else:
-            _complain(error)
-            _failures.append(error)  # the other points of a sweep go on
-        return None
+            print(f"skipped: {_failures.pop()}", flush=True)
+    return None
 
 
-def _is_elsewhere() -> bool:
-    """Whether a launcher runs this in another process, from which it brings exceptions back."""
-    hydra_config = HydraConfig.get()
-    in_sweep = hydra_config.mode == RunMode.MULTIRUN
-    return in_sweep and hydra_config.runtime.choices["hydra/launcher"] != "basic"
+def do_point(path: Path) -> float | None:
+    """Do one job of a sweep in this process, for launchers that are not ours."""
+    job = load(path)
+    summary = perform(job, way_of(job))
+    return next(float(value) for key, value in summary.items() if key.startswith("final_"))
 
 
-def run(cfg: DictConfig) -> float | None:
+def run(cfg: DictConfig) -> None:
     """Check, announce and do one run.
 
     Raises:
@@ -68,87 +72,26 @@ def run(cfg: DictConfig) -> float | None:
     """
     config = configuration.plain(cfg)
     _check_torchrun(config)
-    experiment = build(config)
-    experiment.make_optimizer(experiment.params.clone())  # checks its arguments
-    folder = RunFolder(Path(config["output_dir"]) / configuration.run_name(cfg))
-    data = experiment.dataset.digest.hex()
+    job, experiment = describe(config, configuration.run_name(cfg))
     if config["plan"]:
-        folder.look(config, configuration.differing_keys, data)
-        _announce(config, experiment, folder)
-        return None
-    with folder.open(config, configuration.differing_keys, data):
-        _announce(config, experiment, folder)
-        judge = experiment.dataset.judge
-        if folder.finished:
-            summary = folder.finished
-        elif config["cluster"]["num_processes"] == 1:
-            summary = train(experiment, config, folder.path) or {}
-        else:
-            job = describe_job(config, folder.path, experiment.worst)
-            del experiment  # the ranks have data of their own
-            torch.cuda.empty_cache()
-            summary = json.loads(_play_together(config, job))
-    accuracy = summary[f"final_{judge}_accuracy"]
-    end = (
-        f"diverged at step {summary['diverged_at_step']}" if summary["diverged_at_step"] else "done"
-    )
-    say(
-        f"{end}: {judge} accuracy {accuracy:.4f} after {summary['steps']} steps "
-        f"({summary['seconds_per_step']:.3f} s each), results in {folder.path}"
-    )
-    return float(accuracy)
+        folder = RunFolder(job.folder)
+        folder.look(config, job.data)
+        announce(job, folder)
+        return
+    do = way_of(job)
+    if config["cluster"]["num_processes"] == 1:
+        do = partial(_train, experiment)
+    else:
+        del experiment  # the ranks have data of their own
+    perform(job, do)
 
 
-def _announce(config: Mapping[str, Any], experiment: Experiment, folder: RunFolder) -> None:
-    say(_headline(config, experiment))
-    for note in (*experiment.notes, *folder.notes):
-        warn(note)
-    if config["cluster"]["num_processes"] > 1:
-        say(_bearable(config, experiment))
-    say(f"{folder.state}: {folder.path}")
+def _train(experiment: Experiment, job: Job) -> dict[str, Any]:
+    return train(experiment, job.config, job.folder) or {}
 
 
-def _bearable(config: Mapping[str, Any], experiment: Experiment) -> str:
-    options, assignment = config["cluster"], experiment.assignment
-    ranks = options["num_processes"] - 1
-    needed = assignment.majority if options["majority_of"] == "all" else 1
-    cluster = Cluster(Group(0, ranks + 1), assignment, reads_digests=False)
-    count = cluster.bearable(needed)
-    return (
-        f"{ranks} worker processes, of which any {count} may be silent or lost: every file keeps "
-        f"{needed} of its {assignment.replication} replicas"
-    )
-
-
-def _play_together(config: Mapping[str, Any], job: str) -> str:
-    """Do a job in several processes; the summary as JSON."""
-    if configuration.started_by_torchrun() is None:
-        ranks = config["cluster"]["num_processes"]
-        return run_ranks(run_rank, ranks, job, _PRELOAD) or "{}"
-    if not _torchrun:
-        _torchrun.append(join_torchrun())
-    group = _torchrun[0]
-    group.run += 1
-    group.tell(job)
-    return play(group, job) or "{}"
-
-
-def _headline(config: Mapping[str, Any], experiment: Experiment) -> str:
-    assignment, choices = experiment.assignment, config["choices"]
-    return (
-        f"{choices['approach']} + {choices['aggregator']}: K={assignment.num_workers} workers, "
-        f"f={assignment.num_files} files, r={assignment.replication} "
-        f"(majority {assignment.majority}), l={assignment.load}; "
-        f"q={experiment.num_byzantine} liars ({choices['adversary']}, {choices['attack']}) can win "
-        f"{experiment.num_corrupt} files, epsilon_hat={experiment.epsilon_hat:.2f}; "
-        f"{choices['network']} on {choices['dataset']}, d={len(experiment.params):,}, "
-        f"batch {experiment.batches.batch_size} = {assignment.num_files} x "
-        f"{experiment.batches.file_size}"
-    )
-
-
-def _check_torchrun(config: Mapping[str, Any]) -> None:
-    world_size = configuration.started_by_torchrun()
+def _check_torchrun(config: dict[str, Any]) -> None:
+    world_size = torchrun_size()
     if world_size is None:
         return
     if config["choices"]["cluster"] != "processes":
@@ -168,32 +111,34 @@ def cli(arguments: list[str] | None = None) -> None:
     sys.argv[1:] = _with_torchrun(sys.argv[1:] if arguments is None else arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, and the lines below print
     signal.signal(signal.SIGTERM, _terminate)
-    _failures.clear()
     try:
         main()
-        _end_torchrun()
+        if _failures:
+            raise _failures.pop()
+        end_torchrun()
     except KeyboardInterrupt:
         _complain("interrupted; the same command resumes")
         sys.exit(130)
     except Exception as error:
-        if _wants_traceback:
+        if _wants_traceback and not isinstance(error, Stopped):
             raise
         _complain(error)
-        _failures.append(error)
+        sys.exit(_exit_code(error))
     finally:
         if not _wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]
-    if _failures:
-        sys.exit(2 if all(_is_bad_input(error) for error in _failures) else 1)
 
 
-def _is_bad_input(error: Exception) -> bool:
-    return isinstance(error, ConfigError | HydraException | OmegaConfBaseException | OSError)
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, Stopped):
+        return EXIT_STOPPED
+    bad_input = ConfigError | HydraException | OmegaConfBaseException | OSError
+    return 2 if isinstance(error, bad_input) else 1
 
 
 def _with_torchrun(arguments: list[str]) -> list[str]:
     """Under torchrun the cluster is its processes, unless the arguments say something else."""
-    world_size = configuration.started_by_torchrun()
+    world_size = torchrun_size()
     if world_size is None:
         return arguments
     added = {"cluster=": "processes", "cluster.num_processes=": str(world_size)}
@@ -201,13 +146,6 @@ def _with_torchrun(arguments: list[str]) -> list[str]:
     if any(given.startswith("cluster=local") for given in arguments):
         missing = []
     return arguments + [key + added[key] for key in missing]
-
-
-def _end_torchrun() -> None:
-    while _torchrun:
-        group = _torchrun.pop()
-        group.tell("")
-        group.close()
 
 
 def _complain(error: BaseException | str) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -21,15 +20,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from byzshield_exp.binding import did_you_mean
 from byzshield_exp.choices import conf_dir as conf_dir
 from byzshield_exp.errors import ConfigError
+from byzshield_exp.folders import is_free, same
 from byzshield_exp.recorder import flatten
 
-# Keys that neither change what a step computes nor name the run's folder.
-FREE_KEYS = frozenset(
-    {
-        "output_dir", "steps", "eval_every", "checkpoint_every", "keep", "plan", "on_invalid",
-        "profile", "cluster.worker_timeout", "cluster.bucket_mib",
-    }
-)  # fmt: skip
 _GROUPS = (
     "approach", "adversary", "attack", "vote", "pre_aggregator", "aggregator", "dataset",
     "network", "optimizer", "cluster",
@@ -104,7 +97,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         if group not in config["choices"]:
             raise ConfigError(f"{group} is not chosen: it cannot be left out")
     launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
-    if launcher != "basic" and HydraConfig.get().mode == RunMode.RUN:
+    if launcher not in ("local", "basic") and HydraConfig.get().mode == RunMode.RUN:
         raise ConfigError(f"hydra/launcher={launcher} works in a sweep only: add -m")
     if HydraConfig.get().sweeper.get("curves") and HydraConfig.get().mode == RunMode.RUN:
         raise ConfigError(
@@ -216,7 +209,7 @@ def run_name(cfg: DictConfig) -> str:
     parts |= {
         key: value
         for key, value in mine.items()
-        if not _is_free(key) and (key not in reference or not _same(reference[key], value))
+        if not is_free(key) and (key not in reference or not same(reference[key], value))
     }
     named = ",".join(f"{key}={_spelled(value)}" for key, value in sorted(parts.items()))
     return _safe(named or "default")
@@ -265,25 +258,6 @@ def _safe(name: str) -> str:
     return safe
 
 
-def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Keys (dotted) that change a run and differ between two configurations."""
-    mine, other = flatten(ours), flatten(theirs)
-    return [
-        key
-        for key in sorted(mine.keys() | other.keys())
-        if not _is_free(key) and not _same(mine.get(key), other.get(key))
-    ]
-
-
-def _is_free(key: str) -> bool:
-    return key in FREE_KEYS or key.partition(".")[0] in FREE_KEYS
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equal, where a NaN equals itself."""
-    return bool(one == other) or (one != one and other != other)
-
-
 def one_line(error: BaseException) -> str:
     """An error of Hydra or OmegaConf as one line that names the key and what is allowed."""
     causes: list[BaseException] = [error]
@@ -319,10 +293,3 @@ def _key_error(error: BaseException, cause: OmegaConfBaseException) -> str:
             return f"unknown key {name}, {parent} has {', '.join(options) or 'no arguments'}{near}"
         return f"unknown key {name}{did_you_mean(name, known)} (--help lists all keys)"
     return f"{key}: {reason}"
-
-
-def started_by_torchrun() -> int | None:
-    """The number of ranks when torchrun started this process, else None."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"])
-    return None

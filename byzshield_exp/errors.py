@@ -6,7 +6,13 @@ class ConfigError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run that had started could not go on. One line; takes one argument so that it pickles."""
+    """A run that had started could not go on. One line; takes one argument so that it pickles.
+
+    Attributes:
+        rank: that failed.
+    """
+
+    rank: int = 0
 
 
 class TooFewReplicas(RunError):

@@ -3,7 +3,8 @@
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,16 @@ import yaml
 from byzshield_exp import checkpoint
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import write_atomically
-from byzshield_exp.recorder import read_summary
+from byzshield_exp.recorder import flatten, read_summary
+
+# Keys that neither change what a step computes nor name the run's folder.
+FREE_KEYS = frozenset(
+    {
+        "output_dir", "steps", "eval_every", "checkpoint_every", "keep", "plan", "on_invalid",
+        "profile", "cluster.worker_timeout", "cluster.bucket_mib",
+    }
+)  # fmt: skip
+_ATTEMPTS, _PAUSE_S = 5, 0.05
 
 
 class RunFolder:
@@ -33,17 +43,11 @@ class RunFolder:
         self.notes: tuple[str, ...] = ()
 
     @contextmanager
-    def open(
-        self,
-        config: Mapping[str, Any],
-        differing: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
-        data: str,
-    ) -> Iterator[None]:
+    def open(self, config: Mapping[str, Any], data: str) -> Iterator[None]:
         """Hold the folder for one run of ``config``.
 
         Args:
             config: of the run to do.
-            differing: the keys in which two configurations are different runs.
             data: the digest of the run's data.
 
         Raises:
@@ -59,25 +63,36 @@ class RunFolder:
             ) from error
         with lock:
             self._hold(lock.fileno())
-            self.look(config, differing, data)
+            self.look(config, data)
             text = yaml.safe_dump(dict(config), sort_keys=False)
             write_atomically(self.path / "config.yaml", text.encode())
             yield
 
-    def _hold(self, descriptor: int) -> None:
+    @property
+    def in_use(self) -> bool:
+        """Whether another process holds it now."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(f"{self.path} is in use by another process") from error
+            with (self.path / ".lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def _hold(self, descriptor: int) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise ConfigError(f"{self.path} is in use by another process") from error
+                time.sleep(_PAUSE_S)  # somebody may only have looked whether it is in use
         os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
 
-    def look(
-        self,
-        config: Mapping[str, Any],
-        differing: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
-        data: str,
-    ) -> None:
+    def look(self, config: Mapping[str, Any], data: str) -> None:
         """Find out the state without writing anything.
 
         Raises:
@@ -86,7 +101,7 @@ class RunFolder:
         saved, _, self.notes = checkpoint.newest(self.path / checkpoint.FOLDER)
         if saved is None:
             return
-        keys = differing(config, json.loads(saved["config"]))
+        keys = differing_keys(config, json.loads(saved["config"]))
         if keys:
             raise ConfigError(
                 f"{self.path} holds a run with another value of {', '.join(keys)}: delete it or "
@@ -109,3 +124,23 @@ class RunFolder:
             self.state, self.finished = "finished", summary
         else:
             self.state = f"resumes after step {done}"
+
+
+def is_free(key: str) -> bool:
+    """Whether a dotted key neither changes a step nor names a folder."""
+    return key in FREE_KEYS or key.partition(".")[0] in FREE_KEYS
+
+
+def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Keys (dotted) that change a run and differ between two configurations."""
+    mine, other = flatten(ours), flatten(theirs)
+    return [
+        key
+        for key in sorted(mine.keys() | other.keys())
+        if not is_free(key) and not same(mine.get(key), other.get(key))
+    ]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, where a NaN equals itself."""
+    return bool(one == other) or (one != one and other != other)

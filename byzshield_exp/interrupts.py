@@ -24,6 +24,11 @@ def heard() -> Iterator[None]:
         _requested.clear()
 
 
+def request() -> None:
+    """Ask to stop, as SIGTERM does."""
+    _requested.set()
+
+
 def requested() -> bool:
     """Whether SIGTERM has come."""
     return _requested.is_set()

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from byzshield_exp.notices import say
+from byzshield_exp.notices import is_echoed, note, say
 
 
 class Progress:
@@ -19,7 +19,7 @@ class Progress:
     def __init__(self, done: int, steps: int, judge: str = "test") -> None:
         self._steps, self._judge = steps, judge
         self._bar: Any = None
-        if sys.stdout.isatty():
+        if is_echoed() and sys.stdout.isatty():
             from rich.progress import (
                 BarColumn,
                 MofNCompleteColumn,
@@ -44,6 +44,7 @@ class Progress:
         if self._bar is None:
             say(line)
         else:
+            note(line)
             self._bar.update(self._task, description=line)
 
     def advance(self, record: Mapping[str, Any]) -> None:

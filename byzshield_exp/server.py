@@ -2,7 +2,6 @@
 
 import json
 import platform
-import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -197,7 +196,7 @@ class Server:
         policy = self._config["on_nonfinite"]
         if policy == "stop":
             raise RunError(f"{what} (on_nonfinite=stop)")
-        print(f"{what} (on_nonfinite={policy})", file=sys.stderr, flush=True)
+        warn(f"{what} (on_nonfinite={policy})")
         if policy == "finish":
             self._diverged = self._done
 

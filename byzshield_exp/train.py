@@ -6,20 +6,30 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from byzshield_exp import interrupts
-from byzshield_exp.clusters import Cluster, Group, Rendezvous, cluster_of, join, join_torchrun
+from byzshield_exp.clusters import (
+    Cluster,
+    Group,
+    Rendezvous,
+    cluster_of,
+    join,
+    join_torchrun,
+    torchrun_size,
+)
 from byzshield_exp.distortion import WorstCase
-from byzshield_exp.errors import LostServer, Stopped, TooFewReplicas
+from byzshield_exp.errors import ConfigError, LostServer, Stopped, TooFewReplicas
 from byzshield_exp.experiment import Experiment, build
 from byzshield_exp.gradients import TrueGradients
+from byzshield_exp.notices import logged
 from byzshield_exp.protocols import ParameterServer
 from byzshield_exp.server import Server
+from byzshield_exp.status import LOG
 from byzshield_exp.votes import reads_digests
 
 
@@ -28,6 +38,7 @@ def train(
     config: Mapping[str, Any],
     folder: Path,
     group: Group | None = None,
+    runs: int = 1,
 ) -> dict[str, Any] | None:
     """Train in this process; the server returns the summary that it wrote, other ranks None.
 
@@ -36,6 +47,7 @@ def train(
         config: plain and resolved.
         folder: of the run; only the server writes to it.
         group: this process's place; None is the simulation: this process plays everybody.
+        runs: that share this machine's cores.
 
     Raises:
         TooFewReplicas: if too many workers are gone; what was done is in a checkpoint.
@@ -46,7 +58,7 @@ def train(
     group = group or Group()
     truth = TrueGradients(
         experiment.network, experiment.dataset, experiment.batches,
-        experiment.assignment.num_files, _parallel_files(group.world_size, config),
+        experiment.assignment.num_files, _parallel_files(group.world_size * runs, config),
         experiment.seed if experiment.draws else None, config["precision"],
     )  # fmt: skip
     options = config["cluster"]
@@ -88,31 +100,63 @@ def _loop(
     return server.finish() if server else None
 
 
-def describe_job(config: Mapping[str, Any], folder: Path, worst: WorstCase) -> str:
-    """A run as a text that every rank understands.
+@dataclass(frozen=True)
+class Part:
+    """What every rank of a run is told, as a text.
 
-    The worst case is part of it: a search that was ended would end elsewhere on another rank.
+    Attributes:
+        config: plain and resolved.
+        folder: of the run.
+        worst: the worst case; all ranks must use the same.
+        data: digest of the data that the run was described with; empty: any.
+        echo: whether what is said goes to the terminal too.
+        first_gpu: the GPU of rank 0; the others have the next ones.
+        runs: that share this machine's cores.
     """
-    return json.dumps({"config": config, "folder": str(folder.absolute()), "worst": asdict(worst)})
+
+    config: Mapping[str, Any]
+    folder: str
+    worst: dict[str, Any]
+    data: str = ""
+    echo: bool = True
+    first_gpu: int = 0
+    runs: int = 1
+
+    @property
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
 
 
-def run_rank(rendezvous: Rendezvous, job: str) -> str | None:
-    """Play one rank of a job; on rank 0 the summary as JSON."""
+def run_rank(rendezvous: Rendezvous, text: str) -> str | None:
+    """Play one rank of a run, :attr:`Part.text`; on rank 0 the summary as JSON."""
     group = join(rendezvous)
     try:
-        return play(group, job)
+        summary = play(group, text)
+        return None if summary is None else json.dumps(summary)
     finally:
         group.close()
 
 
-def play(group: Group, job: str) -> str | None:
-    """Play this process's part of a job, :func:`describe_job`'s text, in a group it has joined."""
-    work = json.loads(job)
-    config = work["config"]
-    _take_gpu(config, group.rank)
-    worst = WorstCase(**{**work["worst"], "workers": tuple(work["worst"]["workers"])})
-    summary = train(build(config, worst), config, Path(work["folder"]), group)
-    return None if summary is None else json.dumps(summary)
+def play(group: Group, text: str) -> dict[str, Any] | None:
+    """Play this process's part of a run, :attr:`Part.text`; the server returns the summary.
+
+    Raises:
+        ConfigError: if the data of this machine are not those of the run.
+        RunError: likewise :func:`train`.
+    """
+    part = Part(**json.loads(text))
+    _take_gpu(part.config, group.rank + part.first_gpu)
+    worst = WorstCase(**{**part.worst, "workers": tuple(part.worst["workers"])})
+    folder = Path(part.folder)
+    with logged(folder / LOG, part.echo) if group.rank == 0 else nullcontext():
+        experiment = build(part.config, worst)
+        if part.data not in ("", experiment.dataset.digest.hex()):
+            raise ConfigError(
+                f"dataset={part.config['choices']['dataset']} holds other data on this machine "
+                "than where the run was described"
+            )
+        return train(experiment, part.config, folder, group, part.runs)
 
 
 def follow_torchrun() -> None:
@@ -131,16 +175,15 @@ def follow_torchrun() -> None:
 def _take_gpu(config: Mapping[str, Any], rank: int) -> None:
     """Spread the processes of a machine over its GPUs."""
     if config["device"] == "cuda" and torch.cuda.is_available():
-        by_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
-        place = int(os.environ["LOCAL_RANK"]) if by_torchrun else rank
+        place = int(os.environ["LOCAL_RANK"]) if torchrun_size() else rank
         torch.cuda.set_device(place % torch.cuda.device_count())
 
 
-def _parallel_files(world_size: int, config: Mapping[str, Any]) -> int:
+def _parallel_files(processes: int, config: Mapping[str, Any]) -> int:
     """How many files this process computes at a time: its share of the cores; on a GPU one."""
     if config["device"] == "cuda":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     threads: int = config["threads"]
     return max(1, (cores or 1) // max(1, ranks - 1) // threads)

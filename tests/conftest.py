@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
     """The records of the one run below a folder."""
     (path,) = folder.glob("**/metrics.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def text_of(config: dict[str, Any], folder: Path) -> str:
+    """What the ranks of a run are told."""
+    from byzshield_exp.experiment import build
+    from byzshield_exp.train import Part
+
+    return Part(config, str(folder), asdict(build(config).worst)).text
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_a_figures_curves_can_be_run(figure, cli):
     name = f"byzshield/fig{figure:02d}"
     code, out, err = cli(f"experiment={name}", "scale=smoke", "plan=true")
     assert code == 0, err
-    heads = [line for line in out.splitlines() if " workers, f=" in line]
+    heads = [line.strip() for line in out.splitlines() if " workers, f=" in line]
     for curve, head in zip(LEGENDS[figure].split(), heads, strict=True):
         scheme, _, liars = curve.rpartition("_q")
         placement = "ramanujan_two" if num_workers == 25 else "mols"
@@ -153,7 +153,7 @@ def test_detoxs_setting_and_a_choice_of_curves(cli):
         "hydra.sweeper.only=[detox_median,bulyan]", "seed=1,2",
     )  # fmt: skip
     assert code == 0, err
-    heads = [line.partition(",")[0] for line in out.splitlines() if " workers, f=" in line]
+    heads = [line.strip().partition(",")[0] for line in out.splitlines() if " workers, f=" in line]
     detox, bulyan = "detox + median_of_means", "baseline + bulyan_byzshield"
     assert heads == [f"{one}: K=45 workers" for one in (detox, detox, bulyan, bulyan)]
 

@@ -14,16 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, metrics_of, run_program, summary_of
+from conftest import SMALL, metrics_of, run_program, summary_of, text_of
 
-from byzshield_exp.app import EXIT_STOPPED
 from byzshield_exp.clusters import run_ranks
 from byzshield_exp.clusters.launch import root_cause
 from byzshield_exp.clusters.wire import Header, Kind
 from byzshield_exp.clusters.worker import WorkerCluster
 from byzshield_exp.errors import ConfigError, RunError, Stopped, TooFewReplicas
-from byzshield_exp.experiment import build
-from byzshield_exp.train import describe_job, run_rank
+from byzshield_exp.job import EXIT_STOPPED
+from byzshield_exp.train import run_rank
 
 HONEST = (*SMALL, "attack=none", "q=0", "network.hidden=[64]")
 STEPS = "steps=80"
@@ -317,7 +316,7 @@ def config_of(folder, *overrides):
 def test_nonsense_is_rejected_and_counted(tmp_path, undisturbed, vote):
     config = config_of(tmp_path / "first", f"vote={vote}") | {"steps": 40}
     folder = tmp_path / "run"
-    run_ranks(talking_rank, 4, describe_job(config, folder, build(config).worst))
+    run_ranks(talking_rank, 4, text_of(config, folder))
     assert summary_of(folder)["parameters_sha256"] == undisturbed("steps=40")
     records = metrics_of(folder)
     events = "\n".join(event for record in records for event in record.get("events", []))
@@ -332,7 +331,7 @@ def test_nonsense_is_rejected_and_counted(tmp_path, undisturbed, vote):
 def test_a_worker_that_sends_another_row_is_caught(tmp_path, undisturbed):
     config = config_of(tmp_path / "first") | {"steps": 40}
     folder = tmp_path / "run"
-    run_ranks(lying_rank, 4, describe_job(config, folder, build(config).worst))
+    run_ranks(lying_rank, 4, text_of(config, folder))
     assert summary_of(folder)["parameters_sha256"] == undisturbed("steps=40")
     caught = {worker for record in metrics_of(folder) for worker in record["caught"]}
     assert caught

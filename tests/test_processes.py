@@ -7,15 +7,14 @@ import sys
 
 import pytest
 import torch
-from conftest import SMALL, metrics_of, run_program, summary_of
+from conftest import SMALL, metrics_of, run_program, summary_of, text_of
 
 from byzshield_exp.clusters import run_ranks
 from byzshield_exp.clusters.wire import HEADER_BYTES, STATEMENT_BYTES
 from byzshield_exp.clusters.worker import WorkerCluster
 from byzshield_exp.digests import DIGEST_BYTES
 from byzshield_exp.errors import RunError
-from byzshield_exp.experiment import build
-from byzshield_exp.train import describe_job, run_rank
+from byzshield_exp.train import run_rank
 
 ATTACKS = ("none", "reversed_gradient", "alie")
 LENET = ("dataset=synthetic", "network=lenet", "steps=10", "eval_every=10")
@@ -150,7 +149,7 @@ def test_one_flipped_bit_is_one_disagreement_and_the_same_winner(tmp_path, vote)
     (honest,) = (tmp_path / "honest").iterdir()
     config = json.loads(torch.load(next(honest.glob("**/*.pt")), weights_only=True)["config"])
     flipped = tmp_path / "flipped"
-    run_ranks(flipping_rank, 3, describe_job(config, flipped, build(config).worst))
+    run_ranks(flipping_rank, 3, text_of(config, flipped))
     assert summary_of(flipped)["parameters_sha256"] == summary_of(honest)["parameters_sha256"]
     assert {record["vote_disagreements"] for record in metrics_of(flipped)} == {1}
     assert {record["vote_disagreements"] for record in metrics_of(honest)} == {0}
@@ -178,7 +177,7 @@ def test_a_rank_with_other_bits_is_named_before_the_first_step(tmp_path):
     assert done.returncode == 0
     (honest,) = (tmp_path / "honest").iterdir()
     config = json.loads(torch.load(next(honest.glob("**/*.pt")), weights_only=True)["config"])
-    job = describe_job(config, tmp_path / "other", build(config).worst)
+    job = text_of(config, tmp_path / "other")
     with pytest.raises(RunError, match=r"ranks \[3\] computed other bits"):
         run_ranks(other_bits_rank, 4, job)
 

@@ -106,15 +106,24 @@ def meeting_place(world_size: int) -> Iterator[list[Rendezvous]]:
 
 
 def join(rendezvous: Rendezvous) -> Group:
-    """Join a group.
+    """Join a group; a single process needs no connections, and plays everybody.
 
     Raises:
         RunError: if the others do not come.
     """
+    if rendezvous.world_size == 1:
+        return Group()
     if rendezvous.rank == 0:
         with _listen(rendezvous.address) as door:
             return _welcome(door, rendezvous)
     return _enter(lambda: rendezvous)
+
+
+def torchrun_size() -> int | None:
+    """The number of processes when torchrun started this one, else None."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    return None
 
 
 def join_torchrun() -> Group:

@@ -22,6 +22,7 @@ from typing import Any
 from byzshield_exp import interrupts
 from byzshield_exp.clusters.group import Rendezvous, meeting_place
 from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
+from byzshield_exp.notices import complain
 
 _PRELOAD = ("torch", "numpy")
 _FORESEEN = ("ConfigError", "RunError", "TooFewReplicas", "LostServer", "Stopped")
@@ -146,8 +147,10 @@ def _error_of(rank: int, report: dict[str, Any]) -> Exception:
     if kind == "Stopped":
         return Stopped(error)
     if kind not in _FORESEEN:  # a programming error; a run that failed as foreseen has its line
-        sys.stderr.write(report["traceback"])
-    return RunError(error if rank == 0 else f"rank {rank}: {error}")
+        complain(report["traceback"])
+    failed = RunError(error if rank == 0 else f"rank {rank}: {error}")
+    failed.rank = rank
+    return failed
 
 
 def _collect(ranks: list[_Rank], timeout_s: float) -> None:

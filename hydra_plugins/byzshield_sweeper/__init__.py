@@ -1,14 +1,25 @@
-"""Hydra's own sweeper with curves: lists of overrides that are not a grid."""
+"""The grid of the command line, once for each curve; checked whole, then given to a launcher."""
 
 import shlex
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from byzshield_exp.errors import ConfigError
 
@@ -21,14 +32,12 @@ class SweeperConf:
         curves: by name, overrides with spaces between them. Each is swept with what the command
             line adds.
         only: names of the curves to do; none: all.
-        max_batch_size: jobs given to the launcher at a time; None: all.
         params: overrides that each point has, as in Hydra's basic sweeper.
     """
 
     _target_: str = "hydra_plugins.byzshield_sweeper.CurveSweeper"
     curves: dict[str, str] = field(default_factory=dict)
     only: list[str] = field(default_factory=list)
-    max_batch_size: int | None = None
     params: dict[str, str] = field(default_factory=dict)
 
 
@@ -37,28 +46,41 @@ ConfigStore.instance().store(
 )
 
 
-class CurveSweeper(BasicSweeper):
-    """The grid of the command line, once for each curve."""
+class CurveSweeper(Sweeper):
+    """Makes the points of a sweep; ``byzshield_exp.sweep`` has what happens to them."""
 
     def __init__(
         self,
         curves: dict[str, str],
         only: Sequence[str] = (),
-        max_batch_size: int | None = None,
         params: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(max_batch_size, params)
-        self._curves, self._only = curves, only
+        self._curves, self._only, self._params = curves, only, params or {}
 
-    def split_arguments(  # type: ignore[override]  # Hydra's is static and called on self
-        self, overrides: list[Override], max_batch_size: int | None
-    ) -> list[list[list[str]]]:
-        """The points, in lists for the launcher.
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Take what Hydra made."""
+        self._context, self._task, self._config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Do the sweep of these overrides.
 
         Raises:
-            ConfigError: if ``only`` names a curve that there is not, or experiments are swept.
+            ConfigError: before anything runs.
+            RunError: at the end, if runs have failed.
         """
-        assert self.hydra_context is not None
+        from byzshield_exp.sweep import sweep
+
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
+        params = [f"{key}={value}" for key, value in self._params.items()]
+        points = self._points(parser, parser.parse_overrides(params + arguments))
+        config = self._config
+        sweep(
+            points, self._compose, self._launch, config.output_dir, config.on_invalid, config.plan
+        )
+
+    def _points(self, parser: OverridesParser, overrides: list[Override]) -> list[list[str]]:
         for override in overrides:
             if override.key_or_group == "experiment" and override.is_sweep_override():
                 raise ConfigError(
@@ -69,10 +91,50 @@ class CurveSweeper(BasicSweeper):
             if name not in curves:
                 there = f"there are {', '.join(curves)}" if curves else "this sweep has no curves"
                 raise ConfigError(f"hydra.sweeper.only={name}: no such curve, {there}")
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         points: list[Any] = []
         for name in self._only or curves or [""]:
             curve = parser.parse_overrides(shlex.split(curves.get(name, "")))
             (grid,) = BasicSweeper.split_arguments(curve + overrides, None)
             points += [point for point in grid if point not in points]
-        return list(self.split_overrides_to_chunks(points, max_batch_size))
+        return points
+
+    def _compose(self, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
+        """The plain configuration of a point, and the name of its folder."""
+        from byzshield_exp import config as configuration
+
+        loader, before = self._context.config_loader, HydraConfig.instance().cfg
+        try:
+            cfg = loader.load_sweep_config(self._config, list(overrides))
+            HydraConfig.instance().set_config(cfg)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            return configuration.plain(cfg), configuration.run_name(cfg)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(configuration.one_line(error)) from error
+        finally:
+            HydraConfig.instance().cfg = before
+
+    def _launch(self, paths: Sequence[Path]) -> list[Exception | None]:
+        context = HydraContext(
+            config_loader=cast(ConfigLoader, _Shipped(self._config)),
+            callbacks=self._context.callbacks,
+        )
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=self._task, config=self._config
+        )
+        ends = launcher.launch([[f"job={path.absolute()}"] for path in paths], initial_job_idx=0)
+        return [None if end.status == JobStatus.COMPLETED else end._return_value for end in ends]
+
+
+class _Shipped:
+    """Gives a launcher's jobs what was composed here: conf/ may change while they wait."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self._config = config
+
+    def load_sweep_config(self, master: DictConfig, overrides: list[str]) -> DictConfig:
+        """A configuration with nothing new but the path of a job."""
+        config = deepcopy(self._config)
+        with open_dict(config):
+            config.job = overrides[-1].partition("=")[2]
+        return config

@@ -1,0 +1,80 @@
+"""``status.json``: how far a run got, for whoever was not there."""
+
+import json
+import os
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
+from byzshield_exp.files import write_atomically
+from byzshield_exp.notices import complain
+
+STATUS = "status.json"
+LOG = "log.txt"
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What ``status.json`` says; empty where there is none that can be read."""
+    with suppress(OSError, ValueError):
+        status = json.loads((folder / STATUS).read_text())
+        if isinstance(status, dict):
+            return status
+    return {}
+
+
+def write_status(folder: Path, **entries: Any) -> None:
+    """Change some entries of ``status.json``.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    content = json.dumps({**read_status(folder), **entries}, indent=2) + "\n"
+    write_atomically(folder / STATUS, content.encode())
+
+
+@contextmanager
+def recorded(folder: Path) -> Iterator[None]:
+    """Say in ``status.json`` that a run goes on, and how it ended.
+
+    The entries: ``state`` (running, done, stopped: the same command resumes, failed), ``error`` and
+    ``rank`` of a failure, ``log`` (its path), ``attempts`` (starts), ``host``, ``pid``, ``started``
+    and ``ended`` (UTC), ``seconds`` (of all attempts). A run whose process was killed stays
+    ``running``; its folder is then free.
+
+    Raises:
+        OSError: if it cannot be written at the start; at the end the run counts more.
+    """
+    before, start = read_status(folder), time.monotonic()
+    write_status(
+        folder, state="running", error=None, rank=None, log=str(folder / LOG),
+        attempts=before.get("attempts", 0) + 1, host=socket.gethostname(), pid=os.getpid(),
+        started=_now(), ended=None,
+    )  # fmt: skip
+    end: dict[str, Any] = {"state": "stopped"}
+    try:
+        yield
+        end = {"state": "done"}
+    except Stopped as error:
+        end["error"] = str(error)
+        raise
+    except Exception as error:
+        if not isinstance(error, RunError | ConfigError):
+            complain(traceback.format_exc())
+        foreseen = isinstance(error, RunError | ConfigError | OSError)
+        line = first_line(error) if foreseen else f"{type(error).__name__}: {first_line(error)}"
+        end = {"state": "failed", "error": line, "rank": getattr(error, "rank", 0)}
+        raise
+    finally:
+        seconds = before.get("seconds", 0.0) + time.monotonic() - start
+        with suppress(OSError):
+            write_status(folder, **end, ended=_now(), seconds=round(seconds, 3))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

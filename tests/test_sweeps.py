@@ -1,0 +1,408 @@
+"""Sweeps: checked before they start, each run done once, and none lost."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, run_program, summary_of
+
+SHORT = (*SMALL, "checkpoint_every=2")
+
+CRASHING = """
+import os, signal
+
+def forge(knowledge, how: str = "fine", z: float | None = None):
+    if how == "raise" and knowledge.step == 2:
+        raise ArithmeticError("a rule of the user's own broke")
+    if how == "die" and knowledge.step == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return knowledge.own_rows()
+"""
+
+
+def manifest(folder):
+    """The rows of ``sweep.csv`` by name; of an impossible point by its error."""
+    with (folder / "sweep.csv").open() as file:
+        return {row["name"] or row["error"]: row for row in csv.DictReader(file)}
+
+
+def hashes(folder):
+    """The parameters of all finished runs."""
+    return {
+        path.parent.name: json.loads(path.read_text())["parameters_sha256"]
+        for path in folder.glob("*/summary.json")
+    }
+
+
+def states(folder):
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/status.json")}
+
+
+def test_a_sweep_and_its_table(cli, tmp_path):
+    code, out, err = cli("-m", *SHORT, "approach=mols,detox", "q=0,2", f"output_dir={tmp_path}")
+    assert code == 0, err
+    rows = manifest(tmp_path)
+    assert [(row["approach"], row["q"]) for row in rows.values()] == [
+        ("mols", "0"), ("mols", "2"), ("detox", "0"), ("detox", "2"),
+    ]  # fmt: skip
+    for name, row in rows.items():
+        summary = summary_of(tmp_path / name)
+        status = states(tmp_path)[name]
+        assert (row["state"], row["attempts"], row["error"]) == ("done", "1", "")
+        assert float(row["final_accuracy"]) == summary["final_test_accuracy"]
+        assert float(row["eps_hat"]) == summary["epsilon_hat"]
+        assert float(row["seconds"]) == status["seconds"] > 0
+        assert status["state"] == "done"
+        assert "done: test accuracy" in (tmp_path / name / "log.txt").read_text()
+    assert out.count("done: test accuracy") == 4
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
+    code, out, err = cli("-m", *SHORT, "approach=mols,detox", "q=0,2", f"output_dir={tmp_path}")
+    assert (code, out) == (0, f"sweep: 4 runs: 4 done; {tmp_path}/sweep.csv\n")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")} == before
+    assert list(manifest(tmp_path)) == list(rows)
+
+
+def test_the_same_bits_as_a_single_run(cli, run, tmp_path):
+    code, _, err = cli("-m", *SHORT, "q=2", "seed=0,1", f"output_dir={tmp_path}/sweep")
+    assert code == 0, err
+    alone = run("q=2", "seed=1", folder=tmp_path / "alone")
+    assert alone["parameters_sha256"] in hashes(tmp_path / "sweep").values()
+
+
+def test_all_problems_are_told_and_nothing_runs(cli, tmp_path):
+    points = ("K=15,16", "aggregator=median,bulyan", "q=3,99")
+    code, out, err = cli("-m", *SHORT, *points, f"output_dir={tmp_path}/out")
+    assert code == 2
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[-1] == (
+        "byzshield_exp: 6 of 8 points cannot run (on_invalid=skip leaves them out)"
+    )
+    told = [line for line in lines[:-1] if line.startswith("warning: K=")]
+    assert len(told) == 6
+    assert sum("q=99 must be at most K=" in line for line in told) == 4
+    assert sum("mols needs K = r*l" in line for line in told) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_impossible_points_are_left_out_on_demand(cli, tmp_path):
+    points = ("approach=baseline", "aggregator=median,bulyan,nope", "q=4")
+    code, out, err = cli("-m", *SHORT, *points, "on_invalid=skip", f"output_dir={tmp_path}")
+    assert code == 0, err
+    rows = list(manifest(tmp_path).values())
+    assert [row["state"] for row in rows] == ["done", "invalid", "invalid"]
+    assert [row["aggregator"] for row in rows] == ["median", "bulyan", "nope"]
+    assert "n >= 4*num_corrupt+3" in rows[1]["error"]
+    assert "aggregator=nope: no such choice" in rows[2]["error"]
+    assert "sweep: 3 runs: 1 new, 2 invalid" in out
+
+
+def test_a_point_that_breaks_does_not_stop_the_others(cli, tmp_path, monkeypatch):
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    monkeypatch.syspath_prepend(tmp_path)
+    points = (
+        "-m", *SHORT, "attack._target_=crashing.forge", "+attack.how=raise,die,fine",
+        f"output_dir={tmp_path}/out",
+    )  # fmt: skip
+    code, _, err = cli(*points)
+    assert code == 1
+    assert err.splitlines()[-1].startswith("byzshield_exp: 2 of 3 runs failed")
+    raised, died, fine = manifest(tmp_path / "out").values()
+    assert [row["state"] for row in (raised, died, fine)] == ["failed", "failed", "done"]
+    assert raised["error"] == "ArithmeticError: a rule of the user's own broke"
+    assert died["error"] == "rank 0, the server, was killed by signal 9"
+    status = states(tmp_path / "out")[raised["name"]]
+    assert (status["rank"], status["attempts"]) == (0, 1)
+    log = Path(status["log"]).read_text()
+    assert "Traceback (most recent call last)" in log
+    assert "crashing.py" in log
+
+    code, out, _ = cli(*points, "plan=true")
+    assert code == 0
+    assert "retry: " in out
+    assert "plan: 3 runs: 2 retry, 1 done; about " in out
+    (tmp_path / "crashing.py").write_text(CRASHING.replace("== 2", "== 99"))
+    from multiprocessing import forkserver
+
+    forkserver._forkserver._stop()  # another start of the program has a new one
+    done = tmp_path / "out" / fine["name"] / "summary.json"
+    before = done.stat().st_mtime_ns
+    code, out, err = cli(*points)
+    assert code == 0, err
+    assert "resumes after step 2" in out
+    rows = list(manifest(tmp_path / "out").values())
+    assert [(row["state"], row["attempts"]) for row in rows] == [
+        ("done", "2"), ("done", "2"), ("done", "1"),
+    ]  # fmt: skip
+    assert [row["error"] for row in rows] == ["", "", ""]
+    assert done.stat().st_mtime_ns == before
+    assert len(set(hashes(tmp_path / "out").values())) == 1
+
+
+def test_identical_runs_are_done_once(cli, tmp_path):
+    code, out, err = cli(
+        "-m", *SHORT, "attack.z=1,1.0", "aggregator=median", f"output_dir={tmp_path}"
+    )
+    assert code == 0, err
+    assert "sweep: 1 runs: 1 new" in out
+
+
+def test_points_that_would_share_a_folder_are_refused(cli, tmp_path):
+    code, _, err = cli("-m", *SMALL, "steps=2,4", f"output_dir={tmp_path}/out")
+    assert code == 2
+    assert "steps=4: another point has the same folder, as steps name none" in err
+    code, _, err = cli("-m", *SMALL, "steps=2,4", f"output_dir={tmp_path}/${{steps}}")
+    assert code == 0, err
+
+
+def test_a_plan_says_what_and_why(cli, run, tmp_path):
+    folder = tmp_path / "out"
+    points = ("-m", *SHORT, "q=0,1,2", f"output_dir={folder}")
+    code, out, _ = cli(*points, "plan=true")
+    assert code == 0
+    assert out.count("new: ") == 3
+    assert out.splitlines()[-1] == "plan: 3 runs: 3 new"  # no estimate yet
+    assert not folder.exists()
+    run("q=0", "checkpoint_every=2", folder=folder)
+    run("q=1", "checkpoint_every=2", folder=folder / "other")
+    (other,) = (folder / "other").iterdir()
+    shutil.move(other, folder / other.name)
+    code, out, _ = cli(*points, "plan=true", "steps=6")
+    assert out.count("(resumes after step 4)") == 2
+    code, out, _ = cli(*points, "plan=true")
+    assert out.count("done: ") == 2
+    assert out.splitlines()[-1].startswith("plan: 3 runs: 2 done, 1 new; about ")
+
+
+def test_earlier_runs_stay_in_the_table(cli, tmp_path):
+    cli("-m", *SHORT, "q=0,1", f"output_dir={tmp_path}")
+    first = manifest(tmp_path)
+    code, _, err = cli("-m", *SHORT, "attack=none,ipm", "q=1", f"output_dir={tmp_path}")
+    assert code == 0, err
+    rows = manifest(tmp_path)
+    assert len(rows) == 4
+    assert all(rows[name]["final_accuracy"] == row["final_accuracy"] for name, row in first.items())
+    assert {row["attack"] for row in rows.values()} == {"", "none", "ipm"}
+    shutil.rmtree(tmp_path / next(iter(first)))
+    cli("-m", *SHORT, "attack=none,ipm", "q=1", f"output_dir={tmp_path}")
+    assert len(manifest(tmp_path)) == 3
+
+
+def test_a_folder_that_another_process_holds_is_left_to_it(cli, tmp_path, run):
+    from byzshield_exp.folders import RunFolder
+
+    run("q=1", folder=tmp_path)
+    (held,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    folder = RunFolder(held)
+    with (held / ".lock").open("a+") as lock:
+        folder._hold(lock.fileno())
+        code, out, err = cli("-m", *SMALL, "q=1,2", f"output_dir={tmp_path}")
+        assert code == 0, err
+        assert "sweep: 2 runs: 1 running, 1 new" in out
+        assert held.name not in out
+
+
+@pytest.mark.parametrize("bad", ["0", "-1"])
+def test_the_number_of_runs_side_by_side(cli, tmp_path, bad):
+    code, _, err = cli(
+        "-m", *SMALL, "q=1,2", f"hydra.launcher.runs={bad}", f"output_dir={tmp_path}"
+    )
+    assert code == 2
+    assert f"hydra.launcher.runs={bad} must be at least 1" in err
+
+
+def test_runs_side_by_side_have_the_same_bits(cli, tmp_path):
+    points = ("-m", *SHORT, "q=0,1,2", "approach=mols,detox")
+    for runs in (1, 3):
+        code, out, err = cli(
+            *points, f"hydra.launcher.runs={runs}", f"output_dir={tmp_path}/{runs}"
+        )
+        assert code == 0, err
+    assert hashes(tmp_path / "1") == hashes(tmp_path / "3")
+    assert "step 4/4" not in out  # it is in each run's log
+    for log in (tmp_path / "3").glob("*/log.txt"):
+        assert log.read_text().count("step 4/4") == 1
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local"])
+def test_processes_in_a_sweep(cli, tmp_path, launcher):
+    code, _, err = cli(
+        "-m", *SHORT, "q=1,2", f"hydra/launcher={launcher}", "cluster=processes",
+        "cluster.num_processes=3", f"output_dir={tmp_path}/out",
+    )  # fmt: skip
+    assert code == 0, err
+    cli("-m", *SHORT, "q=1,2", f"output_dir={tmp_path}/alone")
+    assert set(hashes(tmp_path / "out").values()) == set(hashes(tmp_path / "alone").values())
+
+
+def test_another_launcher_fails_points_too(cli, tmp_path, monkeypatch):
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, _, _ = cli(
+        "-m", *SHORT, "attack._target_=crashing.forge", "+attack.how=raise,fine",
+        "hydra/launcher=basic", f"output_dir={tmp_path}/out",
+    )  # fmt: skip
+    assert code == 1
+    assert [row["state"] for row in manifest(tmp_path / "out").values()] == ["failed", "done"]
+
+
+def test_a_job_needs_no_conf(cli, tmp_path):
+    """What was checked is what runs, wherever and whenever."""
+    cli("-m", *SHORT, "q=1,2", f"output_dir={tmp_path}/out")
+    (first, _) = sorted((tmp_path / "out").glob("*/job.json"))
+    before = hashes(tmp_path / "out")[first.parent.name]
+    (first.parent / "summary.json").unlink()
+    shutil.rmtree(first.parent / "checkpoints")
+    code = (
+        "import sys; sys.modules['hydra'] = sys.modules['omegaconf'] = None\n"
+        "from byzshield_exp.job import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(first)], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert hashes(tmp_path / "out")[first.parent.name] == before
+    again = run_program(str(first), module="byzshield_exp.job")
+    assert again.returncode == 0
+    assert "finished: " in again.stdout
+
+
+def test_a_job_that_is_none(tmp_path):
+    (tmp_path / "job.json").write_text("{}")
+    done = run_program(str(tmp_path / "job.json"), module="byzshield_exp.job")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "cannot be read" in done.stderr
+
+
+def test_a_job_with_other_data_is_refused(cli, tmp_path):
+    cli("-m", *SHORT, "q=1,2", f"output_dir={tmp_path}/out")
+    path = sorted((tmp_path / "out").glob("*/job.json"))[0]
+    job = json.loads(path.read_text())
+    for processes in (1, 3):
+        job["data"] = "00" * 32
+        job["config"]["output_dir"] = str(tmp_path / f"other{processes}")
+        job["config"]["cluster"]["num_processes"] = processes
+        path.write_text(json.dumps(job))
+        done = run_program(str(path), module="byzshield_exp.job")
+        assert done.returncode == 2
+        assert "holds other data on this machine" in done.stderr
+
+
+POINTS = (
+    "approach=mols,detox,baseline", "attack=alie,reversed_gradient", "q=0,2,3", "seed=range(2)",
+)  # fmt: skip
+
+
+def in_the_middle(folder):
+    """Whether a run has a checkpoint and no result yet."""
+    started = {path.parents[1].name for path in folder.glob("*/checkpoints/step_*3.pt")}
+    return started - hashes(folder).keys()
+
+
+def sweep_of_36(folder, *more):
+    return [
+        sys.executable, "-m", "byzshield_exp", "-m", *POINTS, "steps=12", "checkpoint_every=3",
+        "eval_every=6", f"output_dir={folder}", *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_thirty_six_points_with_a_killed_driver(tmp_path):
+    """The digits; the driver is killed twice in the middle, and again before it has begun."""
+    undisturbed = subprocess.run(
+        sweep_of_36(tmp_path / "a"), capture_output=True, text=True, timeout=700
+    )
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    assert len(hashes(tmp_path / "a")) == 36
+    folder, done = tmp_path / "b", 0
+    for share in (0.2, 0.6):
+        driver = subprocess.Popen(
+            sweep_of_36(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while (done := len(hashes(folder))) < 36 * share or not in_the_middle(folder):
+            assert driver.poll() is None
+            time.sleep(0.02)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    assert done < 36
+    last = subprocess.run(sweep_of_36(folder), capture_output=True, text=True, timeout=700)
+    assert last.returncode == 0, last.stderr
+    assert hashes(folder) == hashes(tmp_path / "a")
+    rows = manifest(folder)
+    assert len(rows) == 36
+    assert {row["state"] for row in rows.values()} == {"done"}
+    assert 1 <= sum(row["attempts"] == "2" for row in rows.values()) <= 2
+    again = subprocess.run(sweep_of_36(folder), capture_output=True, text=True, timeout=300)
+    assert again.stdout == f"sweep: 36 runs: 36 done; {folder}/sweep.csv\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_thirty_six_points_of_which_one_is_impossible_and_one_crashes(tmp_path):
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    (tmp_path / "conf" / "attack").mkdir(parents=True)
+    (tmp_path / "conf" / "attack" / "crashing.yaml").write_text(
+        "_target_: crashing.forge\nhow: raise\n"
+    )
+    points = (
+        "-m", *SHORT, "approach=baseline", "aggregator=median,mean,bulyan",
+        "attack=none,alie,crashing", "q=0,4", "seed=0,1", "on_invalid=skip",
+    )  # fmt: skip
+    command = [
+        sys.executable, "-m", "byzshield_exp", "--config-dir", str(tmp_path / "conf"), *points,
+        f"output_dir={tmp_path / 'out'}",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def start():
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+
+    first = start()
+    assert first.returncode == 1, first.stderr
+    table = (tmp_path / "out" / "sweep.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert len(rows) == 36
+    for row in rows:
+        is_impossible = row["aggregator"] == "bulyan" and row["q"] == "4"
+        crashes = row["attack"] == "crashing" and row["q"] == "4"
+        state = "invalid" if is_impossible else "failed" if crashes else "done"
+        assert row["state"] == state, row
+        assert bool(row["final_accuracy"]) == (state == "done")
+    second = start()
+    assert second.returncode == 1
+    assert "sweep: 36 runs: " in second.stdout
+    for part in ("26 done", "4 retry", "6 invalid"):
+        assert part in second.stdout
+    after = manifest(tmp_path / "out")
+    assert {row["attempts"] for row in after.values() if row["state"] == "done"} == {"1"}
+    assert {row["attempts"] for row in after.values() if row["state"] == "failed"} == {"2"}
+
+
+@pytest.mark.slow
+def test_sigterm_stops_runs_side_by_side(tmp_path):
+    command = [
+        sys.executable, "-m", "byzshield_exp", "-m", *SMALL, "steps=100000", "seed=0,1,2,3",
+        "hydra.launcher.runs=2", f"output_dir={tmp_path}",
+    ]  # fmt: skip
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while len(list(tmp_path.glob("*/checkpoints/step_*.pt"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGTERM)
+    _, err = driver.communicate(timeout=60)
+    assert driver.returncode == 75, err
+    found = states(tmp_path)
+    assert [status["state"] for status in found.values()] == ["stopped", "stopped"]
+    assert all("in a checkpoint" in status["error"] for status in found.values())
