@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run sweep table tensorboard test test-slow check format clean
+.PHONY: help install run sweep table tensorboard test test-slow test-slurm check format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,10 +31,17 @@ tensorboard: install  ## look at the results
 	$(BIN)/tensorboard --logdir outputs
 
 test: install  ## the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow and not slurm' $(ARGS)
 
 test-slow: install  ## the tests with many processes or long runs (about half an hour)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m 'slow and not slurm' $(ARGS)
+
+SLURM_PACKAGES := slurm-wlm munge slurmdbd mariadb-server
+
+test-slurm: install  ## the tests on a real Slurm (Debian, as root: installs it; skipped elsewhere)
+	command -v slurmctld >/dev/null || { apt-get -q update && DEBIAN_FRONTEND=noninteractive \
+	  apt-get -q install -y --no-install-recommends $(SLURM_PACKAGES); } || true
+	$(BIN)/python -m pytest -m slurm $(ARGS)
 
 check: install  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .

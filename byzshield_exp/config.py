@@ -12,6 +12,7 @@ from hydra import compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +23,7 @@ from byzshield_exp.choices import conf_dir as conf_dir
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.folders import is_free, same
 from byzshield_exp.recorder import flatten
+from hydra_plugins import byzshield_slurm_launcher
 
 _GROUPS = (
     "approach", "adversary", "attack", "vote", "pre_aggregator", "aggregator", "dataset",
@@ -81,7 +83,9 @@ class Config:
 
 
 def register() -> None:
-    """Make the schema known to Hydra."""
+    """Make the schema known to Hydra, and our launcher for Slurm to be the one of its name."""
+    Plugins.instance()  # finds all plugins, of which another may have taken the name
+    byzshield_slurm_launcher.register()
     ConfigStore.instance().store(name="schema", node=Config)
 
 

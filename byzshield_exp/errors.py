@@ -5,6 +5,10 @@ class ConfigError(ValueError):
     """The configuration cannot run. One line: the key, its value, the bound."""
 
 
+class InUse(ConfigError):
+    """Another process holds the folder of the run. One line."""
+
+
 class RunError(RuntimeError):
     """A run that had started could not go on. One line; takes one argument so that it pickles.
 
@@ -25,6 +29,10 @@ class LostServer(RunError):
 
 class Stopped(Exception):
     """The run was asked to stop; what it had done is in a checkpoint. One line."""
+
+
+class Queued(Exception):
+    """A run that nobody here waits for; the same command looks again. One line."""
 
 
 def first_line(error: BaseException) -> str:

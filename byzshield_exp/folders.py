@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from byzshield_exp import checkpoint
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.errors import ConfigError, InUse
 from byzshield_exp.files import write_atomically
 from byzshield_exp.recorder import flatten, read_summary
 
@@ -87,7 +87,7 @@ class RunFolder:
                 break
             except OSError as error:
                 if attempt == _ATTEMPTS - 1:
-                    raise ConfigError(f"{self.path} is in use by another process") from error
+                    raise InUse(f"{self.path} is in use by another process") from error
                 time.sleep(_PAUSE_S)  # somebody may only have looked whether it is in use
         os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())

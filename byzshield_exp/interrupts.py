@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from byzshield_exp.errors import Stopped
 
 _requested = threading.Event()
+_is_last = threading.Event()
+_REQUESTS = (signal.SIGTERM, signal.SIGUSR2)  # the second is Slurm's, by way of submitit
 
 
 @contextmanager
@@ -20,8 +22,27 @@ def heard() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if _is_last.is_set() else before)
         _requested.clear()
+
+
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Within, requests are ignored, and for ever by processes that are started in it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _REQUESTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def hear_once() -> None:
+    """This process ends after :func:`heard`: what comes then must not end it in its last words."""
+    _is_last.set()
 
 
 def request() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from byzshield_exp.clusters import Cluster, Group, join_torchrun, run_ranks, torchrun_size
+from byzshield_exp.clusters import Cluster, Group, Node, join_torchrun, run_ranks, torchrun_size
 from byzshield_exp.errors import ConfigError, RunError, Stopped
 from byzshield_exp.experiment import Experiment, build
 from byzshield_exp.files import write_atomically
@@ -147,12 +147,24 @@ def announce(job: Job, folder: RunFolder) -> None:
     say(f"{folder.state}: {folder.path}")
 
 
-def in_processes(job: Job, **place: Any) -> dict[str, Any]:
-    """Train in processes of their own, even if it is one; this one watches."""
+def in_processes(job: Job, node: Node | None = None, **place: Any) -> dict[str, Any]:
+    """Train in processes of their own, even if it is one; this one watches.
+
+    Args:
+        job: the run.
+        node: this machine, where there are several.
+        place: more entries of :class:`Part`.
+
+    Returns:
+        The summary; empty on a machine without the server.
+    """
     count, text = job.config["cluster"]["num_processes"], job.part(**place).text
-    preload = _PRELOAD + (() if torch.cuda.device_count() else _PRELOAD_WITHOUT_GPU)
-    summary: dict[str, Any] = json.loads(run_ranks(run_rank, count, text, preload) or "{}")
-    return summary
+    return json.loads(run_ranks(run_rank, count, text, preload(), node) or "{}") or {}
+
+
+def preload() -> tuple[str, ...]:
+    """What is imported once for all ranks."""
+    return _PRELOAD + (() if torch.cuda.device_count() else _PRELOAD_WITHOUT_GPU)
 
 
 def in_this_process(job: Job) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from byzshield_exp import interrupts
-from byzshield_exp.clusters import torchrun_size
+from byzshield_exp.clusters import start_forkserver, torchrun_size
 from byzshield_exp.errors import ConfigError, RunError, Stopped
-from byzshield_exp.job import Job, in_processes, load, over_torchrun, perform
+from byzshield_exp.job import Job, in_processes, load, over_torchrun, perform, preload
 from byzshield_exp.notices import complain
 
 
@@ -45,6 +45,7 @@ def perform_all(
         if runs > 1:
             raise ConfigError(f"hydra.launcher.runs={runs} under torchrun must be 1")
         return [_perform(path, over_torchrun, echo=True) for path in paths]
+    start_forkserver(preload())  # here, as signals are heard in the main thread
     return _Pool(runs, gpus).perform(paths)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from byzshield_exp.errors import ConfigError, RunError, first_line
+from byzshield_exp.errors import ConfigError, InUse, Queued, RunError, first_line
 from byzshield_exp.files import write_atomically
 from byzshield_exp.folders import RunFolder
 from byzshield_exp.job import Job, describe
@@ -55,6 +55,7 @@ def sweep(
     output_dir: str,
     on_invalid: str,
     only_plan: bool,
+    attaches: bool = False,
 ) -> None:
     """Check all points, then do what is still to be done.
 
@@ -65,6 +66,7 @@ def sweep(
         output_dir: where the table is written.
         on_invalid: ``error``: an impossible point stops the sweep before it starts; ``skip``.
         only_plan: only say what would run.
+        attaches: whether ``launch`` finds runs that it has begun before and waits for them.
 
     Raises:
         ConfigError: if points are impossible, before anything runs.
@@ -78,7 +80,8 @@ def sweep(
         raise ConfigError(
             f"{len(invalid)} of {len(checked)} points cannot run (on_invalid=skip leaves them out)"
         )
-    due = [point for point in checked if point.plan in ("new", "resume", "retry")]
+    plans = ("new", "resume", "retry", "running") if attaches else ("new", "resume", "retry")
+    due = [point for point in checked if point.plan in plans]
     manifest = _Manifest(Path(output_dir), checked)
     if only_plan:
         _show_plan(checked, manifest)
@@ -87,13 +90,17 @@ def sweep(
     paths = [point.job.save() for point in due if point.job]
     with manifest.kept():
         errors = launch(paths) if paths else []
-    for point, error in zip(due, errors, strict=True):
-        if error is not None and point.job is not None:
+    queued = [isinstance(error, Queued | InUse) for error in errors]
+    for point, error, waits in zip(due, errors, queued, strict=True):
+        if error is not None and point.job is not None and not waits:
             _record(point.job, error)
     manifest.write()
-    failed = [point for point in due if manifest.row(point)["state"] != "done"]
-    for point in failed:
-        warn(f"{manifest.row(point)['state']}: {point.title}: {manifest.row(point)['error']}")
+    rows = [manifest.row(point) for point, waits in zip(due, queued, strict=True) if not waits]
+    failed = [row for row in rows if row["state"] != "done"]
+    for row in failed:
+        warn(f"{row['state']}: {row['name']}: {row['error']}")
+    if any(queued):
+        say(f"sweep: {sum(queued)} runs wait or go on elsewhere; the same command looks again")
     if failed:
         raise RunError(
             f"{len(failed)} of {len(due)} runs failed ({manifest.path}); the same command does "

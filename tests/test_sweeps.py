@@ -211,6 +211,25 @@ def test_a_folder_that_another_process_holds_is_left_to_it(cli, tmp_path, run):
         assert held.name not in out
 
 
+@pytest.mark.slow
+def test_two_drivers_of_one_sweep(tmp_path):
+    """Each run is done once, by one of them; neither calls the other's a failure."""
+    command = [
+        sys.executable, "-m", "byzshield_exp", "-m", *SHORT, "steps=40", "seed=range(8)",
+        f"output_dir={tmp_path}",
+    ]  # fmt: skip
+    drivers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [driver.communicate(timeout=250)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], said
+    found = states(tmp_path)
+    assert len(found) == 8
+    assert {(status["state"], status["attempts"]) for status in found.values()} == {("done", 1)}
+    assert {row["state"] for row in manifest(tmp_path).values()} == {"done"}
+
+
 @pytest.mark.parametrize("bad", ["0", "-1"])
 def test_the_number_of_runs_side_by_side(cli, tmp_path, bad):
     code, _, err = cli(

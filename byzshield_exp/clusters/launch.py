@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -51,19 +53,38 @@ class _Rank:
         return self.process.exitcode is not None
 
 
+@dataclass(frozen=True)
+class Node:
+    """One of several machines of a run, and its share of the processes.
+
+    Attributes:
+        ranks: to start here.
+        address: ``host:port`` of the machine with rank 0.
+        secret: what all processes of the run know.
+        failed_elsewhere: looks whether another machine's ranks have failed.
+    """
+
+    ranks: Sequence[int]
+    address: str
+    secret: str = field(repr=False)
+    failed_elsewhere: Callable[[], Exception | None]
+
+
 def run_ranks(
     target: Callable[[Rendezvous, str], str | None],
     num_processes: int,
     job: str,
     preload: tuple[str, ...] = (),
+    node: Node | None = None,
 ) -> str | None:
     """Run ``target(rendezvous, job)`` in every rank; return what rank 0 returned.
 
     Args:
         target: a function of a module (children import it by name).
-        num_processes: ranks to start.
+        num_processes: ranks of the run.
         job: a text for all ranks.
         preload: modules that ranks need, imported once.
+        node: this machine; None: all ranks are on this one.
 
     Raises:
         RunError: when a rank fails or rank 0 is killed, with the error of the rank that failed
@@ -71,9 +92,9 @@ def run_ranks(
             caller, Ctrl-C included.
         Stopped: when SIGTERM came and rank 0 has ended in order.
     """
+    start_forkserver(preload)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_PRELOAD, *preload])
-    with meeting_place(num_processes) as places, interrupts.heard():
+    with _places(num_processes, node) as places, interrupts.heard():
         ranks = []
         try:
             for place in places:
@@ -86,27 +107,59 @@ def run_ranks(
                 process.start()
                 sending.close()
                 ranks.append(_Rank(place.rank, process, receiving))
-            _watch(ranks)
+            _watch(ranks, node.failed_elsewhere if node else lambda: None)
         finally:
             _end(ranks)
     result = (ranks[0].report or {}).get("result")
     return result if result is None else str(result)
 
 
-def _watch(ranks: list[_Rank]) -> None:
-    """Return when rank 0 has ended well; raise the root cause when a rank has failed."""
-    server, was_told = ranks[0], False
-    while not server.done and not any(rank.has_error for rank in ranks):
+def start_forkserver(preload: tuple[str, ...] = ()) -> None:
+    """Start the process that forks the ranks; in a main thread before others ask for it.
+
+    It lives through what Slurm or a terminal sends to all processes: ranks would seem to be gone
+    without it.
+    """
+    known = multiprocessing.get_all_start_methods()
+    if multiprocessing.get_start_method(allow_none=True) not in (None, *known):
+        multiprocessing.set_start_method("forkserver", force=True)  # joblib's, unknown to children
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*_PRELOAD, *preload])
+    with interrupts.ignored():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _places(num_processes: int, node: Node | None) -> Iterator[list[Rendezvous]]:
+    if node is None:
+        with meeting_place(num_processes) as places:
+            yield places
+    else:
+        yield [Rendezvous(node.address, node.secret, rank, num_processes) for rank in node.ranks]
+
+
+def _watch(ranks: list[_Rank], failed_elsewhere: Callable[[], Exception | None]) -> None:
+    """Return when rank 0, or all ranks where it is elsewhere, have ended well.
+
+    Raises:
+        Exception: the root cause, when a rank has failed.
+    """
+    server = ranks[0] if ranks[0].number == 0 else None
+    was_told, error = False, None
+    while error is None and not any(rank.has_error for rank in ranks):
+        if server.done if server else all(rank.done for rank in ranks):
+            break
         _collect(ranks, timeout_s=1.0)
-        if interrupts.requested() and not was_told:
+        error = failed_elsewhere()
+        if server and interrupts.requested() and not was_told:
             server.process.terminate()  # it ends in order, and the others with it
             was_told = True
-    if server.failed or any(rank.has_error for rank in ranks):
+    if (server and server.failed) or any(rank.has_error for rank in ranks):
         deadline = time.monotonic() + _GRACE_S
         while time.monotonic() < deadline and not all(rank.done for rank in ranks):
             _collect(ranks, timeout_s=0.1)
     _collect(ranks, timeout_s=0.0)
-    error = root_cause({rank.number: (rank.process.exitcode, rank.report) for rank in ranks})
+    ends = {rank.number: (rank.process.exitcode, rank.report) for rank in ranks}
+    error = failed_elsewhere() or root_cause(ends)
     if error is not None and interrupts.requested() and not isinstance(error, Stopped):
         raise Stopped("stopped by SIGTERM before the first step") from error
     if error is not None:
@@ -133,7 +186,7 @@ def root_cause(ends: dict[int, tuple[int | None, dict[str, Any] | None]]) -> Exc
     if own:
         _, rank, report = min(own, key=lambda failure: failure[:2])
         return _error_of(rank, report)
-    code, end = ends[0]
+    code, end = ends.get(0, (None, None))
     if end is not None or code is None:
         return None
     how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
@@ -169,7 +222,7 @@ def _collect(ranks: list[_Rank], timeout_s: float) -> None:
 
 def _end(ranks: list[_Rank]) -> None:
     """End what still runs: the server is asked to, the others lose it; what is left is killed."""
-    if ranks and not ranks[0].done:
+    if ranks and ranks[0].number == 0 and not ranks[0].done:
         ranks[0].process.terminate()
     deadline = time.monotonic() + _GRACE_S
     for rank in ranks:
@@ -187,8 +240,9 @@ def _run_rank(
     reports: Connection,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller gets it too and ends all ranks
-    if rendezvous.rank > 0:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server gets it too and ends in order
+    interrupts.hear_once()
+    in_order = signal.SIG_DFL if rendezvous.rank == 0 else signal.SIG_IGN
+    signal.signal(signal.SIGTERM, in_order)  # the server ends in order, and the others with it
     threading.Thread(target=_exit_with_the_caller, daemon=True).start()
     try:
         report: dict[str, Any] = {"result": target(rendezvous, job)}

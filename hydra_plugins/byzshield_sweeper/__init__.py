@@ -76,9 +76,24 @@ class CurveSweeper(Sweeper):
         params = [f"{key}={value}" for key, value in self._params.items()]
         points = self._points(parser, parser.parse_overrides(params + arguments))
         config = self._config
-        sweep(
-            points, self._compose, self._launch, config.output_dir, config.on_invalid, config.plan
+        context = HydraContext(
+            config_loader=cast(ConfigLoader, _Shipped(config)), callbacks=self._context.callbacks
         )
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=self._task, config=config
+        )
+
+        def launch(paths: Sequence[Path]) -> list[Exception | None]:
+            jobs = [[f"job={path.absolute()}"] for path in paths]
+            ends = launcher.launch(jobs, initial_job_idx=0)
+            return [
+                None if end.status == JobStatus.COMPLETED else end._return_value for end in ends
+            ]
+
+        sweep(
+            points, self._compose, launch, config.output_dir, config.on_invalid, config.plan,
+            attaches=getattr(launcher, "attaches", False),
+        )  # fmt: skip
 
     def _points(self, parser: OverridesParser, overrides: list[Override]) -> list[list[str]]:
         for override in overrides:
@@ -113,17 +128,6 @@ class CurveSweeper(Sweeper):
             raise ConfigError(configuration.one_line(error)) from error
         finally:
             HydraConfig.instance().cfg = before
-
-    def _launch(self, paths: Sequence[Path]) -> list[Exception | None]:
-        context = HydraContext(
-            config_loader=cast(ConfigLoader, _Shipped(self._config)),
-            callbacks=self._context.callbacks,
-        )
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=self._task, config=self._config
-        )
-        ends = launcher.launch([[f"job={path.absolute()}"] for path in paths], initial_job_idx=0)
-        return [None if end.status == JobStatus.COMPLETED else end._return_value for end in ends]
 
 
 class _Shipped:

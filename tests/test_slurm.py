@@ -1,0 +1,233 @@
+"""Sweeps on a real Slurm with accounting and two nodes, on this machine (``make test-slurm``)."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, run_program
+
+PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "sbatch", "sacct")
+MISSING = [name for name in PROGRAMS if not shutil.which(name, path=f"/usr/sbin:{os.defpath}")]
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's programs need root"),
+    pytest.mark.timeout(600),
+]
+
+SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1")
+TWO_NODES = (*SLURM, "hydra.launcher.nodes=2", "cluster=processes", "cluster.num_processes=4")
+LONG = ("steps=1000000", "checkpoint_every=20", "eval_every=1000000")
+
+FAILING = """
+def forge(knowledge, when: int = 3, z: float | None = None):
+    if knowledge.step == when:
+        raise ArithmeticError("a rule of the user's own broke")
+    return knowledge.own_rows()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slurm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slurm")
+    script = str(Path(__file__).with_name("slurm_up.sh"))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin")
+    patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+    up = subprocess.run(["bash", script, str(folder)], capture_output=True, text=True, timeout=240)
+    assert up.returncode == 0, up.stdout + up.stderr
+    yield folder
+    subprocess.run(["scancel", "--me"], check=False)
+    time.sleep(2)
+    subprocess.run(["bash", script, "--down", str(folder)], check=False)
+    patch.undo()
+
+
+def sweep(folder, *overrides, timeout=400, **environment):
+    return run_program(
+        "-m", *SMALL, f"output_dir={folder}", *overrides, timeout=timeout, **environment
+    )
+
+
+def start(folder, *overrides):
+    return subprocess.Popen(
+        [sys.executable, "-m", "byzshield_exp", "-m", *SMALL, f"output_dir={folder}", *overrides],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def hashes(folder):
+    return sorted(
+        json.loads(path.read_text())["parameters_sha256"] for path in folder.glob("*/summary.json")
+    )
+
+
+def rows(folder):
+    with (folder / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def status(folder):
+    (path,) = folder.glob("*/status.json")
+    return json.loads(path.read_text())
+
+
+def sacct(folder):
+    """The states of the jobs that belong to a folder's runs; accounting is a little late."""
+    ids = [json.loads(path.read_text())["slurm"] for path in folder.glob("*/status.json")]
+    command = ["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(ids)]
+    for _ in range(60):
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found = [line.partition("|")[2].split()[0] for line in said.splitlines()]
+        if len(found) == len(ids) and not set(found) & {"RUNNING", "PENDING", "COMPLETING"}:
+            break
+        time.sleep(0.5)
+    return set(found)
+
+
+def wait_until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def has_begun(folder):
+    return lambda: bool(list(folder.glob("*/checkpoints/step_*.pt")))
+
+
+def finish(folder, *overrides):
+    """Let the long run of a folder end soon, where it is."""
+    done = max(int(path.stem[5:]) for path in folder.glob("*/checkpoints/step_*.pt"))
+    return sweep(folder, *overrides, f"steps={done + 40}", "checkpoint_every=20"), done + 40
+
+
+def test_arrays_on_one_node_and_on_two_have_the_bits_of_one_process(tmp_path):
+    here = sweep(tmp_path / "here", "q=1,2", "seed=0,1")
+    assert here.returncode == 0, here.stderr
+    one = sweep(tmp_path / "one", "q=1,2", "seed=0,1", *SLURM)
+    assert one.returncode == 0, one.stderr
+    assert "slurm: 4 jobs: " in one.stdout
+    two = sweep(tmp_path / "two", "q=1,2", "seed=0,1", *TWO_NODES)
+    assert two.returncode == 0, two.stderr
+    assert hashes(tmp_path / "here") == hashes(tmp_path / "one") == hashes(tmp_path / "two")
+    assert len(set(hashes(tmp_path / "two"))) == 4
+    assert sacct(tmp_path / "two") == {"COMPLETED"}
+    again = sweep(tmp_path / "two", "q=1,2", "seed=0,1", *TWO_NODES)
+    assert again.stdout == f"sweep: 4 runs: 4 done; {tmp_path}/two/sweep.csv\n"
+
+
+def test_a_cancelled_run_is_resumed_by_the_same_command(tmp_path):
+    driver = start(tmp_path, *LONG, *TWO_NODES)
+    wait_until(has_begun(tmp_path))
+    subprocess.run(["scancel", status(tmp_path)["slurm"]], check=True)
+    said, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 1, said
+    assert status(tmp_path)["state"] == "stopped"
+    assert "in a checkpoint, the same command resumes" in said
+    assert sacct(tmp_path) == {"CANCELLED"}
+    resumed, steps = finish(tmp_path, *TWO_NODES)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "1 resume" in resumed.stdout
+    sweep(tmp_path / "here", f"steps={steps}")
+    assert hashes(tmp_path) == hashes(tmp_path / "here")
+    assert status(tmp_path)["attempts"] == 2
+
+
+def test_a_run_that_is_out_of_time_is_queued_again_and_resumes(tmp_path):
+    """USR2 is what Slurm sends before the end of the time; submitit has the job queued again."""
+    driver = start(tmp_path, *LONG, *TWO_NODES)
+    wait_until(has_begun(tmp_path))
+    known = status(tmp_path)["slurm"]
+    subprocess.run(["scancel", "--signal=USR2", known], check=True)
+    wait_until(lambda: status(tmp_path)["attempts"] == 2, 240)
+    assert status(tmp_path)["slurm"] == known
+    assert driver.poll() is None  # it waits on
+    driver.send_signal(signal.SIGINT)
+    said, _ = driver.communicate(timeout=60)
+    assert "the jobs stay in the queue" in said
+    subprocess.run(["scancel", known], check=True)
+    wait_until(lambda: status(tmp_path)["state"] == "stopped")
+    again, steps = finish(tmp_path, *TWO_NODES)
+    assert again.returncode == 0, again.stderr
+    sweep(tmp_path / "here", f"steps={steps}")
+    assert hashes(tmp_path) == hashes(tmp_path / "here")
+
+
+@pytest.mark.parametrize("where", [SLURM, TWO_NODES], ids=["one", "two"])
+def test_a_failed_run_is_a_failed_job(tmp_path, where):
+    (tmp_path / "failing.py").write_text(FAILING)
+    done = sweep(
+        tmp_path / "out", "attack._target_=failing.forge", "+attack.when=2,100", *where,
+        PYTHONPATH=str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "1 of 2 runs failed" in done.stderr
+    assert [row["state"] for row in rows(tmp_path / "out")] == ["failed", "done"]
+    assert "a rule of the user's own broke" in rows(tmp_path / "out")[0]["error"]
+    assert sacct(tmp_path / "out") == {"FAILED", "COMPLETED"}
+
+
+def test_a_killed_driver_finds_its_jobs_and_no_secret_is_seen(tmp_path):
+    driver = start(tmp_path, *LONG, *TWO_NODES)
+    wait_until(has_begun(tmp_path))
+    known = status(tmp_path)["slurm"]
+    driver.kill()
+    driver.communicate()
+
+    secrets = set()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            entries = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        secrets |= {one.partition(b"=")[2] for one in entries if one.startswith(b"BYZSHIELD_SECRE")}
+    assert secrets
+    seen = subprocess.run(["ps", "-ef"], capture_output=True, check=True).stdout
+    seen += subprocess.run(["scontrol", "show", "job", "-dd"], capture_output=True).stdout
+    for path in tmp_path.rglob("*"):
+        seen += path.read_bytes() if path.is_file() else b""
+    for secret in secrets:
+        assert len(secret) == 64
+        assert secret not in seen
+
+    second = start(tmp_path, *LONG, *TWO_NODES)
+    first = [second.stdout.readline() for _ in range(2)]
+    assert any(f"of which Slurm had 1 already: {known.partition('_')[0]}" in line for line in first)
+    second.send_signal(signal.SIGINT)
+    second.communicate(timeout=60)
+    subprocess.run(["scancel", known], check=True)
+    wait_until(lambda: status(tmp_path)["state"] == "stopped")
+
+
+def test_jobs_that_nobody_waits_for(tmp_path):
+    options = ("q=1,2", *SLURM, "hydra.launcher.wait=false")
+    done = sweep(tmp_path, *options)
+    assert done.returncode == 0, done.stderr
+    assert "sweep: 2 runs wait or go on elsewhere; the same command looks again" in done.stdout
+    wait_until(lambda: len(hashes(tmp_path)) == 2)
+    again = sweep(tmp_path, *options)
+    assert "2 done" in again.stdout
+    assert {row["state"] for row in rows(tmp_path)} == {"done"}
+
+
+def test_what_slurm_refuses_is_one_line(tmp_path):
+    done = sweep(tmp_path, "q=1,2", *SLURM, "hydra.launcher.partition=nope")
+    assert done.returncode == 2
+    assert "hydra/launcher=submitit_slurm" in done.stderr.splitlines()[-1]
+    for bad, said in {
+        "nodes=2": "hydra.launcher.nodes=2 must be at most cluster.num_processes=1",
+        "nodes=0": "hydra.launcher.nodes=0 must be at least 1",
+        "timeout_min=3": "timeout_min=3 must exceed signal_delay_s=120 s by more than a minute",
+    }.items():
+        done = sweep(tmp_path, "q=1,2", *SLURM, f"hydra.launcher.{bad}")
+        assert done.returncode == 2
+        assert said in done.stderr
