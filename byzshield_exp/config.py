@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import compose
 from hydra.core.config_store import ConfigStore
@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from byzshield_exp.binding import did_you_mean
@@ -205,11 +205,8 @@ def run_name(cfg: DictConfig) -> str:
         for group, choice in choices.items()
         if choice != (standard if group in _HEADS else inner | implied).get(group)
     }
-    same_choices = compose("config", [f"{group}={choice}" for group, choice in choices.items()])
-    reference, mine = (
-        flatten(OmegaConf.to_container(tree, resolve=False))  # type: ignore[arg-type]
-        for tree in (same_choices, cfg)
-    )
+    reference = _composed(*(f"{group}={choice}" for group, choice in choices.items())).values
+    mine = _flat(cfg)
     parts |= {
         key: value
         for key, value in mine.items()
@@ -219,14 +216,30 @@ def run_name(cfg: DictConfig) -> str:
     return _safe(named or "default")
 
 
+class _Composed(NamedTuple):
+    choices: dict[str, str]
+    values: dict[str, Any]
+
+
 def _choices_of(*overrides: str) -> dict[str, str]:
-    return _composed_choices(overrides, str(GlobalHydra.instance().config_loader().get_sources()))
+    return _composed(*overrides).choices
 
 
-@lru_cache(maxsize=64)  # composing takes as long as a small run
-def _composed_choices(overrides: tuple[str, ...], sources: str) -> dict[str, str]:
+def _composed(*overrides: str) -> _Composed:
+    return _composed_from(overrides, str(GlobalHydra.instance().config_loader().get_sources()))
+
+
+@lru_cache(maxsize=256)  # composing takes as long as a small run
+def _composed_from(overrides: tuple[str, ...], sources: str) -> _Composed:
     composed = compose("config", list(overrides), return_hydra_config=True)
-    return _groups(composed.hydra.runtime.choices, composed)
+    groups = _groups(composed.hydra.runtime.choices, composed)
+    with open_dict(composed):
+        del composed["hydra"]
+    return _Composed(groups, _flat(composed))
+
+
+def _flat(cfg: DictConfig) -> dict[str, Any]:
+    return flatten(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
 
 
 def _groups(choices: Mapping[str, Any], cfg: DictConfig) -> dict[str, str]:
@@ -290,7 +303,9 @@ def _key_error(error: BaseException, cause: OmegaConfBaseException) -> str:
         name = typed.group(1) if typed else key
         known = [entry.name for entry in fields(Config)]
         parent = name.partition(".")[0]
-        if "." in name and parent in known:
+        if name.startswith("hydra.launcher."):
+            parent = "hydra.launcher"
+        if "." in name and parent in (*known, "hydra.launcher"):
             node = cause.parent_node if isinstance(cause.parent_node, DictConfig) else {}
             options = [str(option) for option in node if option != "_target_"]
             near = did_you_mean(name.rpartition(".")[2], options)
