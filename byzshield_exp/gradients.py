@@ -89,6 +89,7 @@ class TrueGradients:
         num_classes: C.
         num_threads: files computed at a time.
         num_statistics: s.
+        precision: as given.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class TrueGradients:
         seed: int | None = None,
         precision: str = "float32",
     ) -> None:
-        self._network, self._seed, self._precision = network, seed, precision
+        self._network, self._seed, self.precision = network, seed, precision
         self._parameters = list(network.parameters())
         self._published = _statistics_of(network)
         self._copies = threading.local()
@@ -257,8 +258,8 @@ class TrueGradients:
         network, statistics = self._own()
         for mine, published in zip(statistics, self._published, strict=True):
             mine.copy_(published)
-        rounds = self._precision == "bf16"
-        with _tf32() if self._precision == "tf32" else nullcontext():
+        rounds = self.precision == "bf16"
+        with _tf32() if self.precision == "tf32" else nullcontext():
             with torch.autocast(images.device.type, torch.bfloat16, enabled=rounds):
                 loss = cross_entropy(network(images), labels)
             gradients = torch.autograd.grad(loss, self._parameters)

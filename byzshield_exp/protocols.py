@@ -11,10 +11,11 @@ from torch import Tensor
 
 from byzshield_exp.aggregators import NonFiniteRows, Unclean, trimmed_mean
 from byzshield_exp.attacks import Knowledge, PastParameters, check_forged, forged_files
-from byzshield_exp.clusters import Cluster, Inbox, Statement
+from byzshield_exp.clusters import DATA, HOST, Cluster, Inbox, Statement
 from byzshield_exp.errors import RunError, TooFewReplicas
 from byzshield_exp.experiment import Experiment
 from byzshield_exp.gradients import Lies, TrueGradients
+from byzshield_exp.hosts import bit_entries, host_name
 from byzshield_exp.networks import are_variances
 from byzshield_exp.stopwatch import TOTAL, Stopwatch
 from byzshield_exp.votes import (
@@ -27,6 +28,7 @@ from byzshield_exp.votes import (
 )
 
 _NAMED = 5  # files or workers of a line
+_DATA_DIGITS = 16  # of the digest of the data, where a person reads it
 _POISON = -100.0  # times the true running statistics
 
 
@@ -108,17 +110,28 @@ class ParameterServer:
         """Compare the data and file 0's gradient over all ranks: replicas must agree bit for bit.
 
         Raises:
-            RunError: naming the ranks that differ.
+            RunError: naming the ranks that differ, and why as far as they say it.
         """
         if not is_exact(self.experiment.vote):
             return
-        digest = None
+        if self.cluster.world_size == 1:
+            return
+        data, digest = self.experiment.dataset.digest, None
         if not self.cluster.is_server:
             self.truth.begin(0)
             row = self.truth.message(0).cpu().numpy().tobytes()
-            digest = sha256(row + self.experiment.dataset.digest).digest()
+            digest = sha256(row + data).digest()
             self.truth.num_computed = 0
-        self.cluster.compare_digests(digest)
+        self.cluster.compare_digests(digest, self._introduction(data))
+
+    def _introduction(self, data: bytes) -> dict[str, str]:
+        """What other ranks may want to know of this one where their bits differ."""
+        return {
+            HOST: host_name(),
+            DATA: data.hex()[:_DATA_DIGITS],
+            "precision": self.truth.precision,
+            **bit_entries(self.experiment.params.device.type),
+        }
 
     def step(self, step: int) -> tuple[Float[Tensor, " d"] | None, Report | None]:
         """Compute, send, vote and aggregate; the update and report are None off the server.

@@ -28,6 +28,12 @@ from byzshield_exp.clusters import (
     server,
 )
 from byzshield_exp.clusters.hub import Hub
+from byzshield_exp.clusters.introduction import (
+    MOST_BYTES,
+    explain,
+    pack_introduction,
+    unpack_introduction,
+)
 from byzshield_exp.clusters.line import Line
 from byzshield_exp.clusters.reader import Collect, Reader
 from byzshield_exp.clusters.shelf import Copy, Shelf
@@ -43,6 +49,7 @@ from byzshield_exp.clusters.wire import (
 )
 from byzshield_exp.digests import bytes_of, row_digest
 from byzshield_exp.errors import LostServer, RunError
+from byzshield_exp.hosts import bit_entries, host_name
 from byzshield_exp.protocols import _classes
 from byzshield_exp.votes import digest, majority, winners
 
@@ -514,8 +521,12 @@ def read_all(end):
             pass
 
 
-def check(at, rank, said):
-    at.send(rank, Header(Kind.CHECK, 1, rank, length=32).pack() + said)
+HERE = {"host": "home", "data": "d", "capability": "AVX2", "torch": "2"}
+
+
+def check(at, rank, said, entries=HERE):
+    said += entries if isinstance(entries, bytes) else pack_introduction(entries)
+    at.send(rank, Header(Kind.CHECK, 1, rank, length=len(said)).pack() + said)
 
 
 @pytest.mark.parametrize("is_odd", [False, True])
@@ -524,7 +535,7 @@ def test_a_rank_that_is_late_before_the_first_step(table, monkeypatch, is_odd):
     at = table(timeout=0.1, begins=False)
     check(at, 1, b"a" * 32)
     check(at, 2, b"a" * 32)
-    at.server.compare_digests(None)
+    at.server.compare_digests(None, HERE)
     assert "rank 3 (workers 10 to 14) is silent for 0.1" in at.server.events[0]
     at.server.begin_step(torch.zeros(SIZE), 4)
     assert at.server._owed == {1: 4, 2: 4, 3: -1}
@@ -533,11 +544,12 @@ def test_a_rank_that_is_late_before_the_first_step(table, monkeypatch, is_odd):
     inbox = at.gather()
     assert inbox.absent == tuple(at.server.workers_of(3))
     assert list(at.win(inbox)) == list(range(25))
-    check(at, 3, (b"b" if is_odd else b"a") * 32)
+    check(at, 3, (b"b" if is_odd else b"a") * 32, {**HERE, "host": "away", "torch": "3"})
     at.pump(1, lambda: 3 not in at.server._owed)
     at.server.begin_step(torch.zeros(SIZE), 5)
     if is_odd:
         assert "it computed other bits for file 0 than the rest" in at.server.events[-1]
+        assert "rank 3 on host away: torch=3 (server: 2)" in at.server.events[-1]
     else:
         assert "answers again" in at.server.events[-1]
     assert (3 in at.server._owed) == (not is_odd)
@@ -548,13 +560,119 @@ def test_ranks_with_other_bits_are_named_before_the_first_step(table):
     for rank, said in ((1, b"a"), (2, b"b"), (3, b"a")):
         check(at, rank, said * 32)
     with pytest.raises(RunError, match=r"ranks \[2\] computed other bits for file 0"):
-        at.server.compare_digests(None)
+        at.server.compare_digests(None, HERE)
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ({2: {"capability": "DEFAULT"}}, "rank 2 on host two: capability=DEFAULT (server: AVX2)"),
+        ({1: {"torch": "3"}, 3: {"torch": "3"}}, "ranks 1, 3 on host one: torch=3 (server: 2)"),
+        ({2: {"capability": ""}}, "rank 2 on host two: capability= (server: AVX2)"),
+        ({}, "they are on two and state nothing else"),
+    ],
+)
+def test_ranks_with_other_bits_say_on_which_host_and_why(table, others, told):
+    """Where the odd rank is like the server, the others differ, and are told."""
+    at = table(begins=False)
+    for rank in (1, 2, 3):
+        host = {"host": "two" if rank == 2 else "one"}
+        check(at, rank, (b"b" if rank == 2 else b"a") * 32, HERE | host | others.get(rank, {}))
+    with pytest.raises(RunError) as raised:
+        at.server.compare_digests(None, HERE)
+    assert "ranks [2] computed other bits for file 0 than the rest" in str(raised.value)
+    assert told in str(raised.value)
+    assert "vote=tolerant" in str(raised.value)
+
+
+def test_ranks_with_other_data_are_named_although_their_bits_agree(table):
+    at = table(begins=False)
+    for rank in (1, 2, 3):
+        check(at, rank, b"a" * 32, HERE | {"data": "e"})
+    with pytest.raises(RunError, match=r"ranks \[1, 2, 3\] read other data") as told:
+        at.server.compare_digests(None, HERE)
+    assert "vote=tolerant" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"host=\x1b[2J", "host=h\u00f6st".encode(), b"host=a\r", b"x" * (MOST_BYTES + 1), b"\x00"],
+)
+def test_an_introduction_that_is_no_short_plain_text_is_rejected(table, monkeypatch, said):
+    monkeypatch.setattr(server, "_START_S", 0.1)
+    at = table(timeout=0.1, begins=False)
+    check(at, 1, b"a" * 32, said)
+    for rank in (2, 3):
+        check(at, rank, b"a" * 32)
+    at.server.compare_digests(None, HERE)
+    assert "rejected a message of rank 1" in at.server.events[0]
+    assert at.server._owed == {1: -1}
+
+
+def test_a_check_without_a_whole_digest_is_rejected(table, monkeypatch):
+    monkeypatch.setattr(server, "_START_S", 0.1)
+    at = table(timeout=0.1, begins=False)
+    for rank in (1, 2, 3):
+        check(at, rank, b"a" * (31 if rank == 1 else 32), b"")
+    at.server.compare_digests(None, {})
+    assert "a CHECK of 31 bytes" in at.server.events[0]
+
+
+@given(st.binary(max_size=MOST_BYTES + 10))
+def test_any_bytes_are_an_introduction_or_rejected(content):
+    with contextlib.suppress(Rejected):
+        for name, value in unpack_introduction(content).items():
+            assert (name + value).isascii()
+            assert (name + value).isprintable()
+            assert len(value) <= 64
+
+
+@given(
+    st.dictionaries(st.sampled_from(["cpu", "torch"]), st.text(max_size=100)),
+    st.dictionaries(st.sampled_from(["cpu", "torch", "data"]), st.text("\x20=~a\n", max_size=100)),
+)
+def test_whatever_ranks_say_the_message_is_one_short_line(said, own):
+    said, own = (unpack_introduction(pack_introduction(entries)) for entries in (said, own))
+    message = explain(range(1, 30), dict.fromkeys(range(1, 40), said), own)
+    assert message.isprintable()
+    assert len(message) < 1200
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_no_first_words_do_anything_but_naming_their_sender(data):
+    """Rank 1 says what it wants before the first step; the others say the same."""
+    content = b"a" * 32 + pack_introduction(HERE)
+    stream = Header(Kind.CHECK, 1, 1, length=len(content)).pack() + content
+    said = mutations(data.draw, stream * data.draw(st.integers(1, 2)))
+    before, server._START_S = server._START_S, 0.01
+    at = Table(timeout=0.01, begins=False)
+    at.send(1, said)
+    try:
+        for rank in (2, 3):
+            check(at, rank, b"a" * 32)
+        at.server.compare_digests(None, HERE)
+        ended = "ranks [1] "
+    except RunError as error:
+        ended = str(error)
+    finally:
+        server._START_S = before
+        at.close()
+    assert ended.startswith("ranks [1] ")
+    assert ended.isprintable()
+    assert at.server._checks.keys() >= {2, 3}
+
+
+def test_what_this_host_says_fits():
+    entries = {"host": host_name(), **bit_entries("cpu")}
+    assert {"cpu", "capability", "threads", "torch", "ATEN_CPU_CAPABILITY"} <= set(entries)
+    assert unpack_introduction(pack_introduction(entries)) == entries
 
 
 def test_somebody_has_to_answer_before_the_first_step(table, monkeypatch):
     monkeypatch.setattr(server, "_START_S", 0.1)
     with pytest.raises(RunError, match="no rank with workers answers before the first step"):
-        table(timeout=0.1, begins=False).server.compare_digests(None)
+        table(timeout=0.1, begins=False).server.compare_digests(None, HERE)
 
 
 WRONG = {

@@ -1,10 +1,12 @@
 """Real processes: the same bits, real messages, and no rank that computes others."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import SMALL, metrics_of, run_program, summary_of, text_of
@@ -14,6 +16,7 @@ from byzshield_exp.clusters.wire import HEADER_BYTES, STATEMENT_BYTES
 from byzshield_exp.clusters.worker import WorkerCluster
 from byzshield_exp.digests import DIGEST_BYTES
 from byzshield_exp.errors import RunError
+from byzshield_exp.hosts import host_name
 from byzshield_exp.train import run_rank
 
 ATTACKS = ("none", "reversed_gradient", "alie")
@@ -180,6 +183,73 @@ def test_a_rank_with_other_bits_is_named_before_the_first_step(tmp_path):
     job = text_of(config, tmp_path / "other")
     with pytest.raises(RunError, match=r"ranks \[3\] computed other bits"):
         run_ranks(other_bits_rank, 4, job)
+
+
+def each_by_itself(ranks, *overrides):
+    """Start every rank by hand, each with its own folder and environment; rank 0's end.
+
+    Args:
+        ranks: of each its working directory, and what its environment has besides.
+        overrides: of rank 0.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(len(ranks)), "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "byzshield_exp", *(overrides if rank == 0 else ())],
+            cwd=folder, env={**os.environ, **common, **place, "RANK": str(rank), **environment},
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for rank, (folder, environment) in enumerate(ranks)
+    ]  # fmt: skip
+    try:
+        _, complaint = started[0].communicate(timeout=120)
+        return started[0].returncode, complaint
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="this processor has no other"
+)
+def test_a_rank_with_another_instruction_set_is_told_with_its_host(tmp_path):
+    other = {"ATEN_CPU_CAPABILITY": "default"}
+    ranks = [(tmp_path, {}), (tmp_path, {}), (tmp_path, other), (tmp_path, {})]
+    code, complaint = each_by_itself(ranks, *SMALL)
+    assert code == 1
+    assert "ranks [2] computed other bits for file 0 than the rest" in complaint
+    assert f"rank 2 on host {host_name()}: capability=DEFAULT (server: " in complaint
+    assert "ATEN_CPU_CAPABILITY=default (server: not set)" in complaint
+    assert "data=" not in complaint
+    assert len(complaint.splitlines()) == 1
+
+
+@pytest.mark.parametrize("odd", [(2,), (1, 2, 3)], ids=["one rank", "all ranks"])
+def test_ranks_that_read_other_data_are_told(tmp_path, odd):
+    """A relative dataset.root is another folder on each machine."""
+    for name, seed in (("here", 0), ("there", 1)):
+        (tmp_path / name / "data").mkdir(parents=True)
+        random = np.random.default_rng(seed)
+        arrays = {
+            f"{part}_{what}": values
+            for part, count in (("train", 60), ("test", 20))
+            for what, values in (
+                ("images", random.integers(0, 256, (count, 8, 8), dtype=np.uint8)),
+                ("labels", np.arange(count) % 10),
+            )
+        }
+        np.savez(tmp_path / name / "data" / "own.npz", **arrays)
+    ranks = [(tmp_path / ("there" if rank in odd else "here"), {}) for rank in range(4)]
+    options = ("dataset=npz", "dataset.file=own.npz", "network=mlp", "batch_size=50", "steps=2")
+    code, complaint = each_by_itself(ranks, *options)
+    assert code == 1
+    assert f"ranks {list(odd)} read other data than the server" in complaint
+    assert "dataset.root" in complaint
+    assert "vote=tolerant" not in complaint
 
 
 def test_bad_input_under_torchrun(cli, monkeypatch):

@@ -3,14 +3,15 @@
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.clusters.cluster import Cluster, Inbox
 from byzshield_exp.clusters.group import Group, Rendezvous, join, join_torchrun, torchrun_size
+from byzshield_exp.clusters.introduction import DATA, HOST
 from byzshield_exp.clusters.launch import Node, run_ranks, start_forkserver
 from byzshield_exp.clusters.server import ServerCluster
 from byzshield_exp.clusters.wire import Statement
 from byzshield_exp.clusters.worker import WorkerCluster
 
 __all__ = [
-    "Cluster", "Group", "Inbox", "Node", "Rendezvous", "Statement", "cluster_of", "join",
-    "join_torchrun", "run_ranks", "start_forkserver", "torchrun_size",
+    "DATA", "HOST", "Cluster", "Group", "Inbox", "Node", "Rendezvous", "Statement", "cluster_of",
+    "join", "join_torchrun", "run_ranks", "start_forkserver", "torchrun_size",
 ]  # fmt: skip
 
 

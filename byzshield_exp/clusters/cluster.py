@@ -138,11 +138,16 @@ class Cluster:
         """In the simulation: let winners stay in the table that the true rows are computed in."""
         self._table = table
 
-    def compare_digests(self, digest: bytes | None) -> None:
+    def compare_digests(self, digest: bytes | None, entries: Mapping[str, str]) -> None:
         """Check that all ranks with workers computed the same bytes for the same file.
 
+        Args:
+            digest: of file 0's gradient; None on the server, which computes none.
+            entries: what this process says of its host and data.
+
         Raises:
-            RunError: on the server, naming the ranks that differ from the most common digest.
+            RunError: on the server, naming the ranks that differ from the most common digest, or
+                in their data from the server, and what they say of themselves.
         """
 
     def share(self, content: Tensor) -> None:

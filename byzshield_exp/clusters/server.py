@@ -12,6 +12,13 @@ from byzshield_exp.assignments import Assignment
 from byzshield_exp.clusters.cluster import Cluster, Inbox, first_rows
 from byzshield_exp.clusters.group import Group
 from byzshield_exp.clusters.hub import Hub, Peer
+from byzshield_exp.clusters.introduction import (
+    DATA,
+    MOST_BYTES,
+    explain,
+    pack_introduction,
+    unpack_introduction,
+)
 from byzshield_exp.clusters.reader import Collect, Drain, Sink
 from byzshield_exp.clusters.shelf import Copy, Shelf
 from byzshield_exp.clusters.wire import (
@@ -105,18 +112,22 @@ class ServerCluster(Cluster):
         self._failed: set[tuple[int, int]] = set()  # worker and file
         self._came: set[tuple[int, int]] = set()  # file and place
         self._checks: dict[int, bytes] = {}
+        self._own: dict[str, str] = {}  # what this process says of its host and data
+        self._introduced: dict[int, dict[str, str]] = {}  # by rank, of its host and data
         self._num_rejected: dict[int, int] = {}
         self._traffic_before: dict[int, tuple[int, int]] = {}
         hub.listen_to(self, DIGEST_BYTES + STATEMENT_BYTES + _SLACK, bucket)
 
     # What the run asks for.
 
-    def compare_digests(self, digest: bytes | None) -> None:
+    def compare_digests(self, digest: bytes | None, entries: Mapping[str, str]) -> None:
         """Wait for all and compare.
 
         Raises:
-            RunError: naming the ranks that differ, or did not say.
+            RunError: naming the ranks that differ and what they say of themselves, or if no rank
+                answers.
         """
+        self._own = own = unpack_introduction(pack_introduction(entries))
         self._owed = {peer.rank: _CHECK for peer in self._hub.alive}
         self._ordered_at = self._hub.now()
         deadline = self._ordered_at + max(self._timeout, _START_S)
@@ -125,13 +136,17 @@ class ServerCluster(Cluster):
             raise RunError("no rank with workers answers before the first step")
         for rank in sorted(self._owed):
             self._tell_silent(rank)
-        odd = self._odd()
+        others = [
+            rank for rank, said in self._introduced.items() if said.get(DATA) != own.get(DATA)
+        ]
+        odd = sorted({*others, *self._odd()})
         if odd:
-            raise RunError(
-                f"ranks {odd} computed other bits for file 0 than the rest, or read other data, so "
-                "replicas cannot agree: use the same data, processor type, torch version and "
-                "threads on all machines, or vote=tolerant"
+            what = (
+                "read other data than the server"
+                if set(odd) == set(others)
+                else "computed other bits for file 0 than the rest, so replicas cannot agree"
             )
+            raise RunError(f"ranks {odd} {what}; {explain(odd, self._introduced, own)}")
 
     def _odd(self) -> list[int]:
         """Ranks whose digest is not the most common one."""
@@ -140,12 +155,15 @@ class ServerCluster(Cluster):
 
     def _checked(self, peer: Peer, said: bytes) -> None:
         """A digest of file 0 has come; late, if steps have begun."""
+        introduced = unpack_introduction(said[DIGEST_BYTES:])
         del self._owed[peer.rank]
-        self._checks[peer.rank] = said
+        self._checks[peer.rank] = said[:DIGEST_BYTES]
+        self._introduced[peer.rank] = introduced
         if peer.rank in self._silent:
             self._back(peer.rank)
             if peer.rank in self._odd():
-                self._hub.lose(peer, "it computed other bits for file 0 than the rest")
+                why = explain([peer.rank], self._introduced, self._own)
+                self._hub.lose(peer, f"it computed other bits for file 0 than the rest; {why}")
 
     def share(self, content: Tensor) -> None:
         """Send the tensor to all."""
@@ -253,10 +271,11 @@ class ServerCluster(Cluster):
         _expect("run", header.run, self._run)
         _expect("sender", header.sender, peer.rank)
         if header.kind is Kind.CHECK:
-            _expect("length", header.length, DIGEST_BYTES)
+            if not DIGEST_BYTES <= header.length <= DIGEST_BYTES + MOST_BYTES:
+                raise Rejected(f"a CHECK of {header.length:,} bytes")
             if self._owed.get(peer.rank) != _CHECK:
                 raise Rejected("a CHECK that nobody asked for")
-            return Collect(DIGEST_BYTES, lambda said: self._checked(peer, said))
+            return Collect(header.length, lambda said: self._checked(peer, said))
         if header.kind is Kind.ROW and self.reads_digests:
             return self._accept_fetched(peer, header)
         owed = self._owed.get(peer.rank)

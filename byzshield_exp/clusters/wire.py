@@ -21,7 +21,7 @@ class Kind(IntEnum):
     """What a message is."""
 
     HELLO = 1  # worker: the secret of the group
-    CHECK = 2  # worker: the digest of file 0, before the first step
+    CHECK = 2  # worker: the digest of file 0 and a few words, before the first step
     DIGEST = 3  # worker: the digest of one replica
     ROW = 4  # worker: one replica, d numbers
     DONE = 5  # worker: all replicas of a step were sent; seconds and counts

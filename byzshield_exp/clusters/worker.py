@@ -1,5 +1,7 @@
 """A worker process's end of a run."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.clusters.cluster import Cluster
 from byzshield_exp.clusters.group import Group
+from byzshield_exp.clusters.introduction import pack_introduction
 from byzshield_exp.clusters.line import Line, Parts
 from byzshield_exp.clusters.wire import (
     DTYPES,
@@ -31,9 +34,9 @@ class WorkerCluster(Cluster):
         self._copies: dict[tuple[int, int], Tensor] = {}  # of rows on a GPU, by file and memory
         line.serve(self._answer)
 
-    def compare_digests(self, digest: bytes | None) -> None:
-        """Send the digest to the server."""
-        said = digest or bytes(DIGEST_BYTES)
+    def compare_digests(self, digest: bytes | None, entries: Mapping[str, str]) -> None:
+        """Send the digest and the entries to the server."""
+        said = (digest or bytes(DIGEST_BYTES)) + pack_introduction(entries)
         self._send(Header(Kind.CHECK, self._run, self.rank), said)
 
     def share(self, content: Tensor) -> None:
