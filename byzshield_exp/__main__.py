@@ -12,6 +12,10 @@ def main() -> None:
         from byzshield_exp.listing import main as list_choices
 
         sys.exit(list_choices(sys.argv[2:]))
+    if sys.argv[1:2] == ["doctor"]:
+        from byzshield_exp.doctor import main as examine
+
+        sys.exit(examine(sys.argv[2:]))
     if "WORLD_SIZE" in os.environ and int(os.environ.get("RANK", "0")) > 0:
         from byzshield_exp.train import follow_torchrun
 
