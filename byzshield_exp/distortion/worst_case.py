@@ -257,18 +257,20 @@ def _verified(assignment: Assignment) -> np.ndarray:
     known = assignment.automorphisms()
     if not (np.sort(known, axis=1) == identity).all():
         raise ValueError("an automorphism of the placement is no permutation of the workers")
-    incidence = assignment.incidence.numpy()
-    columns = np.sort(_column_keys(incidence))
-    good = [bool((np.sort(_column_keys(incidence[p])) == columns).all()) for p in known]
-    if not all(good):
-        raise ValueError("an automorphism of the placement does not map files onto files")
+    holders = assignment.workers_of_file.numpy()
+    weights = np.random.default_rng(0).integers(0, 1 << 62, len(identity[0]), dtype=np.uint64)
+    keys = np.sort(_file_keys(holders, weights))
+    moved = np.empty_like(weights)
+    for permutation in known:
+        moved[permutation] = weights
+        if not (np.sort(_file_keys(holders, moved)) == keys).all():
+            raise ValueError("an automorphism of the placement does not map files onto files")
     return np.ascontiguousarray(known)
 
 
-def _column_keys(incidence: np.ndarray) -> np.ndarray:
-    """A number per file that tells sets of holders apart (random weights, 62 bits)."""
-    weights = np.random.default_rng(0).integers(0, 1 << 62, len(incidence), dtype=np.uint64)
-    return np.asarray((incidence.astype(np.uint64) * weights[:, None]).sum(axis=0))
+def _file_keys(holders: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """A number per file that tells sets of holders apart (random weights of workers, 62 bits)."""
+    return np.asarray(weights[holders].sum(axis=1))
 
 
 def _words(table: np.ndarray) -> np.ndarray:
