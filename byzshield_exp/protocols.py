@@ -107,22 +107,24 @@ class ParameterServer:
         self._are_variances = are_variances(experiment.network).to(experiment.params.device)
 
     def check_replicas(self) -> None:
-        """Compare the data and file 0's gradient over all ranks: replicas must agree bit for bit.
+        """Compare the data over all ranks, and file 0's gradient where replicas must be equal.
 
         Raises:
             RunError: naming the ranks that differ, and why as far as they say it.
         """
-        if not is_exact(self.experiment.vote):
-            return
         if self.cluster.world_size == 1:
             return
         data, digest = self.experiment.dataset.digest, None
         if not self.cluster.is_server:
-            self.truth.begin(0)
-            row = self.truth.message(0).cpu().numpy().tobytes()
+            row = self._first_row() if is_exact(self.experiment.vote) else b""
             digest = sha256(row + data).digest()
-            self.truth.num_computed = 0
         self.cluster.compare_digests(digest, self._introduction(data))
+
+    def _first_row(self) -> bytes:
+        self.truth.begin(0)
+        row = self.truth.message(0).cpu().numpy().tobytes()
+        self.truth.num_computed = 0
+        return row
 
     def _introduction(self, data: bytes) -> dict[str, str]:
         """What other ranks may want to know of this one where their bits differ."""

@@ -142,7 +142,8 @@ def play(group: Group, text: str) -> dict[str, Any] | None:
     """Play this process's part of a run, :attr:`Part.text`; the server returns the summary.
 
     Raises:
-        ConfigError: if the data of this machine are not those of the run.
+        ConfigError: if the server's data are not those of the run; other ranks' are compared with
+            the server's before the first step.
         RunError: likewise :func:`train`.
     """
     part = Part(**json.loads(text))
@@ -151,7 +152,7 @@ def play(group: Group, text: str) -> dict[str, Any] | None:
     folder = Path(part.folder)
     with logged(folder / LOG, part.echo) if group.rank == 0 else nullcontext():
         experiment = build(part.config, worst)
-        if part.data not in ("", experiment.dataset.digest.hex()):
+        if group.rank == 0 and part.data not in ("", experiment.dataset.digest.hex()):
             raise ConfigError(
                 f"dataset={part.config['choices']['dataset']} holds other data on this machine "
                 "than where the run was described"

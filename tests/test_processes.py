@@ -225,11 +225,13 @@ def test_a_rank_with_another_instruction_set_is_told_with_its_host(tmp_path):
     assert f"rank 2 on host {host_name()}: capability=DEFAULT (server: " in complaint
     assert "ATEN_CPU_CAPABILITY=default (server: not set)" in complaint
     assert "data=" not in complaint
-    assert len(complaint.splitlines()) == 1
+    assert len(complaint.splitlines()) == 1, complaint
 
 
-@pytest.mark.parametrize("odd", [(2,), (1, 2, 3)], ids=["one rank", "all ranks"])
-def test_ranks_that_read_other_data_are_told(tmp_path, odd):
+@pytest.mark.parametrize(
+    ("odd", "vote"), [((2,), "auto"), ((1, 2, 3), "tolerant")], ids=["one rank", "all ranks"]
+)
+def test_ranks_that_read_other_data_are_told(tmp_path, odd, vote):
     """A relative dataset.root is another folder on each machine."""
     for name, seed in (("here", 0), ("there", 1)):
         (tmp_path / name / "data").mkdir(parents=True)
@@ -245,7 +247,7 @@ def test_ranks_that_read_other_data_are_told(tmp_path, odd):
         np.savez(tmp_path / name / "data" / "own.npz", **arrays)
     ranks = [(tmp_path / ("there" if rank in odd else "here"), {}) for rank in range(4)]
     options = ("dataset=npz", "dataset.file=own.npz", "network=mlp", "batch_size=50", "steps=2")
-    code, complaint = each_by_itself(ranks, *options)
+    code, complaint = each_by_itself(ranks, *options, f"vote={vote}")
     assert code == 1
     assert f"ranks {list(odd)} read other data than the server" in complaint
     assert "dataset.root" in complaint
