@@ -34,14 +34,15 @@ def slurm() -> Finding:
         return _no_controller(partitions)
     found = [" ".join(line.split()) for line in partitions.splitlines()]
     said = [f"partitions: {', '.join(found) or 'none'}"]
+    notes = list[str]()
     problems = [] if found else ["no partition: nothing can be submitted"]
     code, answer = _asked("sacct", "-n", "-X", "-S", "now", "-o", "jobid")
     if code == 0:
         said.append("accounting works")
     else:
         said.append(f"sacct: {answer}")
-        problems.append("set up slurmdbd: without it submitit waits for ever on a killed job")
-    return worst("slurm", said, [], problems)
+        notes.append("sweeps do without accounting; sacct, which says how a job ended, does not")
+    return worst("slurm", said, notes, problems)
 
 
 def _no_controller(answer: str) -> Finding:
