@@ -8,9 +8,9 @@ import sys
 import time
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from rented_hosts import shellcheck
 
 from byzshield_exp.ec2.bootstrap import Bootstrap, prepare_script, user_data, wait_until_ready
 from byzshield_exp.ec2.hosts import Host, Unreachable
@@ -33,11 +33,10 @@ BROUGHT = replace(PLAIN, wheel="/var/tmp/some folder/it's-1-py3-none-any.whl")
 def test_user_data_is_sound_bash(bootstrap):
     script = user_data(bootstrap)
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    shellcheck = shutil.which("shellcheck", path=path)
-    if shellcheck is None:
+    program = shellcheck()
+    if program is None:
         pytest.skip("shellcheck is not installed")
-    subprocess.run([shellcheck, "-S", "style", "-"], input=script, text=True, check=True)
+    subprocess.run([program, "-S", "style", "-"], input=script, text=True, check=True)
 
 
 @pytest.mark.parametrize("bootstrap", [PLAIN, FULL, BROUGHT])

@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from rented_hosts import marked, shellcheck
 
 from byzshield_exp.ec2 import gang as gangs
 from byzshield_exp.ec2.archive import unpack
@@ -62,17 +62,6 @@ def gang(tmp_path, local):
     yield make
     for one in made:
         end_gang(local, one, 0.0)
-
-
-def processes_of(gang: Gang, node: str = "") -> list[int]:
-    """What runs of a gang, on all hosts or on one; the oldest first."""
-    mark = f"BYZSHIELD_GANG={gang.name}/{node}".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if mark in path.read_bytes():
-                found.append(int(path.parent.name))
-    return sorted(found)
 
 
 def wait_for_all(tmp_path: Path) -> None:
@@ -201,7 +190,7 @@ def test_a_gang_that_runs_is_found_again_and_not_started_twice(gang, local, tmp_
     wait_for_all(tmp_path)
     driver.kill()
     driver.wait()
-    assert processes_of(one)
+    assert marked(one)
     assert run_gang(local, one).code == 0
     assert sorted((tmp_path / "starts").read_text().split()) == ["0", "1", "2"]
 
@@ -211,7 +200,7 @@ def test_a_failed_host_is_named_by_its_code_and_log_and_the_others_are_ended(gan
     end = run_gang(local, one)
     assert (end.code, end.codes["i-2"], end.lost) == (9, 9, {})
     assert end.output == "no memory\n"
-    assert processes_of(one) == []
+    assert marked(one) == []
 
 
 def test_a_host_whose_processes_are_killed_is_lost_and_the_gang_ends_everywhere(
@@ -222,14 +211,14 @@ def test_a_host_whose_processes_are_killed_is_lost_and_the_gang_ends_everywhere(
     thread = threading.Thread(target=lambda: result.append(run_gang(local, one)))
     thread.start()
     wait_for_all(tmp_path)
-    for process in processes_of(one, "1"):
+    for process in marked(one, "1"):
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
     thread.join(20)
     (end,) = result
     assert end.code == -1
     assert end.lost == {"i-1": "its processes are gone and left no exit code"}
-    assert processes_of(one) == []
+    assert marked(one) == []
 
 
 def test_a_host_that_is_silent_is_lost_after_its_time_and_not_before(
@@ -258,7 +247,7 @@ def test_a_host_that_is_silent_is_lost_after_its_time_and_not_before(
     assert result[0].lost == {"i-2": "i-2 does not answer"}
     silent.clear()
     end_gang(local, one, 0.0)
-    assert processes_of(one) == []
+    assert marked(one) == []
 
 
 def test_a_heartbeat_that_stands_is_a_lost_host(gang, local, tmp_path):
@@ -268,12 +257,12 @@ def test_a_heartbeat_that_stands_is_a_lost_host(gang, local, tmp_path):
     thread.start()
     wait_for_all(tmp_path)
     # its script is stopped, as on a machine that swaps itself to death
-    os.kill(processes_of(one, "0")[0], signal.SIGSTOP)
+    os.kill(marked(one, "0")[0], signal.SIGSTOP)
     thread.join(20)
     (end,) = result
     assert list(end.lost) == ["i-0"]
     assert "its heartbeat stands for" in end.lost["i-0"]
-    assert processes_of(one) == []
+    assert marked(one) == []
 
 
 @pytest.mark.parametrize(("trap", "grace_s", "ends"), [("exit 75", 20.0, True), ("", 1.0, False)])
@@ -286,7 +275,7 @@ def test_a_job_may_end_in_order_and_one_that_does_not_is_killed(
     start = time.monotonic()
     assert end_gang(local, one, grace_s) == []
     assert time.monotonic() - start < 15
-    assert processes_of(one) == []
+    assert marked(one) == []
     codes = list((tmp_path / "gangs").glob("*/[0-2]/code"))
     assert {path.read_text() for path in codes} == ({"75\n"} if ends else set())
     assert end_gang(local, one) == []  # once more does nothing
@@ -304,10 +293,8 @@ def test_a_name_of_a_gang_is_one_word(name):
 
 
 def test_the_scripts_of_a_gang_pass_shellcheck(tmp_path, gang):
-    shellcheck = shutil.which(
-        "shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    )
-    if shellcheck is None:
+    program = shellcheck()
+    if program is None:
         pytest.skip("shellcheck is not installed")
     one = gang("")
     scripts = [
@@ -317,5 +304,5 @@ def test_the_scripts_of_a_gang_pass_shellcheck(tmp_path, gang):
     ]
     for script in [*scripts, bounded("echo", 5.0)]:
         subprocess.run(
-            [shellcheck, "-S", "style", "-s", "bash", "-"], input=script, text=True, check=True
+            [program, "-S", "style", "-s", "bash", "-"], input=script, text=True, check=True
         )

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from byzshield_exp.ec2.archive import packing, unpack
 from byzshield_exp.ec2.hosts import Ended, Host, Unreachable, bounded
@@ -94,13 +94,14 @@ class SshTransport:
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
         """Copy a folder as one stream."""
-        with tempfile.TemporaryFile() as archive:
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / "folder.tar"
             code, reason = self._do(host, self._pack(host, source, archive), _COPY_S)
             if code:
                 reason = first_line(RuntimeError(reason))
                 raise RunError(f"{host.name}: {source} cannot be read: {reason}")
-            archive.seek(0)
-            unpack(archive, target)
+            with archive.open("rb") as content:
+                unpack(content, target)
 
     def close(self) -> None:
         """Close all connections."""
@@ -152,10 +153,10 @@ class SshTransport:
             await files.put(str(source), str(partial))
             await files.posix_rename(str(partial), str(place))
 
-    async def _pack(self, host: Host, source: str, archive: IO[bytes]) -> tuple[int, str]:
+    async def _pack(self, host: Host, source: str, archive: Path) -> tuple[int, str]:
         connection = await self._connection(host)
         ended = await connection.run(
-            f"sh -c {shlex.quote(packing(source))}", stdout=archive, encoding=None
+            f"sh -c {shlex.quote(packing(source))}", stdout=str(archive), encoding=None
         )
         if ended.exit_status is None or ended.exit_status < 0:
             raise ConnectionError("the connection was lost")
