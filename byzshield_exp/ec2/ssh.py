@@ -11,6 +11,7 @@ import shlex
 import tempfile
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import asyncssh
 
 _CONNECT_S = 15.0
+_CLOSE_S = 2.0
 _KEEPALIVE_S = 5.0  # a host that is silent for three of these is gone
 _MARGIN_S = 20.0  # beyond its time, for a script to be ended and to be heard of
 _COPY_S = 3600.0  # for a file or a folder
@@ -107,7 +109,7 @@ class SshTransport:
         """Close all connections."""
         if self._loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_CONNECT_S)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -126,6 +128,10 @@ class SshTransport:
             raise WrongHostKey(
                 f"{host.name} ({host.reach}) is refused: its host key is none of the"
                 f" {len(self._known_hosts.get(host.reach, ()))} that are known"
+            ) from error
+        except (ssh.SFTPNoConnection, ssh.SFTPConnectionLost) as error:
+            raise Unreachable(
+                f"{host.name} ({host.reach}) was lost: {first_line(error)}"
             ) from error
         except ssh.SFTPError as error:
             raise RunError(f"{host.name}: {first_line(error)}") from error
@@ -199,7 +205,10 @@ class SshTransport:
             opening.cancel()
             if _is_open(opening):
                 opening.result().close()
-                await opening.result().wait_closed()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSE_S):
+                        await opening.result().wait_closed()
+                opening.result().abort()
 
 
 def _is_open(opening: "asyncio.Task[asyncssh.SSHClientConnection]") -> bool:

@@ -22,6 +22,7 @@ from byzshield_exp.errors import ConfigError, RunError, first_line
 PARAMETER_BYTES = 60_000  # of the 64 kB of a document with its parameters
 _DELIVERY_S = 60  # for the host to take a script; 30 is the least
 _MARGIN_S = 60.0  # beyond its time, for a script to be ended
+_ATTEMPTS = 8  # at one request, where AWS is busy
 _COPY_S = 3600.0  # for a file or a folder
 _LOOK_S = (0.5, 1.0, 2.0, 3.0)  # between questions whether it has ended; the last one repeats
 _ENDED = ("Success", "Failed", "TimedOut", "Cancelled")
@@ -121,7 +122,7 @@ cd {shlex.quote(source)}
         import boto3
         from botocore.config import Config
 
-        retries: Any = {"mode": "adaptive", "max_attempts": 8}
+        retries: Any = {"mode": "adaptive", "max_attempts": _ATTEMPTS}
         config = Config(
             region_name=self._region, retries=retries, connect_timeout=10, read_timeout=30
         )
@@ -182,11 +183,13 @@ def _bucket_of(address: str) -> tuple[str, str]:
 
 
 def _as_user(user: str, script: str) -> str:
-    """A script for root's shell that runs a script as somebody else, in the home folder."""
-    if user == "root":
-        return f"cd && {{\n{script}}}\n"
-    mark = f"user-{secrets.token_hex(8)}"
-    return f"runuser -l {shlex.quote(user)} -c 'sh -s' <<'{mark}'\n{script}{mark}\n"
+    """A script for root's shell that runs a script as somebody else, in that home folder."""
+    mark, name = f"user-{secrets.token_hex(8)}", shlex.quote(user)
+    return f"""\
+HOME=$(getent passwd {name} | cut -d : -f 6) && export HOME && cd "$HOME" || exit 1
+runuser -u {name} -- sh -s <<'{mark}'
+{script}{mark}
+"""
 
 
 def _asked(host: Host, ask: Callable[[], Answer]) -> Answer:
