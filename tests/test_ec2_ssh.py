@@ -116,6 +116,7 @@ def test_nobody_at_an_address_is_unreachable(machines):
         transport.close()
 
 
+@pytest.mark.slow
 def test_a_host_that_goes_silent_is_noticed_and_found_again(ssh, machines):
     host = machines.hosts[2]
     assert ssh.run(host, "echo hello", 5.0).output == "hello\n"

@@ -118,7 +118,7 @@ def bounded(script: str, timeout_s: float) -> str:
             f"""{limit} bash -s > "$output" 2>&1 <<'{mark}'""",
             "{",
             script,
-            "} < /dev/null",
+            "}",
             mark,
             "code=$?",
             f'tail -c {OUTPUT_BYTES} "$output"',

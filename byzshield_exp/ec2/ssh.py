@@ -179,11 +179,9 @@ class SshTransport:
 
     async def _connect(self, host: Host) -> "asyncssh.SSHClientConnection":
         keys = [self._ssh.import_public_key(key) for key in self._known_hosts.get(host.reach, ())]
-        if not keys:
-            raise self._ssh.HostKeyNotVerifiable("no host key is known")
         return await self._ssh.connect(
             host.reach,
-            known_hosts=(keys, [], []),
+            known_hosts=(keys, [], []),  # where there are none, none is trusted
             config=None,
             x509_trusted_certs=None,
             preferred_auth="publickey",
