@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from byzshield_exp.ec2.gang import Gang
@@ -60,6 +61,7 @@ class Network:
         _do("ip", "link", "set", self.links[node], "up")
 
 
+@cache
 def why_not() -> str:
     """What is missing for network namespaces with sshd; empty where nothing is."""
     if os.geteuid() != 0:
@@ -67,8 +69,15 @@ def why_not() -> str:
     missing = [name for name in ("ip", "ssh-keygen", "sshd") if _program(name) is None]
     if missing:
         return f"{', '.join(missing)} is not installed"
-    if subprocess.run(["ip", "netns", "list"], capture_output=True).returncode:
-        return "there are no network namespaces here"
+    trial = f"byz{os.getpid()}try"
+    for command in (
+        ["ip", "link", "add", trial, "type", "bridge"],
+        ["ip", "link", "delete", trial],
+        ["ip", "netns", "add", trial],
+        ["ip", "netns", "delete", trial],
+    ):
+        if subprocess.run(command, capture_output=True).returncode:
+            return f"{' '.join(command[:3])} does not work here"
     return ""
 
 
