@@ -104,3 +104,22 @@ def plain_config():
             return configuration.plain(cfg)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def aws_server():
+    pytest.importorskip("moto.server", reason="needs moto[server]")
+    from ec2_cloud import running_cloud
+
+    with running_cloud() as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def aws(aws_server, monkeypatch):
+    """Amazon as far as moto knows it, empty, for this process and its children."""
+    aws_server.reset()
+    for name, value in aws_server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    return aws_server

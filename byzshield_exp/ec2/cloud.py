@@ -1,0 +1,109 @@
+"""The clients of AWS, and how their errors become one line."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from byzshield_exp.errors import ConfigError, RunError, first_line
+
+_NO_CAPACITY = (
+    "InsufficientInstanceCapacity",
+    "InsufficientHostCapacity",
+    "SpotMaxPriceTooLow",
+    "MaxSpotInstanceCountExceeded",
+    "VcpuLimitExceeded",
+)
+
+
+class NoCapacity(RunError):
+    """The zone has no such instances now."""
+
+
+@dataclass
+class Cloud:
+    """The clients of a region, each made when it is first used; several threads may use ``ec2``.
+
+    Attributes:
+        client: makes the client of a service in a region.
+        region: its name.
+        ec2: the client that is always there.
+    """
+
+    client: Callable[[str, str], Any]
+    region: str
+
+    def __post_init__(self) -> None:
+        self.ec2 = self.client("ec2", self.region)
+
+    @cached_property
+    def efs(self) -> Any:
+        return self.client("efs", self.region)
+
+    @cached_property
+    def ssm(self) -> Any:
+        return self.client("ssm", self.region)
+
+    @cached_property
+    def sts(self) -> Any:
+        return self.client("sts", self.region)
+
+    @cached_property
+    def pricing(self) -> Any:
+        return self.client("pricing", "us-east-1")  # it knows the prices of all regions
+
+
+def connect(region: str | None) -> Cloud:
+    """The clients of a region.
+
+    Raises:
+        ConfigError: if no region is known.
+    """
+    import boto3
+    from botocore.config import Config
+
+    session = boto3.session.Session()
+    region = region or session.region_name
+    if region is None:
+        raise ConfigError("region is not given, and neither AWS_REGION nor the profile has one")
+    config = Config(
+        retries={"mode": "adaptive", "total_max_attempts": 6}, connect_timeout=10, read_timeout=60
+    )
+    return Cloud(lambda name, where: session.client(name, region_name=where, config=config), region)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Within, what AWS answers or fails to answer is a :class:`RunError` of one line.
+
+    Raises:
+        RunError: then; NoCapacity where it may be different later.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        kind = NoCapacity if code(error) in _NO_CAPACITY else RunError
+        raise kind(f"AWS: {first_line(error)}") from error
+    except BotoCoreError as error:
+        raise RunError(f"AWS: {first_line(error)}") from error
+
+
+def code(error: Any) -> str:
+    """The code of a ClientError."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def pages(client: Any, operation: str, key: str, **request: Any) -> list[Any]:
+    """All items of an operation that answers in pages."""
+    items: list[Any] = []
+    for page in client.get_paginator(operation).paginate(**request):
+        items += page[key]
+    return items
+
+
+def tagged(key: str, *values: str) -> dict[str, Any]:
+    """A filter by one tag."""
+    return {"Name": f"tag:{key}", "Values": list(values)}

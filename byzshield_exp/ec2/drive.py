@@ -1,0 +1,184 @@
+"""The runs of a sweep on a fleet: a thread per gang, and another gang for one that is lost."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from types import FrameType
+
+from byzshield_exp.ec2.cloud import NoCapacity, told
+from byzshield_exp.ec2.fleet import Lost, down, end_gang, new_gang
+from byzshield_exp.ec2.hosts import Unreachable
+from byzshield_exp.ec2.resources import Control, ensure_network
+from byzshield_exp.ec2.runs import do
+from byzshield_exp.ec2.state import Gang, Job
+from byzshield_exp.errors import Stopped
+from byzshield_exp.notices import warn
+
+
+def drive(control: Control) -> None:
+    """Do all jobs that wait, then end the fleet, whatever happens.
+
+    Raises:
+        Stopped: at SIGTERM; jobs that ran have made a checkpoint.
+        RunError: if a limit is reached, or AWS refuses.
+    """
+    with ending_the_fleet(control):
+        with told():
+            ensure_network(control)
+        _serve_all(control)
+
+
+@contextmanager
+def ending_the_fleet(control: Control, only_after_errors: bool = False) -> Iterator[None]:
+    """After this, also after SIGTERM and Ctrl-C, everything of the fleet is ended.
+
+    Args:
+        control: of the fleet.
+        only_after_errors: leave it up when all went well.
+    """
+    went_well = False
+    with _interrupted_once() as ignore:
+        try:
+            try:
+                yield
+                went_well = True
+            finally:
+                ignore()
+        finally:
+            if not (went_well and only_after_errors):
+                _down(control)
+
+
+def _down(control: Control) -> None:
+    name = control.state.options.name
+    try:
+        down(control)
+    except BaseException:
+        folder = control.store.folder.parent.parent
+        warn(
+            f"the fleet {control.state.fleet} may still run: "
+            f"python -m byzshield_exp.ec2 down name={name} output_dir={folder}"
+        )
+        raise
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[Callable[[], None]]:
+    """Within, the first SIGTERM or Ctrl-C is an exception, and further ones are ignored.
+
+    The value makes the first one ignored too. Only in the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    is_heard = [False]
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if not is_heard[0]:
+            is_heard[0] = True
+            warn("stopping: jobs make a checkpoint, then the instances are ended")
+            raise Stopped("stopped by SIGTERM") if number == signal.SIGTERM else KeyboardInterrupt
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: is_heard.__setitem__(0, True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _serve_all(control: Control) -> None:
+    """Serve with as many gangs as the user wants; an exception anywhere stops them all."""
+    gangs = control.state.options.gangs
+    slots: list[Gang | None] = [*_take_up(control), *[None] * gangs]
+    stop = threading.Event()
+    with ThreadPoolExecutor(gangs) as pool:
+        served = [pool.submit(_serve, control, slot, stop) for slot in slots[:gangs]]
+        try:
+            wait(served, return_when=FIRST_EXCEPTION)
+        finally:
+            if not all(future.done() and future.exception() is None for future in served):
+                stop.set()
+    errors = [error for future in served if (error := future.exception()) is not None]
+    if errors:  # the others only stopped
+        raise min(errors, key=lambda error: isinstance(error, Stopped))
+
+
+def _take_up(control: Control) -> list[Gang]:
+    """The gangs of an earlier driver that can go on; the others and what they did are ended."""
+    jobs, kept = control.state.jobs, list[Gang]()
+    running = {job.path for job in jobs if job.phase == "running"}
+    for gang in control.state.gangs:
+        is_of_use = gang.phase not in ("ending", "ended") and gang.job in {None, *running}
+        if is_of_use and len(kept) < control.state.options.gangs:
+            kept.append(gang)
+        else:
+            end_gang(control, gang)
+    held = {gang.job for gang in kept}
+    for job in jobs:
+        if job.phase == "running" and job.path not in held:
+            job.phase = "waiting"
+    control.save()
+    return kept
+
+
+def _serve(control: Control, gang: Gang | None, stop: threading.Event) -> None:
+    """Do jobs one after the other with one gang at a time."""
+    options = control.state.options
+    try:
+        while (job := _take(control, gang)) is not None:
+            try:
+                gang = gang or new_gang(control)
+                do(control, gang, job, stop)
+            except (NoCapacity, Lost, Unreachable) as error:
+                _give_up(control, gang)
+                gang = None
+                if _again(control, job, str(error)):
+                    stop.wait(options.retry_s)
+            except BaseException:
+                _put_back(control, job)
+                raise
+            if not options.reuse:
+                _give_up(control, gang)
+                gang = None
+    finally:
+        _give_up(control, gang)
+
+
+def _give_up(control: Control, gang: Gang | None) -> None:
+    if gang is not None:
+        end_gang(control, gang)
+
+
+def _take(control: Control, gang: Gang | None) -> Job | None:
+    """The job that a gang does already, or the next one."""
+    with control.store.lock:
+        if gang is not None and gang.job is not None:
+            for job in control.state.jobs:
+                if job.path == gang.job and job.phase == "running":
+                    return job
+        for job in control.state.jobs:
+            if job.phase == "waiting":
+                job.phase, job.attempts, job.error = "running", job.attempts + 1, None
+                control.save()
+                return job
+    return None
+
+
+def _again(control: Control, job: Job, error: str) -> bool:
+    """Whether a job gets another gang."""
+    with control.store.lock:
+        is_over = job.attempts >= control.state.options.max_attempts
+        job.phase, job.error = ("failed" if is_over else "waiting"), error
+        control.save()
+    end = f"given up after {job.attempts} attempts" if is_over else "another attempt follows"
+    warn(f"{job.name}: {error}; {end}")
+    return not is_over
+
+
+def _put_back(control: Control, job: Job) -> None:
+    with control.store.lock:
+        job.phase = "waiting"
+        control.save()

@@ -1,0 +1,269 @@
+"""A fleet: gangs of instances brought up, and everything brought down again."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from byzshield_exp.ec2 import requests
+from byzshield_exp.ec2.bootstrap import Bootstrap, user_data, wait_until_ready
+from byzshield_exp.ec2.cloud import tagged, told
+from byzshield_exp.ec2.hosts import Ended, Host, Transport, Unreachable
+from byzshield_exp.ec2.reach import bootstrap_of, transport_to, wheel_there
+from byzshield_exp.ec2.resources import (
+    Control,
+    delete_groups,
+    delete_shared,
+    describe,
+    find,
+    launch,
+    living,
+    terminate,
+    wait_running,
+)
+from byzshield_exp.ec2.state import Gang, Part, token
+from byzshield_exp.errors import RunError, Stopped
+from byzshield_exp.files import typed_path
+from byzshield_exp.notices import say
+
+_ALIVE = ("pending", "running")
+WATCH_S = 15.0  # between two questions to EC2 whether all instances of a gang live
+
+
+class Lost(RunError):
+    """A gang that cannot be used any more; another one may do better."""
+
+
+class LimitReached(RunError):
+    """max_hours or max_usd: everything ends."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A way to hosts that asks, before each script, whether to go on.
+
+    Attributes:
+        transport: the way.
+        check: raises where not.
+    """
+
+    transport: Transport
+    check: Callable[[], None]
+
+    def run(self, host: Host, script: str, timeout_s: float) -> Ended:
+        self.check()
+        return self.transport.run(host, script, timeout_s)
+
+    def send(self, host: Host, source: Path, target: str) -> None:
+        self.check()
+        self.transport.send(host, source, target)
+
+    def fetch(self, host: Host, source: str, target: Path) -> None:
+        self.transport.fetch(host, source, target)
+
+    def close(self) -> None:
+        self.transport.close()
+
+
+def new_gang(control: Control) -> Gang:
+    """A gang of which nothing exists yet; each attempt is a new one, with new tokens.
+
+    Raises:
+        RunError: if a limit is reached.
+    """
+    state, options, now = control.state, control.state.options, time.time()
+    with control.store.lock:
+        reason = state.over(now)
+        if reason is not None:
+            raise RunError(f"{reason}: no more instances")
+        number = len(state.gangs)
+        kinds = (
+            ("workers", options.worker_type, options.workers),  # first: they are harder to get
+            ("server", options.server_type, 1),
+        )
+        parts = [Part(*kind, token(state.fleet, number, kind[0])) for kind in kinds]
+        minutes = max(1, math.ceil((state.deadline - now) / 60))
+        gang = Gang(number, "launching", minutes, now, parts)
+        state.gangs.append(gang)
+        control.save()
+    return gang
+
+
+def bring_up(control: Control, gang: Gang, stop: Event) -> Watched:
+    """Launch a gang, or go on where an earlier driver ended; returns the way to its hosts.
+
+    Raises:
+        NoCapacity: if there are no such instances now.
+        Lost: if some instances have ended or do not get ready.
+        RunError: if AWS refuses.
+    """
+    state = control.state
+    bootstrap = bootstrap_of(state.options, state.facts, state.efs, gang.minutes)
+    with told():
+        text = user_data(bootstrap)
+        for part in gang.parts:
+            launch(control, gang, part, text)
+        if gang.phase == "launching":
+            move(control, gang, "booting")
+        try:
+            wait_running(control, gang.instances)
+        except RunError as error:
+            raise Lost(why_lost(control, gang) or str(error)) from error
+        hosts = hosts_of(control, gang)
+    transport = Watched(transport_to(control, hosts), _checker(control, gang, stop))
+    try:
+        if gang.phase == "booting":
+            if state.options.transport != "local":
+                _wait_ready(control, gang, transport, hosts, bootstrap)
+            move(control, gang, "ready")
+    except BaseException:
+        transport.close()
+        raise
+    return transport
+
+
+def hosts_of(control: Control, gang: Gang) -> list[Host]:
+    """The hosts of a gang, the server's first.
+
+    Raises:
+        Lost: if not all of its instances run.
+    """
+    reason = why_lost(control, gang)
+    if reason is not None:
+        raise Lost(reason)
+    found = describe(control.cloud, gang.instances)
+    names = [name for part in reversed(gang.parts) for name in part.instances]
+    hosts = []
+    for node, name in enumerate(names):
+        private = found[name]["PrivateIpAddress"]
+        public = found[name].get("PublicIpAddress", private)
+        transport = control.state.options.transport
+        reach = public if transport == "ssh" else name
+        address = "127.0.0.1" if transport == "local" else private
+        hosts.append(Host(name=name, address=address, reach=reach, node=node))
+    return hosts
+
+
+def why_lost(control: Control, gang: Gang) -> str | None:
+    """Which instances of a gang have ended, and what EC2 says about it; None: they all run."""
+    found = describe(control.cloud, gang.instances)
+    gone = []
+    for name in gang.instances:
+        state = found.get(name, {}).get("State", {}).get("Name", "unknown")
+        if state not in _ALIVE:
+            reason = found.get(name, {}).get("StateReason", {}).get("Code", "")
+            gone.append(f"{name} is {state}{f' ({reason})' if reason else ''}")
+    missing = sum(part.count - len(part.instances) for part in gang.parts)
+    if missing:
+        gone.append(f"{missing} instances were never made")
+    return "; ".join(gone) or None
+
+
+def end_gang(control: Control, gang: Gang) -> None:
+    """Terminate a gang's instances and wait until they are gone."""
+    if gang.phase == "ended":
+        return
+    move(control, gang, "ending")
+    with told():
+        for part in gang.parts:
+            if part.sent and not part.instances:
+                part.instances = find(control, part)
+        control.save()
+        terminate(control.cloud, gang.instances)
+    gang.ended = time.time()
+    move(control, gang, "ended")
+    if gang.instances:
+        say(f"gang {gang.number}: terminated {', '.join(gang.instances)}")
+
+
+def down(control: Control, shared: bool = False) -> None:
+    """End everything of a fleet, whatever the state says and whatever ran before.
+
+    Args:
+        control: of the fleet.
+        shared: also delete the shared folder that ``efs=create`` made, with all that is in it.
+    """
+    state = control.state
+    for gang in state.gangs:
+        end_gang(control, gang)
+    with told():
+        remove(control, state.fleet)
+        if shared:
+            for name in delete_shared(control.cloud, state.options.name, control.pause):
+                say(f"deleted {name}")
+            state.efs, state.efs_groups = None, []
+    state.group, state.phase = None, "down"
+    control.save()
+
+
+def remove(control: Control, fleet: str) -> None:
+    """End what has the tag of a fleet."""
+    mine = [tagged(requests.FLEET, fleet)]
+    terminate(control.cloud, [one["InstanceId"] for one in living(control.cloud, mine)])
+    delete_groups(control.cloud, mine, control.pause)
+
+
+def move(control: Control, gang: Gang, phase: str) -> None:
+    """Note that a gang got so far."""
+    with control.store.lock:
+        gang.phase = phase
+        control.save()
+
+
+def _wait_ready(
+    control: Control, gang: Gang, transport: Watched, hosts: list[Host], bootstrap: Bootstrap
+) -> None:
+    """Bring the wheel and wait until user-data has done its work on all hosts.
+
+    Raises:
+        Lost: if that takes too long or fails.
+    """
+    options, facts = control.state.options, control.state.facts
+    say(f"gang {gang.number}: waiting for {len(hosts)} hosts to be ready")
+    deadline = time.monotonic() + options.boot_minutes * 60
+    target = wheel_there(options, facts)
+    if not target.startswith("s3://"):
+        for host in hosts:
+            _bring_wheel(control, transport, host, target, deadline)
+    try:
+        left = max(1.0, deadline - time.monotonic())
+        wait_until_ready(transport, hosts, bootstrap, left)
+    except LimitReached:
+        raise
+    except RunError as error:
+        raise Lost(str(error)) from error
+
+
+def _bring_wheel(
+    control: Control, transport: Watched, host: Host, target: str, deadline: float
+) -> None:
+    while True:
+        try:
+            transport.send(host, typed_path(str(control.state.options.wheel)), target)
+            return
+        except Unreachable as error:  # it still starts
+            if time.monotonic() > deadline:
+                raise Lost(str(error)) from error
+        control.pause(5)
+
+
+def _checker(control: Control, gang: Gang, stop: Event) -> Callable[[], None]:
+    """What is asked before each script; EC2 itself only now and then."""
+    asked = [time.monotonic()]
+
+    def check() -> None:
+        if stop.is_set():
+            raise Stopped("stopped")
+        reason = control.state.over(time.time())
+        if reason is not None:
+            raise LimitReached(f"{reason}: everything ends")
+        if time.monotonic() - asked[0] >= WATCH_S:
+            asked[0] = time.monotonic()
+            with told():
+                lost = why_lost(control, gang)
+            if lost is not None:
+                raise Lost(lost)
+
+    return check

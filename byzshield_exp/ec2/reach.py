@@ -1,0 +1,138 @@
+"""Where things are on the hosts, and how this machine reaches them."""
+
+import hashlib
+import math
+import shlex
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from byzshield_exp.ec2.bootstrap import Bootstrap
+from byzshield_exp.ec2.cloud import told
+from byzshield_exp.ec2.facts import Facts
+from byzshield_exp.ec2.hosts import Host, Transport
+from byzshield_exp.ec2.local import LocalTransport
+from byzshield_exp.ec2.options import Options
+from byzshield_exp.ec2.resources import Control
+from byzshield_exp.errors import RunError
+from byzshield_exp.files import typed_path, write_atomically
+
+MOUNT_POINT = "/mnt/byzshield"
+_OWN_DISK = "/var/tmp/byzshield"
+_ENVIRONMENT = "/opt/byzshield"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Folders and programs on the hosts.
+
+    Attributes:
+        python: of the environment with this package.
+        jobs: folder of job files.
+        gangs: folder of what a gang notes about itself.
+        outputs: folder of results; one per output_dir of the driver.
+        data: folder of data sets.
+        is_shared: whether all hosts see the same folders.
+        port: for torchrun's rendezvous.
+        look_every_s: between two looks at a run.
+    """
+
+    python: str
+    jobs: str
+    gangs: str
+    outputs: str
+    data: str
+    is_shared: bool
+    port: int
+    look_every_s: float
+
+
+def place_of(control: Control) -> Place:
+    """The folders for a fleet."""
+    options = control.state.options
+    output_dir = typed_path(options.output_dir).resolve()
+    digest = hashlib.sha256(f"{socket.gethostname()}:{output_dir}".encode()).hexdigest()[:8]
+    outputs = f"outputs/{output_dir.name}-{digest}"
+    if options.transport == "local":
+        root = str(_local_root(control))
+        return _place(root, sys.executable, outputs, True, _free_port(), 0.2)
+    root = MOUNT_POINT if options.efs is not None else _OWN_DISK
+    python = f"{_ENVIRONMENT}/venv/bin/python"
+    return _place(root, python, outputs, options.efs is not None, 29500, 5.0)
+
+
+def _place(root: str, python: str, outputs: str, shared: bool, port: int, every: float) -> Place:
+    folders = (f"{root}/jobs", f"{root}/gangs", f"{root}/{outputs}", f"{root}/data")
+    return Place(python, *folders, shared, port, every)
+
+
+def _local_root(control: Control) -> Path:
+    return control.store.folder.resolve() / "hosts"
+
+
+def bootstrap_of(options: Options, facts: Facts, efs: str | None, minutes: int) -> Bootstrap:
+    """What an instance is told at its first start."""
+    return Bootstrap(
+        max_minutes=minutes,
+        wheel=wheel_there(options, facts),
+        wheel_sha256=facts.wheel_sha256,
+        efs=efs,
+        mount_point=MOUNT_POINT,
+        region=facts.region,
+        user=options.ssh_user,
+        folder=_ENVIRONMENT,
+        pip_arguments=tuple(shlex.split(options.pip_arguments)),
+        authorized_keys=() if facts.public_key is None else (facts.public_key,),
+        wheel_within_minutes=math.ceil(options.boot_minutes),
+    )
+
+
+def wheel_there(options: Options, facts: Facts) -> str:
+    """Where an instance finds the wheel: in S3, or where this machine brings it."""
+    wheel = options.wheel or "none.whl"
+    if wheel.startswith("s3://"):
+        return wheel
+    return f"/var/tmp/byzshield/{facts.wheel_sha256[:16]}/{Path(wheel).name}"
+
+
+def transport_to(control: Control, hosts: list[Host]) -> Transport:
+    """The way to some hosts.
+
+    Raises:
+        RunError: if their host keys are not known in time.
+    """
+    options = control.state.options
+    if options.transport == "local":
+        return LocalTransport(_local_root(control))
+    if options.transport == "ssm":
+        from byzshield_exp.ec2.ssm import SsmTransport
+
+        return SsmTransport(options.bucket, control.cloud.region, options.ssh_user)
+    from byzshield_exp.ec2.ssh import SshTransport
+
+    keys = {host.reach: _host_keys(control, host) for host in hosts}
+    lines = [f"{reach} {public}\n" for reach, found in keys.items() for public in found]
+    write_atomically(control.store.folder / "known_hosts", "".join(lines).encode())
+    key = None if options.ssh_key is None else typed_path(options.ssh_key)
+    return SshTransport(keys, options.ssh_user, key)
+
+
+def _host_keys(control: Control, host: Host) -> list[str]:
+    """The public keys that an instance printed on its console, which only EC2 shows."""
+    from byzshield_exp.ec2.ssh import host_keys
+
+    for _ in range(max(1, round(control.state.options.boot_minutes * 12))):
+        with told():
+            console = control.cloud.ec2.get_console_output(InstanceId=host.name, Latest=True)
+        found = host_keys(console.get("Output", ""))
+        if found:
+            return found
+        control.pause(5)
+    raise RunError(f"{host.name} printed no host keys on its console")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,305 @@
+"""Making and removing what a fleet consists of; each step may be done again after a crash.
+
+A step first looks by tag or by token for what an earlier attempt made. So it does not matter
+whether the answer to a call was seen.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError, WaiterError
+
+from byzshield_exp.ec2 import requests
+from byzshield_exp.ec2.cloud import Cloud, code, pages, tagged
+from byzshield_exp.ec2.state import Gang, Part, State, Store
+from byzshield_exp.errors import ConfigError, RunError
+
+_SETTLE_S = 10.0  # in which an instance is surely shown to describe_instances
+_LIVE = ["pending", "running", "stopping", "stopped"]
+_DELAY_S = 5
+
+
+@dataclass(frozen=True)
+class Control:
+    """A fleet under control: what is known of it, where that is kept, and the clients.
+
+    Attributes:
+        state: changed under ``store.lock``.
+        store: its file.
+        cloud: the clients.
+        pause: how to wait some seconds.
+    """
+
+    state: State
+    store: Store
+    cloud: Cloud
+    pause: Callable[[float], object] = time.sleep
+
+    def save(self) -> None:
+        """Write the state."""
+        self.store.save(self.state)
+
+    @property
+    def common_tags(self) -> dict[str, str]:
+        """What everything has that ends with the fleet."""
+        state = self.state
+        return requests.fleet_tags(state.fleet, state.options, state.facts, state.deadline)
+
+
+def ensure_network(control: Control) -> None:
+    """The security group and the shared folder, made where they are missing."""
+    state, options, facts = control.state, control.state.options, control.state.facts
+    if options.efs is not None:
+        ensure_shared(control)
+    request = requests.create_group(state.fleet, facts, control.common_tags)
+    group = ensure_group(control.cloud, request)
+    tags = requests.tags(**control.common_tags)
+    inbound, outbound = requests.inbound(group, options), requests.outbound(group, options)
+    _set_rules(control.cloud, group, inbound, outbound, tags)
+    state.group = group
+    control.save()
+
+
+def ensure_group(cloud: Cloud, request: dict[str, Any]) -> str:
+    """The id of a security group, found by its name in the VPC or made."""
+    filters = [
+        {"Name": "group-name", "Values": [request["GroupName"]]},
+        {"Name": "vpc-id", "Values": [request["VpcId"]]},
+    ]
+    found = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
+    if not found:
+        try:
+            return str(cloud.ec2.create_security_group(**request)["GroupId"])
+        except ClientError as error:
+            if code(error) != "InvalidGroup.Duplicate":  # a retry of a call that got through
+                raise
+        found = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
+    return str(found[0]["GroupId"])
+
+
+def _set_rules(
+    cloud: Cloud,
+    group: str,
+    inbound: set[requests.Rule],
+    outbound: set[requests.Rule],
+    tags: list[dict[str, str]],
+) -> None:
+    """Make the rules exactly these: what is missing is added, what is too much removed."""
+    ec2 = cloud.ec2
+    ec2.get_waiter("security_group_exists").wait(GroupIds=[group])
+    (there,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
+    tagging = [{"ResourceType": "security-group-rule", "Tags": tags}]
+    ways = (
+        ("ingress", inbound, requests.rules_of(there["IpPermissions"])),
+        ("egress", outbound, requests.rules_of(there["IpPermissionsEgress"])),
+    )
+    for way, wanted, present in ways:
+        for rule in sorted(present - wanted):
+            revoke = getattr(ec2, f"revoke_security_group_{way}")
+            revoke(GroupId=group, IpPermissions=[requests.permission(rule)])
+        if wanted - present:
+            permissions = [requests.permission(rule) for rule in sorted(wanted - present)]
+            authorize = getattr(ec2, f"authorize_security_group_{way}")
+            authorize(GroupId=group, IpPermissions=permissions, TagSpecifications=tagging)
+
+
+def ensure_shared(control: Control) -> None:
+    """The shared folder with a mount target in the zone; its groups are what instances join.
+
+    Raises:
+        ConfigError: if a folder that exists cannot be reached in the zone, or its mount target is
+            open to the world.
+    """
+    state, options, facts = control.state, control.state.options, control.state.facts
+    efs = control.cloud.efs
+    if options.efs == "create":
+        state.efs = _shared_folder(control)
+        group = ensure_group(control.cloud, requests.create_shared_group(options, facts))
+        rules = requests.shared_rules(group)
+        _set_rules(control.cloud, group, rules, rules, requests.shared_tags(options, facts))
+    else:
+        state.efs, group = str(options.efs), ""
+    control.save()
+    target = _mount_target(control, state.efs)
+    if target is None and group:
+        target = efs.create_mount_target(
+            FileSystemId=state.efs, SubnetId=facts.subnet, SecurityGroups=[group]
+        )
+    if target is None:
+        raise ConfigError(f"efs={state.efs} has no mount target in {facts.zone}")
+    name = target["MountTargetId"]
+    state.efs_groups = efs.describe_mount_target_security_groups(MountTargetId=name)[
+        "SecurityGroups"
+    ]
+    _refuse_open(control)
+    _until(
+        control,
+        lambda: (_mount_target(control, str(state.efs)) or {}).get("LifeCycleState") == "available",
+        f"the mount target of {state.efs} is not available",
+    )
+    control.save()
+
+
+def _shared_folder(control: Control) -> str:
+    request = requests.create_shared(control.state.options, control.state.facts)
+    key = {"CreationToken": request["CreationToken"]}
+    found = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
+    if not found:
+        try:
+            found = [control.cloud.efs.create_file_system(**request)]
+        except ClientError as error:
+            if code(error) != "FileSystemAlreadyExists":
+                raise
+            found = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
+    name = str(found[0]["FileSystemId"])
+
+    def is_available() -> bool:
+        systems = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
+        return any(system["LifeCycleState"] == "available" for system in systems)
+
+    _until(control, is_available, f"{name} is not available")
+    return name
+
+
+def _mount_target(control: Control, efs: str) -> dict[str, Any] | None:
+    targets = pages(control.cloud.efs, "describe_mount_targets", "MountTargets", FileSystemId=efs)
+    zone = control.state.facts.zone
+    return next((dict(one) for one in targets if one["AvailabilityZoneName"] == zone), None)
+
+
+def _refuse_open(control: Control) -> None:
+    names = control.state.efs_groups
+    groups = control.cloud.ec2.describe_security_groups(GroupIds=names)["SecurityGroups"]
+    for group in groups:
+        for rule in requests.rules_of(group["IpPermissions"]):
+            if rule[3] in ("0.0.0.0/0", "::/0"):
+                raise ConfigError(
+                    f"efs={control.state.efs}: its group {group['GroupId']} is open to the world; "
+                    "instances do not join it"
+                )
+
+
+def launch(control: Control, gang: Gang, part: Part, user_data: str) -> None:
+    """Make the instances of a part, or find those that an earlier attempt made."""
+    state = control.state
+    if part.sent:
+        part.instances = part.instances or find(control, part)
+    if not part.instances:
+        part.sent = True
+        control.save()
+        groups = [str(state.group), *state.efs_groups]
+        request = requests.run_instances(
+            part, gang, state.options, state.facts, control.common_tags, groups, user_data
+        )
+        made = control.cloud.ec2.run_instances(**request)["Instances"]
+        part.instances = _in_order(made)
+    control.save()
+
+
+def find(control: Control, part: Part) -> list[str]:
+    """The instances of a part by their tag; waits for those of a call that was just made."""
+    filters = [tagged(requests.PART, part.token)]
+    for attempt in range(3):
+        found = _in_order(_instances(control.cloud, filters))
+        if found or attempt == 2:
+            return found
+        control.pause(_SETTLE_S / 2)
+    raise AssertionError
+
+
+def _in_order(instances: Iterable[dict[str, Any]]) -> list[str]:
+    return [
+        one["InstanceId"] for one in sorted(instances, key=lambda one: int(one["AmiLaunchIndex"]))
+    ]
+
+
+def _instances(cloud: Cloud, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    reservations = pages(cloud.ec2, "describe_instances", "Reservations", Filters=filters)
+    return [one for reservation in reservations for one in reservation["Instances"]]
+
+
+def describe(cloud: Cloud, names: list[str]) -> dict[str, dict[str, Any]]:
+    """What EC2 says of instances, by id; those it does not know any more are left out."""
+    if not names:
+        return {}
+    found = _instances(cloud, [{"Name": "instance-id", "Values": names}])
+    return {one["InstanceId"]: one for one in found}
+
+
+def living(cloud: Cloud, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The instances that cost something."""
+    state = {"Name": "instance-state-name", "Values": _LIVE}
+    return _instances(cloud, [*filters, state])
+
+
+def wait_running(control: Control, names: list[str]) -> None:
+    """Wait for instances to run.
+
+    Raises:
+        RunError: if one ends instead.
+    """
+    try:
+        control.cloud.ec2.get_waiter("instance_running").wait(
+            InstanceIds=names, WaiterConfig={"Delay": _DELAY_S, "MaxAttempts": 60}
+        )
+    except WaiterError as error:
+        raise RunError(f"not all of {', '.join(names)} came to run") from error
+
+
+def terminate(cloud: Cloud, names: list[str]) -> None:
+    """End instances and wait until they are gone; those that are gone already may be named."""
+    known = list(describe(cloud, names))
+    if known:
+        cloud.ec2.terminate_instances(InstanceIds=known)
+        cloud.ec2.get_waiter("instance_terminated").wait(
+            InstanceIds=known, WaiterConfig={"Delay": _DELAY_S, "MaxAttempts": 120}
+        )
+
+
+def delete_groups(
+    cloud: Cloud, filters: list[dict[str, Any]], pause: Callable[[float], object]
+) -> None:
+    """Delete security groups once nothing uses them any more."""
+    found = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
+    for group in found:
+        for attempt in range(60):  # an interface outlives its instance by a little
+            try:
+                cloud.ec2.delete_security_group(GroupId=group["GroupId"])
+                break
+            except ClientError as error:
+                if code(error) == "InvalidGroup.NotFound":
+                    break
+                if code(error) != "DependencyViolation" or attempt == 59:
+                    raise
+                pause(_DELAY_S)
+
+
+def delete_shared(cloud: Cloud, name: str, pause: Callable[[float], object]) -> list[str]:
+    """Delete the shared folder of a name, with all that is in it; returns its ids."""
+    found = [
+        system["FileSystemId"]
+        for system in pages(cloud.efs, "describe_file_systems", "FileSystems")
+        if {"Key": requests.SHARED, "Value": name} in system["Tags"]
+    ]
+    for system in found:
+        for target in pages(
+            cloud.efs, "describe_mount_targets", "MountTargets", FileSystemId=system
+        ):
+            cloud.efs.delete_mount_target(MountTargetId=target["MountTargetId"])
+        for _ in range(60):
+            if not pages(cloud.efs, "describe_mount_targets", "MountTargets", FileSystemId=system):
+                break
+            pause(_DELAY_S)
+        cloud.efs.delete_file_system(FileSystemId=system)
+    delete_groups(cloud, [tagged(requests.SHARED, name)], pause)
+    return found
+
+
+def _until(control: Control, is_so: Callable[[], bool], otherwise: str) -> None:
+    for _ in range(60):
+        if is_so():
+            return
+        control.pause(_DELAY_S)
+    raise RunError(otherwise)

@@ -1,0 +1,105 @@
+"""``hydra/launcher=byzshield_ec2``: a sweep on instances of Amazon EC2.
+
+Hydra runs this file at the start of every program that uses Hydra: it imports nothing heavy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class EC2LauncherConf:
+    """The keys of ``hydra.launcher``: those of ``byzshield_exp.ec2.options.Options``."""
+
+    _target_: str = "hydra_plugins.byzshield_ec2_launcher.EC2Launcher"
+    name: str = "byzshield"
+    dry_run: bool = True
+    region: str | None = None
+    zone: str | None = None
+    subnet: str | None = None
+    server_type: str = "c7i.xlarge"
+    worker_type: str = "c7i.xlarge"
+    workers: int = 2
+    processes: int = 2
+    market: str = "spot"
+    reuse: bool = True
+    gangs: int = 1
+    ami: str = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+    volume_gb: int = 40
+    instance_profile: str | None = None
+    transport: str = "ssm"
+    ssh_from: str | None = None
+    ssh_key: str | None = None
+    ssh_public_key: str | None = None
+    ssh_user: str = "ec2-user"
+    public_address: bool = True
+    https_to: str = "0.0.0.0/0"
+    efs: str | None = None
+    bucket: str | None = None
+    wheel: str | None = None
+    wheel_sha256: str | None = None
+    pip_arguments: str = "--extra-index-url https://download.pytorch.org/whl/cpu"
+    usd_per_hour: float | None = None
+    max_usd: float = 5.0
+    max_hours: float = 2.0
+    max_instances: int = 8
+    max_attempts: int = 3
+    retry_s: float = 30.0
+    boot_minutes: float = 15.0
+    owner: str | None = None
+    output_dir: str = "${output_dir}"
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="byzshield_ec2", node=EC2LauncherConf, provider="byzshield_exp"
+)
+
+
+class EC2Launcher(Launcher):
+    """Does the jobs of a sweep on gangs of instances, and ends them."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._config: DictConfig | None = None
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self._config = config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Do the jobs whose files the overrides name; with ``dry_run`` only print the plan.
+
+        Raises:
+            ConfigError: if the options or a job do not fit, before anything is rented.
+        """
+        from byzshield_exp.ec2.commands import sweep
+        from byzshield_exp.ec2.launcher import accuracy_of, jobs_of
+        from byzshield_exp.ec2.options import options_of
+
+        options = options_of(self._options)
+        jobs = sweep(options, jobs_of([list(overrides) for overrides in job_overrides]))
+        returns = []
+        for overrides, job in zip(job_overrides, jobs, strict=True):
+            ended = JobReturn(overrides=list(overrides), cfg=self._config)
+            is_bad = not options.dry_run and job.phase != "done"
+            ended.status = JobStatus.FAILED if is_bad else JobStatus.COMPLETED
+            ended.return_value = _failure(job.error) if is_bad else accuracy_of(Path(job.path))
+            returns.append(ended)
+        return returns
+
+
+def _failure(error: str | None) -> Exception:
+    from byzshield_exp.errors import RunError
+
+    return RunError(error or "it was not done")
