@@ -17,6 +17,10 @@ from byzshield_exp.errors import Stopped
 from byzshield_exp.notices import warn
 
 
+class _Sigterm(BaseException):
+    """No ``Exception``: botocore takes one that comes in a call for a fault, and calls again."""
+
+
 def drive(control: Control) -> None:
     """Do all jobs that wait, then end the fleet, whatever happens.
 
@@ -79,11 +83,13 @@ def _interrupted_once() -> Iterator[Callable[[], None]]:
         if not is_heard[0]:
             is_heard[0] = True
             warn("stopping: jobs make a checkpoint, then the instances are ended")
-            raise Stopped("stopped by SIGTERM") if number == signal.SIGTERM else KeyboardInterrupt
+            raise _Sigterm if number == signal.SIGTERM else KeyboardInterrupt
 
     before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield lambda: is_heard.__setitem__(0, True)
+    except _Sigterm as error:
+        raise Stopped("stopped by SIGTERM") from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -5,7 +5,8 @@ whether the answer to a call was seen.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,11 +71,8 @@ def ensure_group(cloud: Cloud, request: dict[str, Any]) -> str:
     ]
     found = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
     if not found:
-        try:
+        with _done_before("InvalidGroup.Duplicate"):
             return str(cloud.ec2.create_security_group(**request)["GroupId"])
-        except ClientError as error:
-            if code(error) != "InvalidGroup.Duplicate":  # a retry of a call that got through
-                raise
         found = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
     return str(found[0]["GroupId"])
 
@@ -98,11 +96,23 @@ def _set_rules(
     for way, wanted, present in ways:
         for rule in sorted(present - wanted):
             revoke = getattr(ec2, f"revoke_security_group_{way}")
-            revoke(GroupId=group, IpPermissions=[requests.permission(rule)])
+            with _done_before("InvalidPermission.NotFound"):
+                revoke(GroupId=group, IpPermissions=[requests.permission(rule)])
         if wanted - present:
             permissions = [requests.permission(rule) for rule in sorted(wanted - present)]
             authorize = getattr(ec2, f"authorize_security_group_{way}")
-            authorize(GroupId=group, IpPermissions=permissions, TagSpecifications=tagging)
+            with _done_before("InvalidPermission.Duplicate"):
+                authorize(GroupId=group, IpPermissions=permissions, TagSpecifications=tagging)
+
+
+@contextmanager
+def _done_before(*codes: str) -> Iterator[None]:
+    """Within, an error says that the call got through already; its answer was lost."""
+    try:
+        yield
+    except ClientError as error:
+        if code(error) not in codes:
+            raise
 
 
 def ensure_shared(control: Control) -> None:
@@ -124,9 +134,11 @@ def ensure_shared(control: Control) -> None:
     control.save()
     target = _mount_target(control, state.efs)
     if target is None and group:
-        target = efs.create_mount_target(
-            FileSystemId=state.efs, SubnetId=facts.subnet, SecurityGroups=[group]
-        )
+        with _done_before("MountTargetConflict"):
+            efs.create_mount_target(
+                FileSystemId=state.efs, SubnetId=facts.subnet, SecurityGroups=[group]
+            )
+        target = _mount_target(control, state.efs)
     if target is None:
         raise ConfigError(f"efs={state.efs} has no mount target in {facts.zone}")
     name = target["MountTargetId"]
@@ -147,12 +159,9 @@ def _shared_folder(control: Control) -> str:
     key = {"CreationToken": request["CreationToken"]}
     found = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
     if not found:
-        try:
-            found = [control.cloud.efs.create_file_system(**request)]
-        except ClientError as error:
-            if code(error) != "FileSystemAlreadyExists":
-                raise
-            found = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
+        with _done_before("FileSystemAlreadyExists"):
+            control.cloud.efs.create_file_system(**request)
+        found = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
     name = str(found[0]["FileSystemId"])
 
     def is_available() -> bool:
@@ -250,11 +259,13 @@ def wait_running(control: Control, names: list[str]) -> None:
 
 def terminate(cloud: Cloud, names: list[str]) -> None:
     """End instances and wait until they are gone; those that are gone already may be named."""
-    known = list(describe(cloud, names))
+    known = describe(cloud, names)
+    live = [name for name, one in known.items() if one["State"]["Name"] in _LIVE]
+    if live:
+        cloud.ec2.terminate_instances(InstanceIds=live)
     if known:
-        cloud.ec2.terminate_instances(InstanceIds=known)
         cloud.ec2.get_waiter("instance_terminated").wait(
-            InstanceIds=known, WaiterConfig={"Delay": _DELAY_S, "MaxAttempts": 120}
+            InstanceIds=list(known), WaiterConfig={"Delay": _DELAY_S, "MaxAttempts": 120}
         )
 
 
@@ -266,11 +277,10 @@ def delete_groups(
     for group in found:
         for attempt in range(60):  # an interface outlives its instance by a little
             try:
-                cloud.ec2.delete_security_group(GroupId=group["GroupId"])
+                with _done_before("InvalidGroup.NotFound", "InvalidGroupId.NotFound"):
+                    cloud.ec2.delete_security_group(GroupId=group["GroupId"])
                 break
             except ClientError as error:
-                if code(error) == "InvalidGroup.NotFound":
-                    break
                 if code(error) != "DependencyViolation" or attempt == 59:
                     raise
                 pause(_DELAY_S)
@@ -287,12 +297,14 @@ def delete_shared(cloud: Cloud, name: str, pause: Callable[[float], object]) -> 
         for target in pages(
             cloud.efs, "describe_mount_targets", "MountTargets", FileSystemId=system
         ):
-            cloud.efs.delete_mount_target(MountTargetId=target["MountTargetId"])
+            with _done_before("MountTargetNotFound"):
+                cloud.efs.delete_mount_target(MountTargetId=target["MountTargetId"])
         for _ in range(60):
             if not pages(cloud.efs, "describe_mount_targets", "MountTargets", FileSystemId=system):
                 break
             pause(_DELAY_S)
-        cloud.efs.delete_file_system(FileSystemId=system)
+        with _done_before("FileSystemNotFound"):
+            cloud.efs.delete_file_system(FileSystemId=system)
     delete_groups(cloud, [tagged(requests.SHARED, name)], pause)
     return found
 
