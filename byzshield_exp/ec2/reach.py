@@ -18,6 +18,7 @@ from byzshield_exp.ec2.resources import Control
 from byzshield_exp.errors import RunError
 from byzshield_exp.files import typed_path, write_atomically
 
+LOCAL_PYTHON = sys.executable
 MOUNT_POINT = "/mnt/byzshield"
 _OWN_DISK = "/var/tmp/byzshield"
 _ENVIRONMENT = "/opt/byzshield"
@@ -56,7 +57,7 @@ def place_of(control: Control) -> Place:
     outputs = f"outputs/{output_dir.name}-{digest}"
     if options.transport == "local":
         root = str(_local_root(control))
-        return _place(root, sys.executable, outputs, True, _free_port(), 0.2)
+        return _place(root, LOCAL_PYTHON, outputs, True, _free_port(), 0.2)
     root = MOUNT_POINT if options.efs is not None else _OWN_DISK
     python = f"{_ENVIRONMENT}/venv/bin/python"
     return _place(root, python, outputs, options.efs is not None, 29500, 5.0)

@@ -4,6 +4,7 @@ import json
 import shlex
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ from byzshield_exp.notices import say
 
 STOPPED = 75  # exit code of a job that was asked to end and made a checkpoint
 _PREPARE_S = 3600.0
+
+
+def jobs_of(paths: Sequence[Path]) -> list[Job]:
+    """Jobs that nobody has begun.
+
+    Raises:
+        ConfigError: if a file cannot be read.
+    """
+    return [Job(str(path.resolve()), str(_read(path)["name"])) for path in paths]
 
 
 def check_jobs(jobs: list[Job], options: Options) -> None:
@@ -105,24 +115,27 @@ def _bring_back(transport: Watched, host: Host, source: str, target: Path) -> st
 
 def _send(transport: Watched, host: Host, place: Place, job: Job, target: str) -> None:
     """The job with the folders of the hosts, and the data that it needs."""
-    content = json.loads(Path(job.path).read_text())
+    content = _read(Path(job.path))
     config = content["config"]
     config["output_dir"] = place.outputs
-    if "root" in config["dataset"]:
-        config["dataset"]["root"] = place.data
-        _prepare(transport, host, place, config["dataset"]["_target_"].rpartition(".")[2])
+    _prepare(transport, host, place, config)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(content))
         transport.send(host, path, target)
 
 
-def _prepare(transport: Watched, host: Host, place: Place, dataset: str) -> None:
-    """Fetch a data set that can be fetched; the command holds a lock, and does it once."""
+def _prepare(transport: Watched, host: Host, place: Place, config: dict[str, Any]) -> None:
+    """Fetch a data set that can be fetched; the command holds a lock, and does it once.
+
+    Data of the user's own must lie on the hosts where the configuration says.
+    """
     from byzshield_exp.datasets.official import DOWNLOADS  # brings torch
 
+    dataset = config["choices"]["dataset"]
     if dataset not in DOWNLOADS:
         return
+    config["dataset"]["root"] = place.data
     command = [place.python, "-m", "byzshield_exp.prepare", f"dataset={dataset}"]
     ended = transport.run(host, shlex.join([*command, f"dataset.root={place.data}"]), _PREPARE_S)
     if ended.code != 0:
@@ -130,10 +143,15 @@ def _prepare(transport: Watched, host: Host, place: Place, dataset: str) -> None
 
 
 def _config(job: Job) -> dict[str, Any]:
+    return dict(_read(Path(job.path))["config"])
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(Path(job.path).read_text())["config"])
+        content = dict(json.loads(path.read_text()))
+        return {"name": content["name"], "config": dict(content["config"])} | content
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"the job {job.path} cannot be read: {error}") from error
+        raise ConfigError(f"the job {path} cannot be read: {error}") from error
 
 
 def _status(folder: Path) -> dict[str, Any]:

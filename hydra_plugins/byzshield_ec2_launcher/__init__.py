@@ -3,6 +3,7 @@
 Hydra runs this file at the start of every program that uses Hydra: it imports nothing heavy.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,38 +69,38 @@ class EC2Launcher(Launcher):
 
     def __init__(self, **options: Any) -> None:
         self._options = options
-        self._config: DictConfig | None = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        self._config = config
+        """All that is needed is in the jobs."""
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Do the jobs whose files the overrides name; with ``dry_run`` only print the plan.
+        """Do jobs, each given as ``job=PATH``; a dry run ends the program after the plan.
 
         Raises:
             ConfigError: if the options or a job do not fit, before anything is rented.
+            RunError: if a limit is reached or AWS refuses; all is ended by then.
         """
         from byzshield_exp.ec2.commands import sweep
-        from byzshield_exp.ec2.launcher import accuracy_of, jobs_of
         from byzshield_exp.ec2.options import options_of
+        from byzshield_exp.ec2.runs import jobs_of
+        from byzshield_exp.errors import RunError
 
         options = options_of(self._options)
-        jobs = sweep(options, jobs_of([list(overrides) for overrides in job_overrides]))
-        returns = []
-        for overrides, job in zip(job_overrides, jobs, strict=True):
-            ended = JobReturn(overrides=list(overrides), cfg=self._config)
-            is_bad = not options.dry_run and job.phase != "done"
-            ended.status = JobStatus.FAILED if is_bad else JobStatus.COMPLETED
-            ended.return_value = _failure(job.error) if is_bad else accuracy_of(Path(job.path))
-            returns.append(ended)
-        return returns
-
-
-def _failure(error: str | None) -> Exception:
-    from byzshield_exp.errors import RunError
-
-    return RunError(error or "it was not done")
+        paths = [Path(overrides[-1].partition("=")[2]) for overrides in job_overrides]
+        jobs = sweep(options, jobs_of(paths))
+        if options.dry_run:
+            sys.exit(0)
+        errors = [
+            None if job.phase == "done" else RunError(job.error or "not done") for job in jobs
+        ]
+        return [
+            JobReturn(
+                _return_value=error,
+                status=JobStatus.COMPLETED if error is None else JobStatus.FAILED,
+            )
+            for error in errors
+        ]

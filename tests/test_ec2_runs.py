@@ -1,0 +1,304 @@
+"""Runs of a sweep on gangs that are folders of this machine; EC2 is moto."""
+
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from byzshield_exp.ec2 import commands, fleet, reach, resources
+from byzshield_exp.ec2.cloud import connect
+from byzshield_exp.ec2.options import options_of
+from byzshield_exp.ec2.runs import jobs_of
+from byzshield_exp.ec2.state import State, store_of
+from byzshield_exp.errors import ConfigError, RunError, Stopped
+
+# Stands for Python with torchrun: its first node does what the job says.
+PROGRAM = """\
+#!{python}
+import json, os, pathlib, signal, sys, time
+arguments = sys.argv[1:]
+if "byzshield_exp.prepare" in arguments:
+    print("prepares", *arguments[2:])
+    sys.exit(0)
+node = int(arguments[arguments.index("--node-rank") + 1])
+job = json.loads(pathlib.Path(arguments[-1]).read_text())
+does = job["config"]["does"]
+folder = pathlib.Path(job["config"]["output_dir"]) / job["name"]
+if node == 0:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "starts").open("a") as file:
+        file.write(" ".join(arguments) + "\\n")
+def say(**status):
+    if node == 0:
+        (folder / "status.json").write_text(json.dumps(status))
+def stop(*_):
+    say(state="stopped")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+say(state="running")
+first = len((folder / "starts").read_text().splitlines()) == 1 if node == 0 else False
+if does == "wait" or (does == "wait once" and (first or node)):
+    until = time.time() + (60 if does == "wait" or first else 8)
+    while time.time() < until and not (folder / "finish").exists():
+        time.sleep(0.05)
+if does == "fail":
+    say(state="failed", error="the loss is a cat")
+    sys.exit(1)
+say(state="done")
+"""
+
+
+@pytest.fixture
+def ready(aws, tmp_path, monkeypatch):
+    """Everything quick, and the program that stands for Python on the hosts."""
+    shared = connect("us-east-1")
+    monkeypatch.setattr(commands, "connect", lambda region: shared)
+    monkeypatch.setattr(resources, "_SETTLE_S", 0.0)
+    monkeypatch.setattr(fleet, "WATCH_S", 0.2)
+    program = tmp_path / "python"
+    program.write_text(PROGRAM.format(python=sys.executable))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(reach, "LOCAL_PYTHON", str(program))
+    return aws
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    """``jobs(*what they do) -> paths`` of job files."""
+
+    def make(*does: str, processes: int = 5, dataset: str = "digits") -> list[Path]:
+        paths = []
+        for number, one in enumerate(does):
+            config = {
+                "output_dir": str(tmp_path / "outputs"),
+                "cluster": {"num_processes": processes},
+                "dataset": {"root": "here"},
+                "choices": {"dataset": dataset},
+                "does": one,
+            }
+            path = tmp_path / "outputs" / f"run{number}" / "job.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"name": f"run{number}", "config": config}))
+            paths.append(path)
+        return paths
+
+    return make
+
+
+def options(tmp_path, **more):
+    given = {"transport": "local", "usd_per_hour": 0.5, "dry_run": False, "retry_s": 0.0}
+    return options_of({**given, "output_dir": str(tmp_path / "outputs"), **more})
+
+
+def starts(tmp_path, number: int) -> list[str]:
+    return (tmp_path / f"outputs/run{number}/starts").read_text().splitlines()
+
+
+def state(tmp_path):
+    return store_of(str(tmp_path / "outputs"), "byzshield").load()
+
+
+def phases(done) -> list[str]:
+    return [job.phase for job in done]
+
+
+def test_runs_go_over_one_gang_and_come_back(ready, jobs, tmp_path):
+    done = commands.sweep(options(tmp_path), jobs_of(jobs("well", "fail", "well")))
+    assert phases(done) == ["done", "failed", "done"]
+    assert done[1].error == "the loss is a cat"
+    assert len(state(tmp_path).gangs) == 1
+    for number in (0, 2):
+        (line,) = starts(tmp_path, number)
+        assert "--nnodes 3 --node-rank 0 --nproc-per-node 1" in line
+        status = json.loads((tmp_path / f"outputs/run{number}/status.json").read_text())
+        assert status == {"state": "done"}
+    assert not ready.living()
+    assert state(tmp_path).phase == "down"
+
+
+def test_each_run_may_have_its_own_gang(ready, jobs, tmp_path):
+    done = commands.sweep(options(tmp_path, reuse=False), jobs_of(jobs("well", "well")))
+    assert phases(done) == ["done", "done"]
+    gangs = state(tmp_path).gangs
+    assert len(gangs) == 2
+    assert not {*gangs[0].instances} & {*gangs[1].instances}
+    assert len({part.token for gang in gangs for part in gang.parts}) == 4
+
+
+def test_gangs_side_by_side_share_the_runs(ready, jobs, tmp_path):
+    done = commands.sweep(options(tmp_path, gangs=2), jobs_of(jobs(*["well"] * 5)))
+    assert phases(done) == ["done"] * 5
+    assert len(state(tmp_path).gangs) == 2
+    assert not ready.living()
+
+
+def test_data_that_can_be_fetched_are_prepared_before(ready, jobs, tmp_path):
+    (job,) = commands.sweep(options(tmp_path), jobs_of(jobs("well", dataset="cifar10")))
+    assert job.phase == "done"
+    (sent,) = (tmp_path / "outputs/ec2/byzshield/hosts/jobs").glob("*.json")
+    config = json.loads(sent.read_text())["config"]
+    assert config["dataset"]["root"] == str(tmp_path / "outputs/ec2/byzshield/hosts/data")
+
+
+def test_a_gang_that_does_not_fit_the_runs_is_not_rented(ready, jobs, tmp_path):
+    with pytest.raises(ConfigError, match="num_processes=4 of run0: a gang has 5 processes"):
+        commands.sweep(options(tmp_path), jobs_of(jobs("well", processes=4)))
+    assert not ready.calls
+
+
+def test_a_dry_run_does_nothing(ready, jobs, tmp_path, capsys):
+    before = ready.inventory()
+    commands.sweep(options(tmp_path, dry_run=True), jobs_of(jobs("well")))
+    assert ready.inventory() == before
+    assert "nothing was created; dry_run=false creates it" in capsys.readouterr().out
+    assert not (tmp_path / "outputs/ec2").exists()
+
+
+def when_it_runs(tmp_path, number: int, act) -> threading.Thread:
+    """Do something once a run has begun on its host."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 60
+        folder = tmp_path / "outputs/ec2/byzshield/hosts/outputs"
+        while time.monotonic() < deadline and not [*folder.glob(f"*/run{number}/status.json")]:
+            time.sleep(0.05)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_a_reclaimed_instance_costs_a_gang_and_no_run(ready, jobs, tmp_path, capsys):
+    victims = []
+
+    def reclaim() -> None:
+        victims.extend(ready.living())
+        ready.client("ec2").terminate_instances(InstanceIds=[victims[0]["InstanceId"]])
+
+    thread = when_it_runs(tmp_path, 0, reclaim)
+    (job,) = commands.sweep(options(tmp_path), jobs_of(jobs("wait once")))
+    thread.join()
+    assert (job.phase, job.attempts) == ("done", 2)
+    first, second = state(tmp_path).gangs
+    assert {one["InstanceId"] for one in victims} == {*first.instances}
+    assert not {*first.instances} & {*second.instances}
+    assert not {part.token for part in first.parts} & {part.token for part in second.parts}
+    assert f"{victims[0]['InstanceId']} is " in capsys.readouterr().err
+    assert len(starts(tmp_path, 0)) == 2
+    assert not ready.living()
+
+
+def test_lost_gangs_are_counted(ready, jobs, tmp_path):
+    from ec2_cloud import error_of
+
+    ready.before = lambda call: (
+        error_of("InsufficientInstanceCapacity", 500)
+        if call.action == "RunInstances" and call.creates
+        else None
+    )
+    quiet = options(tmp_path, max_attempts=2)
+    done = commands.sweep(quiet, jobs_of(jobs("well", "well")))
+    assert [(job.phase, job.attempts) for job in done] == [("failed", 2), ("failed", 2)]
+    assert "InsufficientInstanceCapacity" in done[0].error
+    assert len(state(tmp_path).gangs) == 4
+    assert not ready.living()
+
+
+@pytest.mark.parametrize("limit", ["max_usd", "max_hours"])
+def test_a_limit_ends_everything(ready, jobs, tmp_path, limit, monkeypatch):
+    """The one that is reached is due to lost gangs, or to time."""
+
+    def pass_it() -> None:
+        if limit == "max_usd":
+            monkeypatch.setattr(State, "spent_usd", lambda self, now: 99.0)
+        else:
+            monkeypatch.setattr(State, "over", lambda self, now: over(self, now + 7200))
+
+    over = State.over
+    thread = when_it_runs(tmp_path, 0, pass_it)
+    with pytest.raises(RunError, match=f"{limit}=.* is reached"):
+        commands.sweep(options(tmp_path), jobs_of(jobs("wait", "well")))
+    thread.join()
+    assert not ready.living()
+    assert json.loads((tmp_path / "outputs/run0/status.json").read_text()) == {"state": "stopped"}
+    assert phases(state(tmp_path).jobs) == ["waiting", "waiting"]
+
+
+def test_sigterm_makes_a_checkpoint_and_ends_everything(ready, jobs, tmp_path):
+    thread = when_it_runs(tmp_path, 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        commands.sweep(options(tmp_path), jobs_of(jobs("wait", "well")))
+    thread.join()
+    assert not ready.living()
+    assert json.loads((tmp_path / "outputs/run0/status.json").read_text()) == {"state": "stopped"}
+
+
+def test_ctrl_c_ends_everything(ready, jobs, tmp_path):
+    thread = when_it_runs(tmp_path, 0, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        commands.sweep(options(tmp_path), jobs_of(jobs("wait", "well")))
+    thread.join()
+    assert not ready.living()
+
+
+def drive_apart(environment: dict[str, str], program: str, place: str, paths: list[str]) -> None:
+    """In a process of its own: a sweep."""
+    os.environ.update(environment)
+    reach.LOCAL_PYTHON = program
+    commands.sweep(options(Path(place)), jobs_of([Path(path) for path in paths]))
+
+
+@pytest.mark.parametrize("how", ["resume", "again"])
+def test_after_a_killed_driver_the_same_gang_goes_on(ready, jobs, tmp_path, how):
+    paths = jobs("wait once", "well")
+    place = str(tmp_path)
+    context = multiprocessing.get_context("forkserver")
+    driver = context.Process(
+        target=drive_apart,
+        args=(ready.environment(), reach.LOCAL_PYTHON, place, [str(path) for path in paths]),
+    )
+    thread = when_it_runs(tmp_path, 0, lambda: os.kill(driver.pid, signal.SIGKILL))
+    driver.start()
+    driver.join(60)
+    thread.join()
+    assert driver.exitcode == -signal.SIGKILL
+    before = {one["InstanceId"] for one in ready.living()}
+    assert len(before) == 3
+    assert phases(state(tmp_path).jobs) == ["running", "waiting"]
+    host_side = next((tmp_path / "outputs/ec2/byzshield/hosts/outputs").glob("*/run0"))
+    threading.Timer(1.0, finish, [host_side]).start()
+    if how == "resume":
+        done = commands.resume(store_of(str(tmp_path / "outputs"), "byzshield"))
+    else:
+        done = commands.sweep(options(tmp_path), jobs_of(paths))
+    assert phases(done) == ["done", "done"]
+    assert len(starts(tmp_path, 0)) == 1
+    assert {*state(tmp_path).gangs[0].instances} == before
+    assert len(state(tmp_path).gangs) == 1
+    assert not ready.living()
+
+
+def finish(folder: Path) -> None:
+    """Let the program that waits end well."""
+    (folder / "finish").touch()
+
+
+def test_after_a_fleet_that_is_down_there_is_nothing_to_resume(ready, jobs, tmp_path):
+    commands.sweep(options(tmp_path), jobs_of(jobs("well")))
+    with pytest.raises(ConfigError, match="is down; start the sweep again"):
+        commands.resume(store_of(str(tmp_path / "outputs"), "byzshield"))
+    assert phases(commands.sweep(options(tmp_path), jobs_of(jobs("well")))) == ["done"]
+
+
+def test_handlers_are_as_before(ready, jobs, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    commands.sweep(options(tmp_path), jobs_of(jobs("well")))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
