@@ -1,6 +1,8 @@
 """Runs of a sweep on gangs that are folders of this machine; EC2 is moto."""
 
+import csv
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -8,9 +10,12 @@ import stat
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import SMALL, run_program
+from ec2_cloud import SECRET
 
 from byzshield_exp.ec2 import commands, fleet, reach, resources
 from byzshield_exp.ec2.cloud import connect
@@ -123,6 +128,7 @@ def test_runs_go_over_one_gang_and_come_back(ready, jobs, tmp_path):
     assert state(tmp_path).phase == "down"
 
 
+@pytest.mark.slow
 def test_each_run_may_have_its_own_gang(ready, jobs, tmp_path):
     done = commands.sweep(options(tmp_path, reuse=False), jobs_of(jobs("well", "well")))
     assert phases(done) == ["done", "done"]
@@ -132,6 +138,7 @@ def test_each_run_may_have_its_own_gang(ready, jobs, tmp_path):
     assert len({part.token for gang in gangs for part in gang.parts}) == 4
 
 
+@pytest.mark.slow
 def test_gangs_side_by_side_share_the_runs(ready, jobs, tmp_path):
     done = commands.sweep(options(tmp_path, gangs=2), jobs_of(jobs(*["well"] * 5)))
     assert phases(done) == ["done"] * 5
@@ -241,6 +248,7 @@ def test_sigterm_makes_a_checkpoint_and_ends_everything(ready, jobs, tmp_path):
     assert json.loads((tmp_path / "outputs/run0/status.json").read_text()) == {"state": "stopped"}
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_everything(ready, jobs, tmp_path):
     thread = when_it_runs(tmp_path, 0, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
@@ -256,6 +264,7 @@ def drive_apart(environment: dict[str, str], program: str, place: str, paths: li
     commands.sweep(options(Path(place)), jobs_of([Path(path) for path in paths]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["resume", "again"])
 def test_after_a_killed_driver_the_same_gang_goes_on(ready, jobs, tmp_path, how):
     paths = jobs("wait once", "well")
@@ -289,6 +298,81 @@ def test_after_a_killed_driver_the_same_gang_goes_on(ready, jobs, tmp_path, how)
 def finish(folder: Path) -> None:
     """Let the program that waits end well."""
     (folder / "finish").touch()
+
+
+def test_a_fleet_whose_time_is_over_is_ended_first(ready, jobs, tmp_path, capsys):
+    commands.up(options(tmp_path))
+    store = store_of(str(tmp_path / "outputs"), "byzshield")
+    old = store.load()
+    old.deadline = time.time() - 1
+    store.save(old)
+    (job,) = commands.sweep(options(tmp_path), jobs_of(jobs("well")))
+    assert job.phase == "done"
+    assert state(tmp_path).fleet != old.fleet
+    assert f"{old.fleet} is over" in capsys.readouterr().out
+    assert not ready.living()
+
+
+def test_no_secret_is_seen_while_a_run_goes_on(ready, jobs, tmp_path, capsys):
+    lines = []
+
+    def look() -> None:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                lines.append(path.read_bytes())
+        (host_side,) = (tmp_path / "outputs/ec2/byzshield/hosts/outputs").glob("*/run0")
+        finish(host_side)
+
+    thread = when_it_runs(tmp_path, 0, look)
+    logging.getLogger().setLevel(logging.DEBUG)  # as hydra.verbose=true does
+    try:
+        (job,) = commands.sweep(options(tmp_path), jobs_of(jobs("wait")))
+    finally:
+        logging.getLogger().setLevel(logging.WARNING)
+    thread.join()
+    assert job.phase == "done"
+    assert any(b"byzshield_exp.job" in line for line in lines)
+    assert not [line for line in lines if SECRET.encode() in line]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    assert SECRET not in "".join(capsys.readouterr())
+
+
+def sweep_arguments(tmp_path) -> tuple[str, ...]:
+    return (
+        "-m", *SMALL, "seed=0,1", "cluster=processes", "cluster.num_processes=5",
+        "hydra/launcher=byzshield_ec2", "hydra.launcher.transport=local",
+        "hydra.launcher.usd_per_hour=0.5", f"output_dir={tmp_path}",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_sweep_rents_nothing_before_it_is_told_to(aws, tmp_path):
+    before = aws.inventory()
+    ended = run_program(*sweep_arguments(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert "nothing was created; dry_run=false creates it" in ended.stdout
+    assert aws.inventory() == before
+
+
+@pytest.mark.slow
+def test_a_sweep_with_real_torchrun(aws, tmp_path):
+    """The whole way: Hydra, the launcher, torchrun on three hosts, and the table of the sweep."""
+    arguments = sweep_arguments(tmp_path)
+    ended = run_program(*arguments, "hydra.launcher.dry_run=false", timeout=280)
+    assert ended.returncode == 0, ended.stderr
+    assert "botocore" not in ended.stdout + ended.stderr
+    assert "Found credentials" not in ended.stdout + ended.stderr
+    table = list(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
+    assert [row["state"] for row in table] == ["done", "done"]
+    for row in table:
+        assert (tmp_path / row["name"] / "summary.json").exists()
+        assert list((tmp_path / row["name"] / "checkpoints").iterdir())
+    assert not aws.living()
+    count = len(aws.calls)
+    again = run_program(*arguments, "hydra.launcher.dry_run=false")
+    assert again.returncode == 0, again.stderr
+    assert len(aws.calls) == count
 
 
 def test_after_a_fleet_that_is_down_there_is_nothing_to_resume(ready, jobs, tmp_path):

@@ -1,5 +1,6 @@
 """The clients of AWS, and how their errors become one line."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ _NO_CAPACITY = (
     "MaxSpotInstanceCountExceeded",
     "VcpuLimitExceeded",
 )
+
+
+# They would tell signatures and session tokens to whoever makes everything verbose.
+_CHATTY = ("boto3", "botocore", "s3transfer", "urllib3", "asyncssh")
 
 
 class NoCapacity(RunError):
@@ -63,6 +68,8 @@ def connect(region: str | None) -> Cloud:
     import boto3
     from botocore.config import Config
 
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     session = boto3.session.Session()
     region = region or session.region_name
     if region is None:

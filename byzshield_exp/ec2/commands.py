@@ -230,6 +230,9 @@ def _opened(options: Options, jobs: Sequence[Job]) -> Iterator[Control]:
     with store.alone():
         cloud = connect(options.region)
         state = store.load()
+        if state is not None and state.phase == "up" and state.over(time.time()):
+            say(f"{state.fleet} is over: it is ended first")
+            down(Control(state, store, cloud))
         if state is not None and state.phase == "up":
             _check_same(state.options, options, state.fleet)
             say(f"taking up {state.fleet}")
