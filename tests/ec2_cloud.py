@@ -174,7 +174,7 @@ def running_cloud():
     finally:
         line.shutdown()
         line.server_close()
-        server.terminate()
+        server.kill()  # it has nothing to lose, and may wait for connections otherwise
         server.wait(30)
 
 
