@@ -1,5 +1,6 @@
 """A fleet on moto's server: exactly what was planned, closed, tagged, once, and gone again."""
 
+import base64
 import json
 
 import pytest
@@ -76,6 +77,8 @@ def test_each_instance_is_closed_encrypted_and_ends_for_good(aws, command, state
     call = next(call for call in aws.calls if call.action == "RunInstances" and call.creates)
     assert call.fields["BlockDeviceMapping.1.DeviceName"] == "/dev/xvda"
     assert call.fields["BlockDeviceMapping.1.Ebs.DeleteOnTermination"] == "true"
+    text = base64.b64decode(call.fields["UserData"]).decode()
+    assert text.splitlines()[1].startswith("shutdown -h +120 ")
     assert call.fields["InstanceMarketOptions.SpotOptions.SpotInstanceType"] == "one-time"
     assert "InstanceMarketOptions.SpotOptions.MaxPrice" not in call.fields
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL, run_program
-from ec2_cloud import SECRET
+from ec2_cloud import SECRET, error_of
 
 from byzshield_exp.ec2 import commands, fleet, reach, resources
-from byzshield_exp.ec2.cloud import connect
+from byzshield_exp.ec2.cloud import NoCapacity, connect
 from byzshield_exp.ec2.options import options_of
 from byzshield_exp.ec2.runs import jobs_of
 from byzshield_exp.ec2.state import State, store_of
@@ -203,19 +203,36 @@ def test_a_reclaimed_instance_costs_a_gang_and_no_run(ready, jobs, tmp_path, cap
     assert not ready.living()
 
 
-def test_lost_gangs_are_counted(ready, jobs, tmp_path):
-    from ec2_cloud import error_of
+def test_a_run_loses_so_many_gangs_and_no_more(ready, jobs, tmp_path):
+    def reclaim(call) -> None:
+        if call.action == "RunInstances" and call.creates and call.fields["MinCount"] == "2":
+            names = [one["InstanceId"] for one in ready.living()]
+            ready.client("ec2").terminate_instances(InstanceIds=names)
 
+    ready.after = reclaim
+    done = commands.sweep(options(tmp_path, max_attempts=2), jobs_of(jobs("well", "well")))
+    assert [(job.phase, job.attempts) for job in done] == [("failed", 2), ("failed", 2)]
+    assert "is terminated" in done[0].error
+    assert len(state(tmp_path).gangs) == 4
+    assert not ready.living()
+
+
+def test_without_capacity_a_sweep_ends_after_some_attempts(ready, jobs, tmp_path):
     ready.before = lambda call: (
         error_of("InsufficientInstanceCapacity", 500)
         if call.action == "RunInstances" and call.creates
         else None
     )
-    quiet = options(tmp_path, max_attempts=2)
-    done = commands.sweep(quiet, jobs_of(jobs("well", "well")))
-    assert [(job.phase, job.attempts) for job in done] == [("failed", 2), ("failed", 2)]
-    assert "InsufficientInstanceCapacity" in done[0].error
-    assert len(state(tmp_path).gangs) == 4
+    with pytest.raises(NoCapacity, match="InsufficientInstanceCapacity"):
+        commands.sweep(options(tmp_path, max_attempts=2), jobs_of(jobs("well", "well")))
+    assert phases(state(tmp_path).jobs) == ["waiting", "waiting"]
+    assert len(state(tmp_path).gangs) == 2
+    tokens = [
+        call.fields["ClientToken"]
+        for call in ready.calls
+        if call.creates and call.fields.get("ClientToken")
+    ]
+    assert len({*tokens}) == 2
     assert not ready.living()
 
 

@@ -13,7 +13,7 @@ from byzshield_exp.ec2.hosts import Unreachable
 from byzshield_exp.ec2.resources import Control, ensure_network
 from byzshield_exp.ec2.runs import do
 from byzshield_exp.ec2.state import Gang, Job
-from byzshield_exp.errors import Stopped
+from byzshield_exp.errors import RunError, Stopped
 from byzshield_exp.notices import warn
 
 
@@ -134,14 +134,14 @@ def _serve(control: Control, gang: Gang | None, stop: threading.Event) -> None:
     """Do jobs one after the other with one gang at a time."""
     options = control.state.options
     try:
-        while (job := _take(control, gang)) is not None:
+        while not stop.is_set() and (job := _take(control, gang)) is not None:
             try:
                 gang = gang or new_gang(control)
                 do(control, gang, job, stop)
             except (NoCapacity, Lost, Unreachable) as error:
                 _give_up(control, gang)
                 gang = None
-                if _again(control, job, str(error)):
+                if _again(control, job, error):
                     stop.wait(options.retry_s)
             except BaseException:
                 _put_back(control, job)
@@ -173,14 +173,22 @@ def _take(control: Control, gang: Gang | None) -> Job | None:
     return None
 
 
-def _again(control: Control, job: Job, error: str) -> bool:
-    """Whether a job gets another gang."""
-    with control.store.lock:
-        is_over = job.attempts >= control.state.options.max_attempts
-        job.phase, job.error = ("failed" if is_over else "waiting"), error
-        control.save()
+def _again(control: Control, job: Job, error: RunError) -> bool:
+    """Whether a job gets another gang.
+
+    Raises:
+        NoCapacity: if it had all its attempts for nothing: other jobs would fare no better.
+    """
+    is_over = job.attempts >= control.state.options.max_attempts
     end = f"given up after {job.attempts} attempts" if is_over else "another attempt follows"
     warn(f"{job.name}: {error}; {end}")
+    with control.store.lock:
+        is_vain = is_over and isinstance(error, NoCapacity)
+        job.phase = "failed" if is_over and not is_vain else "waiting"
+        job.error = str(error)
+        control.save()
+    if is_vain:
+        raise error
     return not is_over
 
 

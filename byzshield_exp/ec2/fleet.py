@@ -21,6 +21,7 @@ from byzshield_exp.ec2.resources import (
     launch,
     living,
     terminate,
+    wait_known,
     wait_running,
 )
 from byzshield_exp.ec2.state import Gang, Part, token
@@ -96,8 +97,8 @@ def bring_up(control: Control, gang: Gang, stop: Event) -> Watched:
 
     Raises:
         NoCapacity: if there are no such instances now.
-        Lost: if some instances have ended or do not get ready.
-        RunError: if AWS refuses.
+        Lost: if some instances have ended.
+        RunError: if AWS refuses, or hosts do not get ready.
     """
     state = control.state
     bootstrap = bootstrap_of(state.options, state.facts, state.efs, gang.minutes)
@@ -112,7 +113,8 @@ def bring_up(control: Control, gang: Gang, stop: Event) -> Watched:
         except RunError as error:
             raise Lost(why_lost(control, gang) or str(error)) from error
         hosts = hosts_of(control, gang)
-    transport = Watched(transport_to(control, hosts), _checker(control, gang, stop))
+    check = _checker(control, gang, stop)
+    transport = Watched(transport_to(control, hosts, check), check)
     try:
         if gang.phase == "booting":
             if state.options.transport != "local":
@@ -171,6 +173,7 @@ def end_gang(control: Control, gang: Gang) -> None:
             if part.sent and not part.instances:
                 part.instances = find(control, part)
         control.save()
+        wait_known(control, gang.instances)
         terminate(control.cloud, gang.instances)
     gang.ended = time.time()
     move(control, gang, "ended")
@@ -218,7 +221,7 @@ def _wait_ready(
     """Bring the wheel and wait until user-data has done its work on all hosts.
 
     Raises:
-        Lost: if that takes too long or fails.
+        RunError: if that takes too long or fails: another gang would hardly do better.
     """
     options, facts = control.state.options, control.state.facts
     say(f"gang {gang.number}: waiting for {len(hosts)} hosts to be ready")
@@ -227,13 +230,7 @@ def _wait_ready(
     if not target.startswith("s3://"):
         for host in hosts:
             _bring_wheel(control, transport, host, target, deadline)
-    try:
-        left = max(1.0, deadline - time.monotonic())
-        wait_until_ready(transport, hosts, bootstrap, left)
-    except LimitReached:
-        raise
-    except RunError as error:
-        raise Lost(str(error)) from error
+    wait_until_ready(transport, hosts, bootstrap, max(1.0, deadline - time.monotonic()))
 
 
 def _bring_wheel(
@@ -245,7 +242,9 @@ def _bring_wheel(
             return
         except Unreachable as error:  # it still starts
             if time.monotonic() > deadline:
-                raise Lost(str(error)) from error
+                minutes = control.state.options.boot_minutes
+                line = f"{host.name} is not reached within boot_minutes={minutes:g}: {error}"
+                raise RunError(line) from error
         control.pause(5)
 
 

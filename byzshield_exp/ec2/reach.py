@@ -5,6 +5,7 @@ import math
 import shlex
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,8 +98,15 @@ def wheel_there(options: Options, facts: Facts) -> str:
     return f"/var/tmp/byzshield/{facts.wheel_sha256[:16]}/{Path(wheel).name}"
 
 
-def transport_to(control: Control, hosts: list[Host]) -> Transport:
+def transport_to(
+    control: Control, hosts: list[Host], check: Callable[[], None] = lambda: None
+) -> Transport:
     """The way to some hosts.
+
+    Args:
+        control: of their fleet.
+        hosts: those.
+        check: called now and then; raises where waiting is to end.
 
     Raises:
         RunError: if their host keys are not known in time.
@@ -112,14 +120,14 @@ def transport_to(control: Control, hosts: list[Host]) -> Transport:
         return SsmTransport(options.bucket, control.cloud.region, options.ssh_user)
     from byzshield_exp.ec2.ssh import SshTransport
 
-    keys = {host.reach: _host_keys(control, host) for host in hosts}
+    keys = {host.reach: _host_keys(control, host, check) for host in hosts}
     lines = [f"{reach} {public}\n" for reach, found in keys.items() for public in found]
     write_atomically(control.store.folder / "known_hosts", "".join(lines).encode())
     key = None if options.ssh_key is None else typed_path(options.ssh_key)
     return SshTransport(keys, options.ssh_user, key)
 
 
-def _host_keys(control: Control, host: Host) -> list[str]:
+def _host_keys(control: Control, host: Host, check: Callable[[], None]) -> list[str]:
     """The public keys that an instance printed on its console, which only EC2 shows."""
     from byzshield_exp.ec2.ssh import host_keys
 
@@ -129,6 +137,7 @@ def _host_keys(control: Control, host: Host) -> list[str]:
         found = host_keys(console.get("Output", ""))
         if found:
             return found
+        check()
         control.pause(5)
     raise RunError(f"{host.name} printed no host keys on its console")
 

@@ -257,6 +257,14 @@ def wait_running(control: Control, names: list[str]) -> None:
         raise RunError(f"not all of {', '.join(names)} came to run") from error
 
 
+def wait_known(control: Control, names: list[str]) -> None:
+    """Wait until EC2 shows instances that were just made; those long gone it shows no more."""
+    for _ in range(2):
+        if len(describe(control.cloud, names)) == len(names):
+            return
+        control.pause(_SETTLE_S / 2)
+
+
 def terminate(cloud: Cloud, names: list[str]) -> None:
     """End instances and wait until they are gone; those that are gone already may be named."""
     known = describe(cloud, names)

@@ -18,6 +18,7 @@ from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.files import typed_path, write_atomically
 
 FORMAT = 1
+_LAST_S = 180.0  # for checkpoints to be made and brought here, before the instances end themselves
 
 
 @dataclass
@@ -125,7 +126,8 @@ class State:
 
     def over(self, now: float) -> str | None:
         """Which limit is reached, in one line."""
-        if now >= self.deadline:
+        last = min(_LAST_S, 180 * self.options.max_hours)
+        if now >= self.deadline - last:
             return f"max_hours={self.options.max_hours:g} is reached"
         if self.spent_usd(now) >= self.options.max_usd:
             return f"max_usd={self.options.max_usd:g} is reached"
