@@ -95,7 +95,7 @@ def wheel_there(options: Options, facts: Facts) -> str:
     wheel = options.wheel or "none.whl"
     if wheel.startswith("s3://"):
         return wheel
-    return f"/var/tmp/byzshield/{facts.wheel_sha256[:16]}/{Path(wheel).name}"
+    return f"{_OWN_DISK}/{facts.wheel_sha256[:16]}/{Path(wheel).name}"
 
 
 def transport_to(
