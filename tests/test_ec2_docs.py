@@ -27,7 +27,8 @@ def test_the_policies_name_calls_that_there_are():
     session = botocore.session.get_session()
     names = {"ec2": "ec2", "ssm": "ssm", "elasticfilesystem": "efs", "pricing": "pricing"}
     without_call = {
-        "elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite",
+        "elasticfilesystem:ClientMount",
+        "elasticfilesystem:ClientRootAccess", "elasticfilesystem:ClientWrite",
         "ssm:UpdateInstanceInformation",  # of the agent alone
     }  # fmt: skip
     for action in (actions_of(DRIVER) | actions_of(HOST)) - without_call:
