@@ -192,6 +192,31 @@ def test_the_same_token_again_does_not_double_the_fleet(aws, command, state, tmp
     assert len(state().gangs[0].instances) == 3
 
 
+def test_the_token_counts_where_the_tag_is_not_seen_yet(aws, command, state, tmp_path, monkeypatch):
+    """EC2 shows new instances a little late; the call is made again, and EC2 knows its token."""
+    monkeypatch.setattr("byzshield_exp.ec2.resources._SETTLE_S", 0.0)
+    assert command("up", *UP)[0] == 0
+    store = store_of(str(tmp_path / "outputs"), "byzshield")
+    fleet = store.load()
+    for part in fleet.gangs[0].parts:
+        part.instances = []
+    fleet.gangs[0].phase = "launching"
+    store.save(fleet)
+    nothing = (
+        b'200\n<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+        b"<reservationSet/></DescribeInstancesResponse>"
+    )
+    aws.before = lambda call: (
+        nothing if call.fields.get("Filter.1.Name") == "tag:byzshield:part" else None
+    )
+    before, count = aws.inventory(), len(aws.calls)
+    assert command("up", *UP)[0] == 0
+    again = [call for call in aws.calls[count:] if call.action == "RunInstances"]
+    assert [call.is_dry for call in again] == [False, False]
+    assert aws.inventory() == before
+    assert len(state().gangs[0].instances) == 3
+
+
 def test_other_options_for_a_fleet_that_is_up_are_refused(aws, command):
     assert command("up", *UP)[0] == 0
     code, _, err = command("up", *UP, "workers=1")
