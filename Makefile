@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+BESIDE := -n 2 --dist worksteal  # two tests at a time
 
 .DEFAULT_GOAL := help
 .PHONY: help install run sweep table tensorboard test test-slow test-slurm check format clean
@@ -31,10 +32,10 @@ tensorboard: install  ## look at the results
 	$(BIN)/tensorboard --logdir outputs
 
 test: install  ## the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not slow and not slurm' $(ARGS)
+	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not slurm' $(ARGS)
 
 test-slow: install  ## the tests with many processes or long runs (about half an hour)
-	$(BIN)/python -m pytest -m 'slow and not slurm' $(ARGS)
+	$(BIN)/python -m pytest $(BESIDE) -m 'slow and not slurm' $(ARGS)
 
 SLURM_PACKAGES := slurm-wlm munge slurmdbd mariadb-server
 

@@ -1,6 +1,7 @@
 """Machines for tests: network namespaces on a bridge, each with its own sshd and host key."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -141,7 +142,8 @@ def _do(*command: str) -> None:
 
 def _free_subnet() -> int:
     taken = subprocess.run(["ip", "-4", "route"], capture_output=True, text=True).stdout
-    return next(number for number in range(256) if f"10.77.{number}.0/24" not in taken)
+    free = [number for number in range(256) if f"10.77.{number}.0/24" not in taken]
+    return random.choice(free)  # another test may look at the same time
 
 
 def _make_key(path: Path) -> str:

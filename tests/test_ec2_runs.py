@@ -45,7 +45,7 @@ def say(**status):
         (folder / "status.json").write_text(json.dumps(status))
 def stop(*_):
     say(state="stopped")
-    sys.exit(75)
+    sys.exit(1)  # as torchrun does for any rank that fails
 signal.signal(signal.SIGTERM, stop)
 say(state="running")
 first = len((folder / "starts").read_text().splitlines()) == 1 if node == 0 else False

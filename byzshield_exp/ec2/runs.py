@@ -18,7 +18,6 @@ from byzshield_exp.ec2.state import Gang, Job
 from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.notices import say
 
-STOPPED = 75  # exit code of a job that was asked to end and made a checkpoint
 _PREPARE_S = 3600.0
 
 
@@ -89,9 +88,10 @@ def _do_there(control: Control, gang: Gang, job: Job, transport: Watched) -> Non
     trouble = _bring_back(transport, hosts[0], source, target)
     if end.lost:
         raise Lost("; ".join(f"{host}: {why}" for host, why in end.lost.items()))
-    if end.code == STOPPED:
+    status = _status(target)
+    if status.get("state") == "stopped":  # by nobody here: torchrun ends with 1 then
         raise Lost("the job was asked to end, so its instances are being taken back")
-    _judge(control, gang, job, _status(target), trouble or _last_line(end.output))
+    _judge(control, gang, job, status, trouble or _last_line(end.output))
 
 
 def _judge(control: Control, gang: Gang, job: Job, status: dict[str, Any], line: str) -> None:

@@ -3,7 +3,6 @@
 Hydra runs this file at the start of every program that uses Hydra: it imports nothing heavy.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +77,7 @@ class EC2Launcher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Do jobs, each given as ``job=PATH``; a dry run ends the program after the plan.
+        """Do jobs, each given as ``job=PATH``; a dry run does none.
 
         Raises:
             ConfigError: if the options or a job do not fit, before anything is rented.
@@ -87,16 +86,16 @@ class EC2Launcher(Launcher):
         from byzshield_exp.ec2.commands import sweep
         from byzshield_exp.ec2.options import options_of
         from byzshield_exp.ec2.runs import jobs_of
-        from byzshield_exp.errors import RunError
+        from byzshield_exp.errors import Queued, RunError
 
         options = options_of(self._options)
         paths = [Path(overrides[-1].partition("=")[2]) for overrides in job_overrides]
         jobs = sweep(options, jobs_of(paths))
-        if options.dry_run:
-            sys.exit(0)
-        errors = [
+        errors: list[Exception | None] = [
             None if job.phase == "done" else RunError(job.error or "not done") for job in jobs
         ]
+        if options.dry_run:
+            errors = [Queued("hydra.launcher.dry_run=false does it")] * len(paths)
         return [
             JobReturn(
                 _return_value=error,
