@@ -51,7 +51,7 @@ class RunFolder:
 
         Args:
             config: of the run to do.
-            data: the digest of the run's data.
+            data: the digest of the run's data; empty: not known.
 
         Raises:
             ConfigError: if it cannot be written, another process holds it, none of its checkpoints
@@ -110,7 +110,7 @@ class RunFolder:
                 f"{self.path} holds a run with another value of {', '.join(keys)}: delete it or "
                 "choose another output_dir"
             )
-        if saved["data"] != data:
+        if data and saved["data"] != data:
             raise ConfigError(
                 f"{self.path} was trained on other data than dataset.root or dataset.file hold "
                 "now: give those back, delete it or choose another output_dir"

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from byzshield_exp.clusters import Cluster, Group, Node, join_torchrun, run_ranks, torchrun_size
+from byzshield_exp.datasets import is_missing
 from byzshield_exp.errors import ConfigError, RunError, Stopped
 from byzshield_exp.experiment import Experiment, build
 from byzshield_exp.files import write_atomically
@@ -33,13 +34,28 @@ _torchrun: list[Group] = []  # the group that torchrun started, once it is joine
 
 
 @dataclass(frozen=True)
+class Where:
+    """What a launcher's machines are.
+
+    Attributes:
+        is_here: whether they are this one.
+        fetches_data: whether it fetches data that they lack.
+        attaches: whether it finds runs that it has begun before, and waits for them.
+    """
+
+    is_here: bool = True
+    fetches_data: bool = False
+    attaches: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
     """One run.
 
     Attributes:
         name: of its folder.
         config: plain and resolved.
-        data: digest of the data set.
+        data: digest of the data set; empty where it is not known yet.
         worst: the worst case; all ranks must use the same, and a search that was ended would end
             elsewhere on another machine.
         lines: what it is, for a person.
@@ -92,22 +108,54 @@ def load(path: Path) -> Job:
         raise ConfigError(f"the job {path} cannot be read: {error}") from error
 
 
-def describe(config: Mapping[str, Any], name: str) -> tuple[Job, Experiment]:
+class Described(NamedTuple):
+    """A job, and its parts as they were built to check it."""
+
+    job: Job
+    experiment: Experiment
+
+
+def describe(config: Mapping[str, Any], name: str, where: Where | None = None) -> Described:
     """Check a configuration by building all parts of its run.
+
+    Args:
+        config: plain and resolved.
+        name: of its folder.
+        where: it will run, in processes of its own; None: here, with the parts that are returned.
 
     Raises:
         ConfigError: in one line, with the key, the value and the bound.
     """
-    experiment = build(config)
+    experiment = build(_here(config, where) if where else config)
+    digest = "" if _is_fetched_there(config, where) else experiment.dataset.digest.hex()
     experiment.make_optimizer(experiment.params.clone())  # checks its arguments
     lines = [_headline(config, experiment)]
     if config["cluster"]["num_processes"] > 1:
         lines.append(_bearable(config, experiment))
-    job = Job(
-        name, {**config}, experiment.dataset.digest.hex(), asdict(experiment.worst), tuple(lines),
-        experiment.notes,
-    )  # fmt: skip
-    return job, experiment
+    job = Job(name, {**config}, digest, asdict(experiment.worst), tuple(lines), experiment.notes)
+    return Described(job, experiment)
+
+
+def _here(config: Mapping[str, Any], where: Where) -> dict[str, Any]:
+    """The configuration as it can be built in this process, which will not train."""
+    if where.is_here and config["device"] == "cuda" and torch.cuda.device_count() == 0:
+        raise ConfigError("device=cuda: torch sees no GPU on this machine")
+    built = {**config, "device": "cpu"}
+    if _is_fetched_there(config, where):
+        options = config["dataset"]
+        built["dataset"] = {
+            "_target_": "byzshield_exp.datasets.stand_in",
+            "dataset": config["choices"]["dataset"],
+            **{key: options[key] for key in ("num_validation", "extra") if key in options},
+        }
+    return built
+
+
+def _is_fetched_there(config: Mapping[str, Any], where: Where | None) -> bool:
+    root = config["dataset"].get("root", "")
+    return bool(
+        where and where.fetches_data and is_missing(config["choices"]["dataset"], str(root))
+    )
 
 
 def perform(job: Job, do: Callable[[Job], dict[str, Any]], echo: bool = True) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from byzshield_exp.errors import ConfigError, InUse, Queued, RunError, first_line
 from byzshield_exp.files import write_atomically
 from byzshield_exp.folders import RunFolder
-from byzshield_exp.job import Job, describe
+from byzshield_exp.job import Job, Where, describe
 from byzshield_exp.notices import say, warn
 from byzshield_exp.recorder import flatten, read_summary
 from byzshield_exp.status import read_status, write_status
@@ -55,7 +55,7 @@ def sweep(
     output_dir: str,
     on_invalid: str,
     only_plan: bool,
-    attaches: bool = False,
+    where: Where,
 ) -> None:
     """Check all points, then do what is still to be done.
 
@@ -66,13 +66,13 @@ def sweep(
         output_dir: where the table is written.
         on_invalid: ``error``: an impossible point stops the sweep before it starts; ``skip``.
         only_plan: only say what would run.
-        attaches: whether ``launch`` finds runs that it has begun before and waits for them.
+        where: they run.
 
     Raises:
         ConfigError: if points are impossible, before anything runs.
         RunError: at the end, if runs have failed.
     """
-    checked = _check_all(points, compose)
+    checked = _check_all(points, compose, where)
     invalid = [point for point in checked if point.job is None]
     for point in invalid:
         warn(f"{point.title}: {point.reason}")
@@ -80,7 +80,7 @@ def sweep(
         raise ConfigError(
             f"{len(invalid)} of {len(checked)} points cannot run (on_invalid=skip leaves them out)"
         )
-    plans = ("new", "resume", "retry", "running") if attaches else ("new", "resume", "retry")
+    plans = ("new", "resume", "retry", "running") if where.attaches else ("new", "resume", "retry")
     due = [point for point in checked if point.plan in plans]
     manifest = _Manifest(Path(output_dir), checked)
     if only_plan:
@@ -108,13 +108,13 @@ def sweep(
         )
 
 
-def _check_all(points: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
+def _check_all(points: Sequence[Sequence[str]], compose: Compose, where: Where) -> list[Point]:
     checked: dict[Any, Point] = {}
     said = time.monotonic()
     shared = set.intersection(*map(set, points)) if len(points) > 1 else set()
     for number, overrides in enumerate(points):
         own = " ".join(override for override in overrides if override not in shared)
-        point = _check(tuple(overrides), own or "default", compose)
+        point = _check(tuple(overrides), own or "default", compose, where)
         key = point.job.folder if point.job else point.overrides
         first = checked.setdefault(key, point)
         if first.job and point.job and first.job.config != point.job.config:
@@ -131,10 +131,10 @@ def _check_all(points: Sequence[Sequence[str]], compose: Compose) -> list[Point]
     return list(checked.values())
 
 
-def _check(overrides: tuple[str, ...], own: str, compose: Compose) -> Point:
+def _check(overrides: tuple[str, ...], own: str, compose: Compose, where: Where) -> Point:
     try:
         config, name = compose(overrides)
-        job, _ = describe(config, name)
+        job = describe(config, name, where).job
         folder = RunFolder(job.folder)
         folder.look(config, job.data)
     except ConfigError as error:

@@ -651,3 +651,37 @@ def test_a_run_on_real_pictures_in_a_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("out/*/summary.json")
     assert json.loads(path.read_text())["final_validation_accuracy"] > 0.2
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"])
+def test_a_stand_in_has_the_sizes_of_the_files(name, tmp_path):
+    from byzshield_exp.datasets import is_missing, stand_in
+    from byzshield_exp.datasets.official import DOWNLOADS
+
+    assert is_missing(name, str(tmp_path))
+    data = stand_in(name, num_validation=1000)
+    pictures = data.num_train + 1000, len(data.test_labels)
+    assert data.judge == "validation"
+    sizes = {
+        path: size
+        for download in DOWNLOADS[name]
+        for path, size in zip(download.gives, download.unpacked, strict=True)
+    }
+    values = int(torch.tensor(data.shape).prod())
+    if name == "svhn":  # its files are compressed; the numbers are those of its page
+        assert pictures == (73_257, 26_032)
+    else:
+        images = {path: size for path, size in sizes.items() if "labels" not in path}
+        extra = {"cifar10": 1, "cifar100": 2}.get(name, 0)
+        header = 16 if "mnist" in name else 0
+        is_test = {path: "t10k" in path or "test" in path for path in images}
+        trains = [size for path, size in images.items() if not is_test[path]]
+        tests = [size for path, size in images.items() if is_test[path]]
+        size = values + extra
+        assert sum((one - header) // size for one in trains) == pictures[0]
+        assert sum((one - header) // size for one in tests) == pictures[1]
+    for paths in (download.gives for download in DOWNLOADS[name]):
+        for path in paths:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).touch()
+    assert not is_missing(name, str(tmp_path))

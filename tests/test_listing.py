@@ -187,7 +187,8 @@ def test_unknown_names_are_one_line_and_exit_with_2(told, arguments, line):
     assert re.search(line, err)
 
 
-def test_it_runs_from_any_folder_without_a_terminal(tmp_path):
+def test_it_runs_from_any_folder_without_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
     done = program("pre-aggregators", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(blocks(done.stdout)) == names("pre_aggregator")

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import SMALL, run_program, summary_of
 
 SHORT = (*SMALL, "checkpoint_every=2")
@@ -425,3 +426,29 @@ def test_sigterm_stops_runs_side_by_side(tmp_path):
     found = states(tmp_path)
     assert [status["state"] for status in found.values()] == ["stopped", "stopped"]
     assert all("in a checkpoint" in status["error"] for status in found.values())
+
+
+def test_data_that_the_launchers_machines_will_have(cli, tmp_path):
+    """EC2's instances fetch them; on Slurm they must lie on the shared folder, which is here."""
+    points = (
+        "-m", "dataset=cifar10", f"dataset.root={tmp_path}", "network=resnet20", "q=1,2",
+        "plan=true", f"output_dir={tmp_path}/out",
+    )  # fmt: skip
+    code, out, err = cli(*points, "hydra/launcher=byzshield_ec2")
+    assert code == 0, err
+    assert out.count("resnet20 on cifar10") == 2
+    for launcher in ("local", "submitit_slurm"):
+        code, _, err = cli(*points, f"hydra/launcher={launcher}")
+        assert code == 2
+        assert f"dataset.root={tmp_path} has no cifar-10-batches-bin" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_is_asked_for_where_the_runs_are(cli, tmp_path):
+    points = ("-m", *SMALL, "q=1,2", "device=cuda", "plan=true", f"output_dir={tmp_path}")
+    code, _, err = cli(*points)
+    assert code == 2
+    assert err.count("device=cuda: torch sees no GPU on this machine") == 2
+    code, out, err = cli(*points, "hydra/launcher=submitit_slurm")
+    assert code == 0, err
+    assert "plan: 2 runs: 2 new" in out

@@ -7,6 +7,7 @@ from byzshield_exp.datasets.digits import digits
 from byzshield_exp.datasets.image_folder import image_folder
 from byzshield_exp.datasets.mnist import fashion_mnist, mnist
 from byzshield_exp.datasets.npz import npz
+from byzshield_exp.datasets.stand_in import is_missing, stand_in
 from byzshield_exp.datasets.svhn import svhn
 from byzshield_exp.datasets.synthetic import synthetic
 
@@ -21,9 +22,11 @@ __all__ = [
     "divided",
     "fashion_mnist",
     "image_folder",
+    "is_missing",
     "mnist",
     "nearest_batch_size",
     "npz",
+    "stand_in",
     "svhn",
     "synthetic",
 ]

@@ -6,7 +6,7 @@ Hydra runs this file at the start of every program that uses Hydra: it imports n
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -65,6 +65,8 @@ ConfigStore.instance().store(
 
 class EC2Launcher(Launcher):
     """Does the jobs of a sweep on gangs of instances, and ends them."""
+
+    where: ClassVar = {"is_here": False, "fetches_data": True}
 
     def __init__(self, **options: Any) -> None:
         self._options = options

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -47,7 +47,7 @@ register()
 class SlurmLauncher(Launcher):
     """Submits jobs, and waits for those that it finds submitted."""
 
-    attaches = True
+    where: ClassVar = {"is_here": False, "attaches": True}
 
     def __init__(self, **resources: Any) -> None:
         self._resources: Any = OmegaConf.to_container(OmegaConf.create(resources))

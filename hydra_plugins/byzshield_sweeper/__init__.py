@@ -70,6 +70,7 @@ class CurveSweeper(Sweeper):
             ConfigError: before anything runs.
             RunError: at the end, if runs have failed.
         """
+        from byzshield_exp.job import Where
         from byzshield_exp.sweep import sweep
 
         parser = OverridesParser.create(config_loader=self._context.config_loader)
@@ -92,7 +93,7 @@ class CurveSweeper(Sweeper):
 
         sweep(
             points, self._compose, launch, config.output_dir, config.on_invalid, config.plan,
-            attaches=getattr(launcher, "attaches", False),
+            Where(**getattr(launcher, "where", {})),
         )  # fmt: skip
 
     def _points(self, parser: OverridesParser, overrides: list[Override]) -> list[list[str]]:
