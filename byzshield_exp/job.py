@@ -41,11 +41,13 @@ class Where:
         is_here: whether they are this one.
         fetches_data: whether it fetches data that they lack.
         attaches: whether it finds runs that it has begun before, and waits for them.
+        ends_what_is_left: whether it is asked also when there is nothing to do.
     """
 
     is_here: bool = True
     fetches_data: bool = False
     attaches: bool = False
+    ends_what_is_left: bool = False
 
 
 @dataclass(frozen=True)

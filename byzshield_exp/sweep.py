@@ -89,7 +89,7 @@ def sweep(
     say(f"sweep: {_count(checked)}; {manifest.path}")
     paths = [point.job.save() for point in due if point.job]
     with manifest.kept():
-        errors = launch(paths) if paths else []
+        errors = launch(paths) if paths or where.ends_what_is_left else []
     queued = [isinstance(error, Queued | InUse) for error in errors]
     for point, error, waits in zip(due, errors, queued, strict=True):
         if error is not None and point.job is not None and not waits:
