@@ -117,6 +117,7 @@ def cli(arguments: list[str] | None = None) -> None:
             raise _failures.pop()
         end_torchrun()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the last words are not interrupted
         _complain("interrupted; the same command resumes")
         sys.exit(130)
     except Exception as error:

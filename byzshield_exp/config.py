@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -285,6 +285,9 @@ def one_line(error: BaseException) -> str:
             group, _, choice = str(cause.missing_cfg_file).rpartition("/")
             near = did_you_mean(choice, list(cause.options))
             return f"{group}={choice}: no such choice, there are {', '.join(cause.options)}{near}"
+    if isinstance(error, OverrideParseException):
+        quoted = "'key=\"value\"'"
+        return f"{error.override}: not understood; a value with odd characters needs {quoted}"
     if "'curves' not in" in str(error):
         return "hydra/sweeper: an experiment with curves needs hydra/sweeper=byzshield"
     for cause in causes:

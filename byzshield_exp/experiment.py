@@ -25,7 +25,7 @@ from byzshield_exp.attacks import (
 from byzshield_exp.binding import bind, checked, construct
 from byzshield_exp.datasets import Batches, Dataset, nearest_batch_size
 from byzshield_exp.distortion import WorstCase, most_without, worst_case
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.errors import ConfigError, first_line
 from byzshield_exp.networks import Flat
 from byzshield_exp.streams import Stream, generator
 from byzshield_exp.task import build_task, draws_random_numbers
@@ -323,11 +323,14 @@ def _defence(
             _check_result(result)
         except NonFiniteRows:  # the trusted row is one of the lost
             continue
-        except (ValueError, IndexError) as error:
+        except Exception as error:  # a rule of the user's own may raise anything
+            said = first_line(error)
+            if not isinstance(error, ValueError | IndexError):
+                said = f"raises {type(error).__name__}: {said}"
             ties = f" and leave {left_out} without a majority" if left_out else ""
             before = f"pre_aggregator={chosen['pre_aggregator']} " if defence.before else ""
             raise ConfigError(
-                f"{before}aggregator={chosen['aggregator']} {error} "
+                f"{before}aggregator={chosen['aggregator']} {said} "
                 f"(q={config['q']} workers can win {num_corrupt} of f={files} files{ties}"
                 f"{f'; {lost} rows set aside as not finite' if lost else ''})"
             ) from error

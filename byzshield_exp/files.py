@@ -53,9 +53,9 @@ def atomic_file(path: Path, shared: bool = False) -> Iterator[BufferedWriter]:
         raise
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, shared: bool = False) -> None:
     """Write a file as :func:`atomic_file` does."""
-    with atomic_file(path) as file:
+    with atomic_file(path, shared) as file:
         file.write(content)
 
 

@@ -73,14 +73,20 @@ class RunFolder:
 
     @property
     def in_use(self) -> bool:
-        """Whether another process holds it now."""
+        """Whether another process holds it now.
+
+        Raises:
+            ConfigError: if that cannot be found out.
+        """
         try:
             with (self.path / ".lock").open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
-        except OSError:
+        except BlockingIOError:
             return True
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be used: {error}") from error
         return False
 
     def _hold(self, descriptor: int) -> None:

@@ -1,4 +1,4 @@
-"""A request to stop (SIGTERM), heard only where a run can stop without losing anything."""
+"""A request to stop (SIGTERM, SIGHUP), heard only where a run can stop without losing anything."""
 
 import signal
 import threading
@@ -9,30 +9,36 @@ from byzshield_exp.errors import Stopped
 
 _requested = threading.Event()
 _is_last = threading.Event()
-_REQUESTS = (signal.SIGTERM, signal.SIGUSR2)  # the second is Slurm's, by way of submitit
+_STOP = (signal.SIGTERM, signal.SIGHUP)  # the second: the terminal was closed
+_ALL = (*_STOP, signal.SIGINT, signal.SIGUSR2)  # the last is Slurm's, by way of submitit
 
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Within, SIGTERM is noted for :func:`check`; only where Python lets signals be handled."""
+    """Within, SIGTERM and SIGHUP are noted for :func:`check`; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: _requested.set())
+    before = {
+        number: signal.signal(number, lambda *_: _requested.set())
+        for number in _STOP
+        if signal.getsignal(number) is not signal.SIG_IGN  # nohup
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if _is_last.is_set() else before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if _is_last.is_set() else handler)
         _requested.clear()
 
 
 @contextmanager
 def ignored() -> Iterator[None]:
-    """Within, requests are ignored, and for ever by processes that are started in it."""
+    """Within, all requests are ignored, and for ever by processes that are started in it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _REQUESTS}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _ALL}
     try:
         yield
     finally:

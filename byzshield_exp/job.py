@@ -18,7 +18,7 @@ from byzshield_exp.clusters import Cluster, Group, Node, join_torchrun, run_rank
 from byzshield_exp.datasets import is_missing
 from byzshield_exp.errors import ConfigError, RunError, Stopped
 from byzshield_exp.experiment import Experiment, build
-from byzshield_exp.files import write_atomically
+from byzshield_exp.files import typed_path, write_atomically
 from byzshield_exp.folders import RunFolder
 from byzshield_exp.notices import logged, say, warn
 from byzshield_exp.status import LOG, read_status, recorded, write_status
@@ -74,7 +74,7 @@ class Job:
     @property
     def folder(self) -> Path:
         """Where its results are."""
-        return Path(self.config["output_dir"]) / self.name
+        return typed_path(self.config["output_dir"]) / self.name
 
     def part(self, **place: Any) -> Part:
         """What its ranks are told."""
@@ -98,13 +98,15 @@ class Job:
 
 
 def load(path: Path) -> Job:
-    """Read a job.
+    """Read a job; a relative ``output_dir`` is where it lies.
 
     Raises:
         ConfigError: if it cannot be read or is none.
     """
     try:
         said = json.loads(path.read_text())
+        if not typed_path(said["config"]["output_dir"]).is_absolute():
+            said["config"]["output_dir"] = str(path.absolute().parents[1])  # whence it is started
         return Job(**{**said, "lines": tuple(said["lines"]), "notes": tuple(said["notes"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"the job {path} cannot be read: {error}") from error

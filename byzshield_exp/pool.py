@@ -69,13 +69,17 @@ class _Pool:
         self._free = list(range(runs))  # places
 
     def perform(self, paths: Sequence[Path]) -> list[Exception | None]:
-        with interrupts.heard(), ThreadPoolExecutor(self._runs) as threads:
+        threads = ThreadPoolExecutor(self._runs)
+        with interrupts.heard():
             try:
                 ends = [threads.submit(self._take, path) for path in paths]
                 errors = [end.result() for end in ends]
             except BaseException:  # Ctrl-C
                 interrupts.request()
                 raise
+            finally:
+                with interrupts.ignored():  # more of them while the runs end in order
+                    threads.shutdown(cancel_futures=True)
             if interrupts.requested():
                 raise Stopped("stopped by SIGTERM; the same command resumes")
             return errors

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from byzshield_exp import interrupts
 from byzshield_exp.clusters import Node, start_forkserver
 from byzshield_exp.errors import ConfigError, Queued, RunError, Stopped, first_line
 from byzshield_exp.files import write_atomically
-from byzshield_exp.job import Job, in_processes, load, perform, preload, way_of
+from byzshield_exp.job import Job, in_processes, load, perform, preload
 from byzshield_exp.notices import complain, say
 from byzshield_exp.status import read_status, write_status
 
 _FOLDER = ".slurm"  # in output_dir: scripts, outputs, and the errors of nodes without the server
+_SUBMITTED = "slurm.json"  # in a run's folder
 _POLL_S = 3.0
 _SECRET, _PORT = "BYZSHIELD_SECRET", "BYZSHIELD_PORT"
 # Run by the batch script on the first node, where rank 0 will be; anew when a job is requeued.
@@ -87,7 +89,7 @@ def submit_all(paths: Sequence[Path], resources: Resources) -> list[Exception | 
     """
     _check(resources)
     alive = _alive()
-    ids = {path: read_status(path.parent).get("slurm", "") for path in paths}
+    ids = {path: _submitted(path) for path in paths}
     waiting = {path: known for path, known in ids.items() if known in alive}
     by_size: dict[int, list[Path]] = {}
     for path in paths:
@@ -134,6 +136,8 @@ def _check_nodes(processes: int, nodes: int) -> None:
 def _submit(paths: Sequence[Path], processes: int, resources: Resources) -> dict[Path, str]:
     """Submit jobs of one size as an array; their ids."""
     folder = load(paths[0]).folder.parent / _FOLDER
+    for path in paths:  # before they are: then status.json is theirs
+        write_status(path.parent, state="queued", error=None)
     try:
         executor = submitit.SlurmExecutor(
             folder=str(folder / "%j"), max_num_timeout=resources.max_num_timeout
@@ -162,8 +166,15 @@ def _submit(paths: Sequence[Path], processes: int, resources: Resources) -> dict
     except (RuntimeError, ValueError, subprocess.CalledProcessError) as error:
         raise ConfigError(f"hydra/launcher=submitit_slurm: {first_line(error)}") from error
     for path, known in zip(paths, ids, strict=True):
-        write_status(path.parent, state="queued", slurm=known)
+        write_atomically(path.parent / _SUBMITTED, json.dumps({"job": known}).encode())
     return dict(zip(paths, ids, strict=True))
+
+
+def _submitted(path: Path) -> str:
+    """The id of the job that a run was last submitted as; empty: it was not."""
+    with suppress(OSError, ValueError, KeyError):
+        return str(json.loads((path.parent / _SUBMITTED).read_text())["job"])
+    return ""
 
 
 def _wait(paths: Sequence[Path], ids: Mapping[Path, str]) -> list[Exception | None]:
@@ -183,7 +194,10 @@ def _error_of(path: Path, known: str) -> Exception | None:
     status = read_status(path.parent)
     if status.get("state") == "done":
         return None
-    outputs = load(path).folder.parent / _FOLDER / known.partition("_")[0]
+    if status.get("state") == "queued":
+        write_status(path.parent, state="stopped", error=f"Slurm's job {known} never began")
+        return RunError(f"Slurm's job {known} never began")
+    outputs = load(path).folder.parent / _FOLDER / known
     said = status.get("error") if status.get("state") in ("failed", "stopped") else None
     return RunError(said or f"Slurm's job {known} ended without a word; its outputs: {outputs}")
 
@@ -233,12 +247,11 @@ class Task:
             interrupts.request()
 
         job, environment = load(Path(self.path)), submitit.JobEnvironment()
-        if job.config["cluster"]["num_processes"] > 1:
-            start_forkserver(preload())  # before, as it must not hear of this
+        start_forkserver(preload())  # before, as it must not hear of this
         signal.signal(signal.SIGUSR2, ask)
         try:
             if environment.num_nodes == 1:
-                perform(job, way_of(job))
+                perform(job, in_processes)  # also a single one: who kills it is then known
             else:
                 _share(job, environment)
         except Stopped:

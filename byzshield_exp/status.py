@@ -13,7 +13,7 @@ from typing import Any
 
 from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
 from byzshield_exp.files import write_atomically
-from byzshield_exp.notices import complain
+from byzshield_exp.notices import complain, note
 
 STATUS = "status.json"
 LOG = "log.txt"
@@ -35,7 +35,7 @@ def write_status(folder: Path, **entries: Any) -> None:
         OSError: if it cannot be written.
     """
     content = json.dumps({**read_status(folder), **entries}, indent=2) + "\n"
-    write_atomically(folder / STATUS, content.encode())
+    write_atomically(folder / STATUS, content.encode(), shared=True)
 
 
 @contextmanager
@@ -62,13 +62,17 @@ def recorded(folder: Path) -> Iterator[None]:
         end = {"state": "done"}
     except Stopped as error:
         end["error"] = str(error)
+        note(str(error))
         raise
     except Exception as error:
         if not isinstance(error, RunError | ConfigError):
             complain(traceback.format_exc())
+        elif error.__cause__ is not None:
+            note(traceback.format_exc())
         foreseen = isinstance(error, RunError | ConfigError | OSError)
         line = first_line(error) if foreseen else f"{type(error).__name__}: {first_line(error)}"
         end = {"state": "failed", "error": line, "rank": getattr(error, "rank", 0)}
+        note(f"failed: {error}")
         raise
     finally:
         seconds = before.get("seconds", 0.0) + time.monotonic() - start

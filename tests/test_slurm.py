@@ -80,9 +80,14 @@ def status(folder):
     return json.loads(path.read_text())
 
 
+def job_of(folder):
+    (path,) = folder.glob("*/slurm.json")
+    return json.loads(path.read_text())["job"]
+
+
 def sacct(folder):
     """The states of the jobs that belong to a folder's runs; accounting is a little late."""
-    ids = [json.loads(path.read_text())["slurm"] for path in folder.glob("*/status.json")]
+    ids = [json.loads(path.read_text())["job"] for path in folder.glob("*/slurm.json")]
     command = ["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(ids)]
     for _ in range(60):
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -133,7 +138,7 @@ def test_arrays_on_one_node_and_on_two_have_the_bits_of_one_process(tmp_path):
 def test_a_cancelled_run_is_resumed_by_the_same_command(tmp_path):
     driver = start(tmp_path, *LONG, *TWO_NODES)
     wait_until(has_begun(tmp_path))
-    subprocess.run(["scancel", status(tmp_path)["slurm"]], check=True)
+    subprocess.run(["scancel", job_of(tmp_path)], check=True)
     said, _ = driver.communicate(timeout=200)
     assert driver.returncode == 1, said
     assert status(tmp_path)["state"] == "stopped"
@@ -151,12 +156,12 @@ def test_a_run_that_is_out_of_time_is_queued_again_and_resumes(tmp_path):
     """USR2 is what Slurm sends before the end of the time; submitit has the job queued again."""
     driver = start(tmp_path, *LONG, *TWO_NODES)
     wait_until(has_begun(tmp_path))
-    known = status(tmp_path)["slurm"]
+    known = job_of(tmp_path)
     subprocess.run(["scancel", "--signal=USR2", known], check=True)
     wait_until(lambda: "BeginTime" in squeue("%r"))  # Slurm has it wait for two minutes
     subprocess.run(["scontrol", "update", f"JobId={known}", "StartTime=now"], check=True)
     wait_until(lambda: status(tmp_path)["attempts"] == 2)
-    assert status(tmp_path)["slurm"] == known
+    assert job_of(tmp_path) == known
     assert driver.poll() is None  # it waits on
     driver.send_signal(signal.SIGINT)
     said, _ = driver.communicate(timeout=60)
@@ -177,7 +182,7 @@ def test_a_failed_run_is_a_failed_job(tmp_path, where):
         PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 1
-    assert "1 of 2 runs failed" in done.stderr
+    assert "of 2 runs 1 failed" in done.stderr
     assert [row["state"] for row in rows(tmp_path / "out")] == ["failed", "done"]
     assert "a rule of the user's own broke" in rows(tmp_path / "out")[0]["error"]
     assert sacct(tmp_path / "out") == {"FAILED", "COMPLETED"}
@@ -186,7 +191,7 @@ def test_a_failed_run_is_a_failed_job(tmp_path, where):
 def test_a_killed_driver_finds_its_jobs_and_no_secret_is_seen(tmp_path):
     driver = start(tmp_path, *LONG, *TWO_NODES)
     wait_until(has_begun(tmp_path))
-    known = status(tmp_path)["slurm"]
+    known = job_of(tmp_path)
     driver.kill()
     driver.communicate()
 

@@ -83,7 +83,7 @@ def test_all_problems_are_told_and_nothing_runs(cli, tmp_path):
     points = ("K=15,16", "aggregator=median,bulyan", "q=3,99")
     code, out, err = cli("-m", *SHORT, *points, f"output_dir={tmp_path}/out")
     assert code == 2
-    assert out == ""
+    assert "sweep: " not in out
     lines = err.splitlines()
     assert lines[-1] == (
         "byzshield_exp: 6 of 8 points cannot run (on_invalid=skip leaves them out)"
@@ -116,7 +116,7 @@ def test_a_point_that_breaks_does_not_stop_the_others(cli, tmp_path, monkeypatch
     )  # fmt: skip
     code, _, err = cli(*points)
     assert code == 1
-    assert err.splitlines()[-1].startswith("byzshield_exp: 2 of 3 runs failed")
+    assert err.splitlines()[-1].startswith("byzshield_exp: of 3 runs 2 failed")
     raised, died, fine = manifest(tmp_path / "out").values()
     assert [row["state"] for row in (raised, died, fine)] == ["failed", "failed", "done"]
     assert raised["error"] == "ArithmeticError: a rule of the user's own broke"
@@ -160,7 +160,7 @@ def test_identical_runs_are_done_once(cli, tmp_path):
 def test_points_that_would_share_a_folder_are_refused(cli, tmp_path):
     code, _, err = cli("-m", *SMALL, "steps=2,4", f"output_dir={tmp_path}/out")
     assert code == 2
-    assert "steps=4: another point has the same folder, as steps name none" in err
+    assert "a run is the same whatever its steps, and another point has its folder" in err
     code, _, err = cli("-m", *SMALL, "steps=2,4", f"output_dir={tmp_path}/${{steps}}")
     assert code == 0, err
 
@@ -192,7 +192,7 @@ def test_earlier_runs_stay_in_the_table(cli, tmp_path):
     rows = manifest(tmp_path)
     assert len(rows) == 4
     assert all(rows[name]["final_accuracy"] == row["final_accuracy"] for name, row in first.items())
-    assert {row["attack"] for row in rows.values()} == {"", "none", "ipm"}
+    assert {row["attack"] for row in rows.values()} == {"alie", "none", "ipm"}
     shutil.rmtree(tmp_path / next(iter(first)))
     cli("-m", *SHORT, "attack=none,ipm", "q=1", f"output_dir={tmp_path}")
     assert len(manifest(tmp_path)) == 3
@@ -452,3 +452,124 @@ def test_a_gpu_is_asked_for_where_the_runs_are(cli, tmp_path):
     code, out, err = cli(*points, "hydra/launcher=submitit_slurm")
     assert code == 0, err
     assert "plan: 2 runs: 2 new" in out
+
+
+def test_a_rule_that_raises_anything_is_a_point_that_cannot_run(cli, tmp_path, monkeypatch):
+    (tmp_path / "rules.py").write_text(RULES)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, _, err = cli(
+        "-m", *SHORT, "aggregator=mean", "aggregator._target_=rules.rule",
+        "+aggregator.how=RuntimeError,KeyError,SystemExit,fine", "on_invalid=skip",
+        f"output_dir={tmp_path}/out",
+    )  # fmt: skip
+    assert code == 0, err
+    with (tmp_path / "out" / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["invalid", "invalid", "invalid", "done"]
+    assert "aggregator=mean raises RuntimeError: several lines" in rows[0]["error"]
+    assert len(err.splitlines()) == 3
+
+
+def test_an_error_of_a_rule_is_in_the_log(cli, tmp_path, monkeypatch):
+    (tmp_path / "rules.py").write_text(RULES)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, _, _ = cli(
+        "-m", *SHORT, "aggregator=mean", "aggregator._target_=rules.rule",
+        "+aggregator.how=late,fine", f"output_dir={tmp_path}/out",
+    )  # fmt: skip
+    assert code == 1
+    (failed,) = (s for s in states(tmp_path / "out").values() if s["state"] == "failed")
+    log = Path(failed["log"]).read_text()
+    assert "a ValueError of the user's" in failed["error"]
+    assert "in rule" in log
+    assert f"failed: {failed['error']}" in log
+
+
+RULES = """
+def rule(rows, num_corrupt: int, how: str = "fine"):
+    if how == "late" and rows.shape[1] > 2:
+        raise ValueError("a ValueError of the user's")
+    if how == "SystemExit":
+        raise SystemExit(0)
+    if how not in ("fine", "late"):
+        raise {"RuntimeError": RuntimeError, "KeyError": KeyError}[how]("several lines\\nof it")
+    return rows.mean(dim=0)
+"""
+
+
+def test_several_output_dirs_have_a_table_each(cli, tmp_path):
+    folders = f"output_dir={tmp_path}/a,{tmp_path}/b"
+    code, out, err = cli("-m", *SHORT, "seed=0,1", folders)
+    assert code == 0, err
+    for folder in ("a", "b"):
+        rows = manifest(tmp_path / folder)
+        assert len(rows) == 2
+        assert {row["output_dir"] for row in rows.values()} == {f"{tmp_path}/{folder}"}
+    code, out, _ = cli("-m", *SHORT, "seed=0,1", folders, "plan=true")
+    assert out.count(f"done: {tmp_path}/a/") == out.count(f"done: {tmp_path}/b/") == 2
+
+
+def test_a_sweep_of_nothing_is_no_sweep(cli, tmp_path):
+    where = f"output_dir={tmp_path}/out"
+    for given, said in (
+        (("on_invalid=bogus", "q=1,2"), "on_invalid=bogus must be one of error, skip"),
+        (("on_invalid=skip", "q=98,99"), "the sweep has no point that can run"),
+        (("q=range(0,0)",), "the sweep has no point that can run"),
+    ):
+        code, _, err = cli("-m", *SHORT, *given, where)
+        assert (code, err.splitlines()[-1]) == (2, f"byzshield_exp: {said}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(cli, tmp_path):
+    cli("-m", *SHORT, "seed=0,1", f"output_dir={tmp_path}/first")
+    name = sorted(path.name for path in (tmp_path / "first").iterdir() if path.is_dir())[0]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).touch()
+    code, _, err = cli("-m", *SHORT, "seed=0,1", f"output_dir={tmp_path}/out")
+    assert code == 2
+    assert f"{tmp_path}/out/{name} cannot be used" in err
+
+
+def test_a_job_lies_where_its_output_dir_is(tmp_path):
+    """A relative one counts from where the sweep was started, not from where the job is."""
+    run = ["-m", "byzshield_exp", "-m", *SHORT, "q=1,2", "output_dir=here"]
+    done = subprocess.run(
+        [sys.executable, *run], cwd=tmp_path, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    (path, _) = (tmp_path / "here").glob("*/job.json")
+    again = run_program(str(path), module="byzshield_exp.job")
+    assert "finished: " in again.stdout
+    assert not Path("here").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize("early", [True, False])
+def test_ctrl_c_also_twice_and_early_stops_a_sweep_in_order(tmp_path, runs, early):
+    command = [
+        sys.executable, "-m", "byzshield_exp", "-m", *SMALL, "steps=3000", "seed=range(12)",
+        "checkpoint_every=100000", f"hydra.launcher.runs={runs}", f"output_dir={tmp_path}",
+    ]  # fmt: skip
+    driver = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    begun = "*/status.json" if early else "*/metrics.jsonl"
+    deadline = time.monotonic() + 100
+    while not list(tmp_path.glob(begun)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    for _ in range(3):
+        os.killpg(driver.pid, signal.SIGINT)
+        time.sleep(0.3)
+    _, err = driver.communicate(timeout=60)
+    assert driver.returncode == 130, err
+    assert err.splitlines()[-1] == "byzshield_exp: interrupted; the same command resumes"
+    assert "Traceback" not in err
+    ended = [status["state"] for status in states(tmp_path).values()]
+    assert 1 <= len(ended) <= runs + 1
+    assert "running" not in ended
+    assert "failed" not in ended

@@ -24,7 +24,7 @@ from typing import Any
 from byzshield_exp import interrupts
 from byzshield_exp.clusters.group import Rendezvous, meeting_place
 from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
-from byzshield_exp.notices import complain
+from byzshield_exp.notices import complain, note
 
 _PRELOAD = ("torch", "numpy")
 _FORESEEN = ("ConfigError", "RunError", "TooFewReplicas", "LostServer", "Stopped")
@@ -201,6 +201,8 @@ def _error_of(rank: int, report: dict[str, Any]) -> Exception:
         return Stopped(error)
     if kind not in _FORESEEN:  # a programming error; a run that failed as foreseen has its line
         complain(report["traceback"])
+    else:
+        note(report["traceback"])  # a rule of the user's own may have raised what was foreseen
     failed = RunError(error if rank == 0 else f"rank {rank}: {error}")
     failed.rank = rank
     return failed
