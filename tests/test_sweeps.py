@@ -43,6 +43,11 @@ def hashes(folder):
     }
 
 
+def said(out):
+    """The lines, but for how far the check is, which is told on a slow machine."""
+    return [line for line in out.splitlines() if not line.startswith("checked ")]
+
+
 def states(folder):
     return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/status.json")}
 
@@ -67,7 +72,8 @@ def test_a_sweep_and_its_table(cli, tmp_path):
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
     code, out, err = cli("-m", *SHORT, "approach=mols,detox", "q=0,2", f"output_dir={tmp_path}")
-    assert (code, out) == (0, f"sweep: 4 runs: 4 done; {tmp_path}/sweep.csv\n")
+    assert code == 0, err
+    assert said(out) == [f"sweep: 4 runs: 4 done; {tmp_path}/sweep.csv"]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")} == before
     assert list(manifest(tmp_path)) == list(rows)
 
@@ -171,7 +177,7 @@ def test_a_plan_says_what_and_why(cli, run, tmp_path):
     code, out, _ = cli(*points, "plan=true")
     assert code == 0
     assert out.count("new: ") == 3
-    assert out.splitlines()[-1] == "plan: 3 runs: 3 new"  # no estimate yet
+    assert said(out)[-1] == "plan: 3 runs: 3 new"  # no estimate yet
     assert not folder.exists()
     run("q=0", "checkpoint_every=2", folder=folder)
     run("q=1", "checkpoint_every=2", folder=folder / "other")
@@ -364,7 +370,7 @@ def test_thirty_six_points_with_a_killed_driver(tmp_path):
     assert {row["state"] for row in rows.values()} == {"done"}
     assert 1 <= sum(row["attempts"] == "2" for row in rows.values()) <= 2
     again = subprocess.run(sweep_of_36(folder), capture_output=True, text=True, timeout=300)
-    assert again.stdout == f"sweep: 36 runs: 36 done; {folder}/sweep.csv\n"
+    assert said(again.stdout) == [f"sweep: 36 runs: 36 done; {folder}/sweep.csv"]
 
 
 @pytest.mark.slow
