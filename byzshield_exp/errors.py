@@ -35,7 +35,12 @@ class Queued(Exception):
     """A run that nobody here waits for; the same command looks again. One line."""
 
 
+def printable(text: str) -> str:
+    """A text from another machine, without what a terminal would take for a command."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line; its type where it says nothing."""
-    lines = (line for line in str(error).splitlines() if line.strip())
+    lines = (printable(line) for line in str(error).splitlines() if line.strip())
     return next(lines, type(error).__name__)

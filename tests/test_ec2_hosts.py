@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 from rented_hosts import marked, shellcheck
 
+from byzshield_exp.ec2 import archive as archives
 from byzshield_exp.ec2 import gang as gangs
 from byzshield_exp.ec2.archive import unpack
 from byzshield_exp.ec2.gang import Gang, collect, end_gang, run_gang
 from byzshield_exp.ec2.hosts import Ended, Host, Transport, Unreachable, bounded, on_all
 from byzshield_exp.ec2.local import LocalTransport
 from byzshield_exp.ec2.ssm import SsmTransport
-from byzshield_exp.errors import RunError
+from byzshield_exp.errors import RunError, first_line
 
 HOSTS = tuple(Host(f"i-{node}", "127.0.0.1", f"host{node}", node) for node in range(3))
 
@@ -130,16 +131,93 @@ def test_a_file_goes_there_and_a_folder_comes_back(local, tmp_path):
         local.fetch(HOSTS[1], "nothing/here", tmp_path / "came")
 
 
-def test_an_archive_cannot_reach_out_of_its_folder(tmp_path):
-    with tempfile.TemporaryFile() as archive:
-        with tarfile.open(fileobj=archive, mode="w") as content:
-            entry = tarfile.TarInfo("../outside")
-            entry.size = 1
-            content.addfile(entry, io.BytesIO(b"x"))
-        archive.seek(0)
-        with pytest.raises(RunError, match="came damaged"):
-            unpack(archive, tmp_path / "inside")
-    assert not (tmp_path / "outside").exists()
+def lay_down(archive: bytes, target: Path) -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(archive)
+        file.seek(0)
+        unpack(file, target)
+
+
+def archive_of(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    """What a host sends."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as content:
+        for entry, data in entries:
+            content.addfile(entry, io.BytesIO(data))
+    return archive.getvalue()
+
+
+def entry(name: str, data: bytes = b"", **settings) -> tuple[tarfile.TarInfo, bytes]:
+    made = tarfile.TarInfo(name)
+    made.size = len(data)
+    for key, value in settings.items():
+        setattr(made, key, value)
+    return made, data
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        entry("../outside", b"x"),
+        entry("inside/../../outside", b"x"),
+        entry("link", type=tarfile.SYMTYPE, linkname="a"),
+        entry("link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        entry("link", type=tarfile.LNKTYPE, linkname="a"),
+        entry("pipe", type=tarfile.FIFOTYPE),
+        entry("disk", type=tarfile.BLKTYPE),
+        entry("a/under a file", b"x"),
+        entry("ful\0l", b"x", pax_headers={"path": "nul\0l"}),
+        entry("sparse", b"x", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
+        entry("b" * 300, b"x"),
+    ],
+)
+def test_an_archive_of_anything_but_plain_files_of_its_folder_is_refused(tmp_path, odd):
+    with pytest.raises(RunError, match=r"what .*/inside should hold"):
+        lay_down(archive_of(entry("a", b"1"), odd), tmp_path / "inside")
+    assert [path for path in tmp_path.rglob("*") if path.name != "inside"] == []
+
+
+def test_a_damaged_archive_is_told(tmp_path):
+    whole = archive_of(entry("a", b"1" * 2000), entry("b", b"2"))
+    deep = b"".join(tarfile.TarInfo.create_pax_global_header({"a": "b"}) for _ in range(2000))
+    for archive in (b"no archive" * 200, whole[:1500], deep + whole):
+        with pytest.raises(RunError, match=r"should hold came damaged"):
+            lay_down(archive, tmp_path / "inside")
+
+
+def test_an_archive_may_claim_any_time_and_mode(tmp_path):
+    odd = entry("a", b"1", mtime=1e30, mode=0, uid=7)
+    lay_down(archive_of(odd, entry("c", type=tarfile.DIRTYPE, mode=0)), tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"1"
+
+
+def test_an_archive_is_bounded(tmp_path, monkeypatch):
+    many = archive_of(entry("a", b"1" * 60), entry("b", b"2" * 60))
+    monkeypatch.setattr(archives, "MAX_BYTES", 100)
+    with pytest.raises(RunError, match="it is too large"):
+        lay_down(many, tmp_path / "inside")
+    monkeypatch.setattr(archives, "MAX_BYTES", 1000)
+    monkeypatch.setattr(archives, "_MAX_MEMBERS", 1)
+    with pytest.raises(RunError, match="it is too large"):
+        lay_down(many, tmp_path / "inside")
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_files_that_cannot_be_put_in_their_place_are_told(tmp_path):
+    (tmp_path / "inside/a/b").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"inside should hold cannot be written: .*directory"):
+        lay_down(archive_of(entry("a", b"1")), tmp_path / "inside")
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file should hold cannot be written"):
+        lay_down(archive_of(entry("a", b"1")), tmp_path / "file")
+
+
+def test_what_a_host_says_commands_no_terminal(local):
+    said = local.run(
+        HOSTS[0], r"printf 'a\033]0;b\007\tc\302\233\r\n\342\200\256'; exit 1", 5.0
+    ).output
+    assert said == "a\ufffd]0;b\ufffd\tc\ufffd\ufffd\n\ufffd"
+    assert first_line(RuntimeError("a\033[2J\nb")) == "a\ufffd[2J"
 
 
 def test_all_hosts_are_asked_at_once_and_a_silent_one_is_told():

@@ -74,6 +74,16 @@ def test_files_go_there_and_come_back(ssh, machines, tmp_path):
         ssh.send(machines.hosts[1], source, "/proc/cannot/be")
 
 
+def test_a_host_that_sends_too_much_is_cut_off(ssh, machines, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/large").write_bytes(bytes(2_000_000))
+    monkeypatch.setattr("byzshield_exp.ec2.ssh.MAX_BYTES", 1_000_000)
+    with pytest.raises(RunError, match="sends more than it may"):
+        ssh.fetch(machines.hosts[0], f"{tmp_path}/there", tmp_path / "came")
+    assert not (tmp_path / "came").exists()
+    assert ssh.run(machines.hosts[0], "echo hello", 5.0).output == "hello\n"
+
+
 @pytest.mark.parametrize("known", ["another host's", "none"])
 def test_a_host_with_another_key_is_refused_before_anything_is_said(machines, known):
     first, second = machines.hosts[0], machines.hosts[1]

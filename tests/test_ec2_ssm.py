@@ -323,7 +323,9 @@ def bucket(service, tmp_path, monkeypatch):
         process.wait()
 
 
-def test_files_go_through_the_bucket_and_nothing_stays_there(transport, bucket, service, tmp_path):
+def test_files_go_through_the_bucket_and_nothing_stays_there(
+    transport, bucket, service, tmp_path, monkeypatch
+):
     source = tmp_path / "source"
     source.write_bytes(bytes(range(256)) * 4000)
     transport.send(HOST, source, f"{tmp_path}/there/a b/file.bin")
@@ -334,6 +336,11 @@ def test_files_go_through_the_bucket_and_nothing_stays_there(transport, bucket, 
     assert (tmp_path / "came/status.json").exists()
     assert "Contents" not in bucket.list_objects_v2(Bucket="some-bucket")
 
+    with monkeypatch.context() as small:
+        small.setattr(ssm, "MAX_BYTES", 100_000)
+        with pytest.raises(RunError, match=r"archive has .* bytes: too many"):
+            transport.fetch(HOST, f"{tmp_path}/there", tmp_path / "more")
+    assert not (tmp_path / "more").exists()
     with pytest.raises(RunError, match="/nothing/here cannot be read"):
         transport.fetch(HOST, "/nothing/here", tmp_path / "came")
     with pytest.raises(RunError, match="/proc/here/file cannot be written"):

@@ -1,4 +1,7 @@
-"""Folders as tar archives: how a host packs one, and how it is laid down here."""
+"""Folders as tar archives: how a host packs one, and how it is laid down here.
+
+A host may have been taken over: what it sends is plain files, within bounds, or is refused.
+"""
 
 import os
 import shlex
@@ -9,6 +12,9 @@ from typing import IO
 
 from byzshield_exp.errors import RunError, first_line
 
+MAX_BYTES = 50_000_000_000  # of a folder; more than ``aws s3 cp`` brings of a stream
+_MAX_MEMBERS = 100_000
+_PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 _LAST = "status.json"  # says that a run is done: it must not be there before the rest is
 
 
@@ -26,21 +32,39 @@ def unpack(archive: IO[bytes], target: Path) -> None:
     """Lay the files of an archive down in a folder, each whole, ``status.json`` last.
 
     Raises:
-        RunError: if the archive is damaged, or holds what is no plain file of that folder.
+        RunError: if the archive is damaged, holds what is no plain file of that folder or too
+            much, or if the files cannot be written.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".fetched-") as folder:
-        try:
-            with tarfile.open(fileobj=archive, mode="r:") as content:
-                content.extractall(folder, filter="data")
-        except (tarfile.TarError, OSError) as error:
-            raise RunError(
-                f"what {target} should hold came damaged: {first_line(error)}"
-            ) from error
-        came = [
-            path for path in Path(folder).rglob("*") if path.is_file() and not path.is_symlink()
-        ]
-        for path in sorted(came, key=lambda path: path.name == _LAST):
-            place = target / path.relative_to(folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, place)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetched-") as folder:
+            _extract(archive, target, folder)
+            _move(Path(folder), target)
+    except OSError as error:
+        raise RunError(f"what {target} should hold cannot be written: {error}") from error
+
+
+def _extract(archive: IO[bytes], target: Path, folder: str) -> None:
+    left = MAX_BYTES
+    try:
+        with tarfile.open(fileobj=archive, mode="r:") as content:
+            for number, member in enumerate(content):
+                left -= member.size
+                if member.type not in _PLAIN or member.size < 0 or member.issparse():
+                    raise tarfile.TarError(f"{member.name!r} is no plain file")
+                if left < 0 or number >= _MAX_MEMBERS:
+                    raise tarfile.TarError("it is too large")
+                content.extract(member, folder, set_attrs=False, filter="data")
+    except OSError:
+        raise
+    except Exception as error:  # tarfile meets odd archives with errors of many kinds
+        raise RunError(f"what {target} should hold came damaged: {first_line(error)}") from error
+
+
+def _move(folder: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    came = [path for path in folder.rglob("*") if path.is_file()]
+    for path in sorted(came, key=lambda path: path.name == _LAST):
+        place = target / path.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, place)

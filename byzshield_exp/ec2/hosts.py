@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
-from byzshield_exp.errors import RunError
+from byzshield_exp.errors import RunError, printable
 
 OUTPUT_BYTES = 20_000  # of a script's output that come back; Run Command shows 24,000 characters
 TIMED_OUT = 124  # the code of a script that did not end in time, as of timeout(1)
@@ -43,11 +43,14 @@ class Ended:
 
     Attributes:
         code: its exit code; 124 when it was ended because its time was over.
-        output: the last 20,000 bytes of its stdout and stderr together.
+        output: the last 20,000 bytes of its stdout and stderr together, safe to be printed.
     """
 
     code: int
     output: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", printable(self.output))
 
 
 @runtime_checkable

@@ -10,12 +10,12 @@ import re
 import shlex
 import tempfile
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from byzshield_exp.ec2.archive import packing, unpack
+from byzshield_exp.ec2.archive import MAX_BYTES, packing, unpack
 from byzshield_exp.ec2.hosts import Ended, Host, Unreachable, bounded
 from byzshield_exp.errors import ConfigError, RunError, first_line
 
@@ -27,6 +27,7 @@ _CLOSE_S = 2.0
 _KEEPALIVE_S = 5.0  # a host that is silent for three of these is gone
 _MARGIN_S = 20.0  # beyond its time, for a script to be ended and to be heard of
 _COPY_S = 3600.0  # for a file or a folder
+_REASON_BYTES = 1_000_000  # of the complaints of a host that packs a folder
 _CONSOLE = re.compile(
     r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL
 )
@@ -161,13 +162,19 @@ class SshTransport:
 
     async def _pack(self, host: Host, source: str, archive: Path) -> tuple[int, str]:
         connection = await self._connection(host)
-        ended = await connection.run(
-            f"sh -c {shlex.quote(packing(source))}", stdout=str(archive), encoding=None
-        )
-        if ended.exit_status is None or ended.exit_status < 0:
+        reason = bytearray()
+        with archive.open("wb") as content:
+            async with connection.create_process(
+                f"sh -c {shlex.quote(packing(source))}", encoding=None
+            ) as packer:
+                await asyncio.gather(
+                    _take(packer.stdout, content.write, MAX_BYTES),
+                    _take(packer.stderr, reason.extend, _REASON_BYTES),
+                )
+                await packer.wait()
+        if packer.exit_status is None or packer.exit_status < 0:
             raise ConnectionError("the connection was lost")
-        reason = ended.stderr if isinstance(ended.stderr, bytes) else b""
-        return ended.exit_status, reason.decode(errors="replace")
+        return packer.exit_status, reason.decode(errors="replace")
 
     async def _connection(self, host: Host) -> "asyncssh.SSHClientConnection":
         """The connection to a host; threads that ask at the same time share one."""
@@ -207,6 +214,21 @@ class SshTransport:
                     async with asyncio.timeout(_CLOSE_S):
                         await opening.result().wait_closed()
                 opening.result().abort()
+
+
+async def _take(
+    source: "asyncssh.SSHReader[bytes]", keep: Callable[[bytes], object], most: int
+) -> None:
+    """Read what a host says to its end.
+
+    Raises:
+        RunError: if that is too much.
+    """
+    while chunk := await source.read(1 << 20):
+        most -= len(chunk)
+        if most < 0:
+            raise RunError("a host sends more than it may")
+        keep(chunk)
 
 
 def _is_open(opening: "asyncio.Task[asyncssh.SSHClientConnection]") -> bool:

@@ -8,14 +8,15 @@ is signed beforehand: a signed address would let in whoever reads it.
 import json
 import secrets
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
-from byzshield_exp.ec2.archive import packing, unpack
+from byzshield_exp.ec2.archive import MAX_BYTES, packing, unpack
 from byzshield_exp.ec2.hosts import TIMED_OUT, Ended, Host, Unreachable, bounded
 from byzshield_exp.errors import ConfigError, RunError, first_line
 
@@ -97,7 +98,7 @@ cd {shlex.quote(source)}
                 reason = ended.output.strip()[-500:]
                 raise RunError(f"{host.name}: {source} cannot be read: {reason}")
             with tempfile.TemporaryFile() as archive:
-                _asked(host, lambda: self._s3.download_fileobj(self._bucket, key, archive))
+                _asked(host, lambda: self._download(key, archive))
                 archive.seek(0)
                 unpack(archive, target)
         finally:
@@ -155,6 +156,12 @@ cd {shlex.quote(source)}
             return self._ssm.get_command_invocation(CommandId=command, InstanceId=host.reach)
         except self._ssm.exceptions.InvocationDoesNotExist:
             return None
+
+    def _download(self, key: str, target: IO[bytes]) -> None:
+        answer = self._s3.get_object(Bucket=self._bucket, Key=key)
+        if answer["ContentLength"] > MAX_BYTES:
+            raise RunError(f"the host's archive has {answer['ContentLength']} bytes: too many")
+        shutil.copyfileobj(answer["Body"], target)
 
     def _new_key(self, name: str) -> str:
         if not self._bucket:
