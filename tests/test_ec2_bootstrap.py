@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from rented_hosts import shellcheck
 
-from byzshield_exp.ec2.bootstrap import Bootstrap, prepare_script, user_data, wait_until_ready
+from byzshield_exp.ec2.bootstrap import Bootstrap, user_data, wait_until_ready
 from byzshield_exp.ec2.hosts import Host, Unreachable
 from byzshield_exp.ec2.local import LocalTransport
 from byzshield_exp.errors import ConfigError, RunError
@@ -73,13 +73,6 @@ def test_user_data_fits_and_holds_only_public_things():
 def test_what_cannot_work_or_is_secret_is_refused(key, value, message):
     with pytest.raises(ConfigError, match=message):
         replace(PLAIN, **{key: value})
-
-
-def test_a_data_set_is_prepared_by_the_command_that_holds_the_lock():
-    assert prepare_script(PLAIN, "cifar10", "/mnt/byzshield/my data") == (
-        "/opt/byzshield/venv/bin/python -m byzshield_exp.prepare dataset=cifar10"
-        " 'dataset.root=/mnt/byzshield/my data'"
-    )
 
 
 # --- run for real ---

@@ -16,7 +16,7 @@ from conftest import metrics_of, summary_of
 from rented_hosts import Network, marked, network, why_not
 
 import byzshield_exp
-from byzshield_exp.ec2.gang import Gang, GangEnd, collect, end_gang, run_gang
+from byzshield_exp.ec2.gang import Gang, GangEnd, end_gang, run_gang
 from byzshield_exp.ec2.ssh import SshTransport
 from byzshield_exp.job import describe
 
@@ -72,6 +72,9 @@ def job(plain_config, tmp_path):
 def gang(machines, job, ssh, tmp_path):
     """``gang(name, steps)``: a job on the three machines, with 2, 1 and 1 processes."""
     made = []
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={PACKAGE} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
 
     def make(name: str, steps: int = STEPS) -> Gang:
         one = Gang(
@@ -79,9 +82,8 @@ def gang(machines, job, ssh, tmp_path):
             machines.hosts,
             (2, 1, 1),
             str(job(4, steps)),
-            python=sys.executable,
+            python=str(python),
             folder=str(tmp_path / "gangs"),
-            environment={"PYTHONPATH": str(PACKAGE)},
             look_every_s=0.5,
             lost_after_s=8.0,
             end_within_s=40.0,
@@ -148,7 +150,7 @@ def test_three_machines_end_as_one_and_nothing_secret_shows(
     assert (end.code, dict(end.codes), dict(end.lost)) == (0, {"i-0": 0, "i-1": 0, "i-2": 0}, {})
     assert marked(one) == []
 
-    collect(ssh, one, f"{tmp_path}/shared/4/run", tmp_path / "came")
+    ssh.fetch(machines.hosts[0], f"{tmp_path}/shared/4/run", tmp_path / "came")
     summary = summary_of(tmp_path / "came")
     assert summary["parameters_sha256"] == undisturbed(40)
     names = {path.name for path in (tmp_path / "came").iterdir()}

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,7 @@ from rented_hosts import marked, shellcheck
 from byzshield_exp.ec2 import archive as archives
 from byzshield_exp.ec2 import gang as gangs
 from byzshield_exp.ec2.archive import unpack
-from byzshield_exp.ec2.gang import Gang, collect, end_gang, run_gang
+from byzshield_exp.ec2.gang import Gang, end_gang, run_gang
 from byzshield_exp.ec2.hosts import Ended, Host, Transport, Unreachable, bounded, on_all
 from byzshield_exp.ec2.local import LocalTransport
 from byzshield_exp.ec2.ssm import SsmTransport
@@ -242,7 +245,7 @@ def test_scripts_for_any_shell():
         assert (ended.returncode, ended.stdout, ended.stderr) == (7, "", "")
 
 
-def test_a_gang_runs_on_all_hosts_and_its_results_come(gang, local, tmp_path):
+def test_a_gang_runs_on_all_hosts(gang, local, tmp_path):
     one = gang(f"""
         mkdir -p {tmp_path}/run
         echo "{{}}" > {tmp_path}/run/status.json
@@ -251,8 +254,7 @@ def test_a_gang_runs_on_all_hosts_and_its_results_come(gang, local, tmp_path):
     end = run_gang(local, one)
     assert (end.code, end.codes, end.lost) == (0, {"i-0": 0, "i-1": 0, "i-2": 0}, {})
     assert "node 0 of --node-rank 0 --nproc-per-node 2 --master-addr 127.0.0.1" in end.output
-    collect(local, one, f"{tmp_path}/run", tmp_path / "came")
-    assert (tmp_path / "came/status.json").exists()
+    assert (tmp_path / "run/status.json").exists()
 
 
 def test_a_gang_that_runs_is_found_again_and_not_started_twice(gang, local, tmp_path):
@@ -343,6 +345,75 @@ def test_a_heartbeat_that_stands_is_a_lost_host(gang, local, tmp_path):
     assert marked(one) == []
 
 
+@pytest.mark.parametrize(
+    "answer", ["", "ended", "ended ", "ended none", "running", "running x", "running 1 2", "well"]
+)
+def test_an_odd_answer_is_nothing_of_use(gang, local, monkeypatch, answer):
+    monkeypatch.setattr(gangs, "_looking", lambda *_: f"echo '{answer}'")
+    end = run_gang(local, gang("sleep 60", lost_after_s=0.0, end_within_s=0.0))
+    assert end.lost == dict.fromkeys(
+        ("i-0", "i-1", "i-2"), f"it answers nothing of use: {answer.strip()}"
+    )
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """What IMDSv2 tells an instance: nothing without a token, and 404 while it may stay."""
+
+    is_reclaimed = threading.Event()
+
+    def do_PUT(self) -> None:
+        is_asked = self.path == "/latest/api/token"
+        is_asked &= 1 <= int(self.headers["X-aws-ec2-metadata-token-ttl-seconds"]) <= 21600
+        self.reply(200 if is_asked else 400, b"sesame")
+
+    def do_GET(self) -> None:
+        if self.headers["X-aws-ec2-metadata-token"] != "sesame":
+            self.reply(401, b"")
+        elif self.path == "/latest/meta-data/spot/instance-action" and self.is_reclaimed.is_set():
+            self.reply(200, b'{"action": "terminate", "time": "2030-01-01T00:00:00Z"}')
+        else:
+            self.reply(404, b"")
+
+    def reply(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def metadata():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/latest"
+        server.shutdown()
+    Metadata.is_reclaimed.clear()
+
+
+def test_an_instance_that_is_taken_back_ends_its_gang_in_order(gang, local, tmp_path, metadata):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    one = gang(
+        f"trap 'touch {tmp_path}/saved$node; exit 75' TERM; touch {tmp_path}/up$node;"
+        " while :; do sleep 0.1; done",
+        metadata=metadata,
+    )
+    result = []
+    thread = threading.Thread(target=lambda: result.append(run_gang(local, one)))
+    thread.start()
+    wait_for_all(tmp_path)
+    time.sleep(1)
+    assert thread.is_alive()
+    Metadata.is_reclaimed.set()
+    thread.join(30)
+    assert set(result[0].lost.values()) == {"EC2 takes it back in two minutes"}
+    assert len(list(tmp_path.glob("saved[0-2]"))) == 3
+    assert marked(one) == []
+
+
 @pytest.mark.parametrize(("trap", "grace_s", "ends"), [("exit 75", 20.0, True), ("", 1.0, False)])
 def test_a_job_may_end_in_order_and_one_that_does_not_is_killed(
     gang, local, tmp_path, trap, grace_s, ends
@@ -378,6 +449,7 @@ def test_the_scripts_of_a_gang_pass_shellcheck(tmp_path, gang):
     scripts = [
         gangs._starting(one, HOSTS[0]),
         gangs._looking(one, HOSTS[0]),
+        gangs._looking(replace(one, metadata="http://127.0.0.1/latest"), HOSTS[0]),
         gangs._ending(one, HOSTS[0], 5.0),
     ]
     for script in [*scripts, bounded("echo", 5.0)]:

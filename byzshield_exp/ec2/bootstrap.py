@@ -127,16 +127,6 @@ def wait_until_ready(
             time.sleep(look_every_s)
 
 
-def prepare_script(bootstrap: Bootstrap, dataset: str, root: str) -> str:
-    """A script that brings a data set into a folder, once, whoever else does it too.
-
-    :mod:`byzshield_exp.prepare` holds a lock in the folder that Amazon EFS carries to all machines:
-    one fetches, the others wait, and what is there is not fetched again.
-    """
-    arguments = [f"dataset={dataset}", f"dataset.root={root}"]
-    return shlex.join([bootstrap.environment_python, "-m", "byzshield_exp.prepare", *arguments])
-
-
 _END_FIRST = """\
 #!/bin/bash
 shutdown -h +{minutes} || shutdown -h now

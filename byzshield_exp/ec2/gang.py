@@ -13,7 +13,6 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from byzshield_exp.ec2.hosts import OUTPUT_BYTES, Ended, Host, Transport, Unreachable, on_all
 from byzshield_exp.errors import RunError
@@ -39,8 +38,9 @@ class Gang:
         job: the path of the job's file, on every host.
         python: of the environment on the hosts.
         folder: on the hosts, for what the gang keeps about itself; need not be shared.
-        environment: variables for the job; no secrets, as they are kept in a file on the hosts.
         port: of torchrun's rendezvous, on the first host.
+        metadata: address of the service that tells an instance that it is taken back; None where
+            nobody takes it back.
         look_every_s: between two looks.
         lost_after_s: a host that is silent, or whose heartbeat stands, for so long is lost.
         end_within_s: for a job to end in order when it is asked to, and for the other hosts to
@@ -56,8 +56,8 @@ class Gang:
     job: str
     python: str = "/opt/byzshield/venv/bin/python"
     folder: str = "/var/tmp/byzshield"
-    environment: Mapping[str, str] = field(default_factory=dict)
     port: int = 29500
+    metadata: str | None = None
     look_every_s: float = 5.0
     lost_after_s: float = 60.0
     end_within_s: float = 60.0
@@ -154,16 +154,6 @@ def log_of(transport: Transport, gang: Gang, host: Host) -> str:
     return ended.output if ended.code == 0 else ""
 
 
-def collect(transport: Transport, gang: Gang, source: str, target: Path) -> None:
-    """Bring a run's folder here, from the server's host: only the server writes.
-
-    Raises:
-        Unreachable: if that host does not answer.
-        RunError: if there is no such folder.
-    """
-    transport.fetch(gang.hosts[0], source, target)
-
-
 def _start(transport: Transport, gang: Gang, host: Host) -> None:
     ended = transport.run(host, _starting(gang, host), _LOOK_S)
     if ended.code != 0:
@@ -205,28 +195,33 @@ def _look(transport: Transport, gang: Gang, sights: Mapping[Host, _Sight]) -> di
     for host, answer in zip(hosts, answers, strict=True):
         sight = sights[host]
         why = str(answer) if isinstance(answer, Unreachable) else _read(answer, sight, gang)
-        if why and (why == _GONE or time.monotonic() - sight.heard > gang.lost_after_s):
+        if why and (
+            why in (_GONE[1], _RECLAIMED[1]) or time.monotonic() - sight.heard > gang.lost_after_s
+        ):
             lost[host.name] = why
         if not why:
             sight.heard = time.monotonic()
     return lost
 
 
-_GONE = "its processes are gone and left no exit code"
+_GONE = "gone", "its processes are gone and left no exit code"
+_RECLAIMED = "reclaimed", "EC2 takes it back in two minutes"
+_NUMBER = re.compile(r"(ended|running) (-?[0-9]{1,9})")
 
 
 def _read(answer: Ended, sight: _Sight, gang: Gang) -> str:
     """Read a look's answer into ``sight``; return what is wrong with the host, if anything."""
-    state, _, number = answer.output.strip().partition(" ")
-    if state == "ended":
-        sight.code = int(number)
+    said = answer.output.strip()
+    if said in (_GONE[0], _RECLAIMED[0]):
+        return _GONE[1] if said == _GONE[0] else _RECLAIMED[1]
+    number = _NUMBER.fullmatch(said)
+    if number is None:
+        return f"it answers nothing of use: {said[-200:]}"
+    if number[1] == "ended":
+        sight.code = int(number[2])
         return ""
-    if state == "running":
-        stood_s = int(number)
-        return "" if stood_s <= gang.lost_after_s else f"its heartbeat stands for {stood_s} s"
-    return (
-        _GONE if state == "gone" else f"it answers nothing of use: {answer.output.strip()[-200:]}"
-    )
+    stood_s = int(number[2])
+    return "" if stood_s <= gang.lost_after_s else f"its heartbeat stands for {stood_s} s"
 
 
 def _place(gang: Gang, host: Host) -> str:
@@ -242,8 +237,6 @@ def _torchrun(gang: Gang, host: Host) -> str:
     index = gang.hosts.index(host)
     return shlex.join(
         [
-            "env",
-            *(f"{name}={value}" for name, value in gang.environment.items()),
             *(gang.python, "-m", "torch.distributed.run"),
             *("--nnodes", str(len(gang.hosts)), "--node-rank", str(index)),
             *("--nproc-per-node", str(gang.processes[index])),
@@ -292,18 +285,32 @@ exit 1
 
 
 def _looking(gang: Gang, host: Host) -> str:
-    """Say ``ended CODE``, ``running SECONDS`` since the last heartbeat, or ``gone``."""
+    """Say ``ended CODE``, ``running SECONDS`` since the heartbeat, ``gone`` or ``reclaimed``."""
     return f"""\
-{_preamble(gang, host)}
+{_preamble(gang, host)}{_reclaimed(gang)}
 there=$(marked)  # before the code is looked for: it is written before the last process ends
 if [ -f "$place/code" ]; then
     echo "ended $(cat "$place/code")"
+elif [ -n "$there" ] && is_reclaimed; then
+    echo reclaimed
 elif [ -n "$there" ]; then
     echo "running $(($(date +%s) - $(stat -c %Y "$place/heartbeat")))"
 else
     echo gone
 fi
 """
+
+
+def _reclaimed(gang: Gang) -> str:
+    """A shell function that asks, as IMDSv2 wants it, whether a spot instance is taken back."""
+    if gang.metadata is None:
+        return "is_reclaimed() { false; }"
+    return f"""\
+is_reclaimed() {{
+    local metadata={shlex.quote(gang.metadata)} header=X-aws-ec2-metadata-token token
+    token=$(curl -sf -m 2 -X PUT -H "$header-ttl-seconds: 60" "$metadata/api/token") &&
+        curl -sf -m 2 -o /dev/null -H "$header: $token" "$metadata/meta-data/spot/instance-action"
+}}"""
 
 
 def _ending(gang: Gang, host: Host, grace_s: float) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from byzshield_exp.ec2.bootstrap import Bootstrap
 from byzshield_exp.ec2.cloud import told
@@ -23,6 +24,7 @@ LOCAL_PYTHON = sys.executable
 MOUNT_POINT = "/mnt/byzshield"
 _OWN_DISK = "/var/tmp/byzshield"
 _ENVIRONMENT = "/opt/byzshield"
+_METADATA = "http://169.254.169.254/latest"  # of every instance, for itself alone
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Place:
         is_shared: whether all hosts see the same folders.
         port: for torchrun's rendezvous.
         look_every_s: between two looks at a run.
+        metadata: address of the service that tells an instance that it is taken back; None where
+            nobody takes it back.
     """
 
     python: str
@@ -48,6 +52,7 @@ class Place:
     is_shared: bool
     port: int
     look_every_s: float
+    metadata: str | None
 
 
 def place_of(control: Control) -> Place:
@@ -58,15 +63,16 @@ def place_of(control: Control) -> Place:
     outputs = f"outputs/{output_dir.name}-{digest}"
     if options.transport == "local":
         root = str(_local_root(control))
-        return _place(root, LOCAL_PYTHON, outputs, True, _free_port(), 0.2)
+        return _place(root, LOCAL_PYTHON, outputs, True, _free_port(), 0.2, None)
     root = MOUNT_POINT if options.efs is not None else _OWN_DISK
     python = f"{_ENVIRONMENT}/venv/bin/python"
-    return _place(root, python, outputs, options.efs is not None, 29500, 5.0)
+    metadata = _METADATA if options.market == "spot" else None
+    return _place(root, python, outputs, options.efs is not None, 29500, 5.0, metadata)
 
 
-def _place(root: str, python: str, outputs: str, shared: bool, port: int, every: float) -> Place:
+def _place(root: str, python: str, outputs: str, *more: Any) -> Place:
     folders = (f"{root}/jobs", f"{root}/gangs", f"{root}/{outputs}", f"{root}/data")
-    return Place(python, *folders, shared, port, every)
+    return Place(python, *folders, *more)
 
 
 def _local_root(control: Control) -> Path:

@@ -70,6 +70,7 @@ def _do_there(control: Control, gang: Gang, job: Job, transport: Watched) -> Non
     work = torchrun.Gang(
         name, hosts, (1, *[options.processes] * options.workers), f"{place.jobs}/{name}.json",
         python=place.python, folder=place.gangs, port=place.port, look_every_s=place.look_every_s,
+        metadata=place.metadata,
     )  # fmt: skip
     if gang.job != job.path:
         for host in hosts[:1] if place.is_shared else hosts:
