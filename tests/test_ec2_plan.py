@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import ec2_cloud
 import pytest
 
+from byzshield_exp.ec2 import requests
 from byzshield_exp.ec2.__main__ import main
 from byzshield_exp.ec2.facts import Facts, _list_price
 from byzshield_exp.ec2.options import Options, options_of
@@ -75,12 +76,35 @@ def test_a_plan_says_all_that_it_will_make():
         "in: tcp 22, 203.0.113.7/32",
         "in: all from and to itself",
         "out: tcp 443, 172.16.0.0/12",
-        "EFS byzshield-byzshield, encrypted",
+        "EFS byzshield-byzshield-fdee430d40bd, encrypted",
         "3 instances, 3 volumes, 3 network interfaces\n",
     ):
         assert line in text, line
     assert "0.0.0.0" not in text
     assert "spot" not in text
+
+
+@pytest.mark.parametrize("peer", ["sg-1", "pl-2", "10.0.0.0/8", "::/0", "2001:db8::/32"])
+@pytest.mark.parametrize("ports", [("-1", -1, -1), ("tcp", 22, 22)])
+def test_a_rule_that_was_read_is_written_as_it_was(peer, ports):
+    rule = (*ports, peer)
+    assert requests.rules_of([requests.permission(rule)]) == {rule}
+    (key,) = requests.permission(rule).keys() - {"IpProtocol", "FromPort", "ToPort"}
+    kinds = {"s": "UserIdGroupPairs", "p": "PrefixListIds", "1": "IpRanges"}
+    assert key == kinds.get(peer[0], "Ipv6Ranges")
+
+
+def test_the_shared_folder_of_a_name_is_another_one_for_each_owner():
+    options = options_of(LOCAL)
+    for request in (requests.create_shared, requests.create_shared_group):
+        made = [request(options, dataclasses.replace(FACTS, owner=name)) for name in ("ada", "bob")]
+        assert made[0].keys() == made[1].keys()
+        assert not {str(value) for value in made[0].values()} & {
+            str(made[1][key]) for key in ("CreationToken", "GroupName", "Tags") if key in made[1]
+        }
+    longest = options_of(LOCAL | {"name": "a" * 31})
+    request = requests.create_shared(longest, dataclasses.replace(FACTS, owner="b" * 256))
+    assert len(request["CreationToken"]) <= 64
 
 
 def test_user_data_ends_the_instance_by_itself_within_the_hours():

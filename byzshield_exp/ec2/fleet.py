@@ -194,7 +194,7 @@ def down(control: Control, shared: bool = False) -> None:
     with told():
         remove(control, state.fleet)
         if shared:
-            for name in delete_shared(control.cloud, state.options.name, control.pause):
+            for name in delete_shared(control):
                 say(f"deleted {name}")
             state.efs, state.efs_groups = None, []
     state.group, state.phase = None, "down"

@@ -12,6 +12,7 @@ from byzshield_exp.ec2.facts import Facts
 from byzshield_exp.ec2.options import Options
 from byzshield_exp.ec2.reach import bootstrap_of
 from byzshield_exp.ec2.requests import Rule
+from byzshield_exp.ec2.resources import groups_to_join
 from byzshield_exp.ec2.state import Part
 from byzshield_exp.errors import ConfigError, RunError, first_line
 
@@ -98,11 +99,10 @@ def resources(plan: Plan) -> list[str]:
     lines += [f"  in: {_spell(rule)}" for rule in sorted(requests.inbound("itself", options))]
     lines += [f"  out: {_spell(rule)}" for rule in sorted(requests.outbound("itself", options))]
     if options.efs == "create":
-        lines.append(f"EFS byzshield-{options.name}, encrypted, if it is not there; it stays")
+        name = requests.shared_name(options, facts)
+        lines.append(f"EFS byzshield-{name}, encrypted, if it is not there; it stays, and costs")
         lines.append(f"  mount target in {facts.subnet}")
-        lines.append(
-            f"  security group byzshield-shared-{options.name}, in and out: tcp 2049 itself"
-        )
+        lines.append(f"  security group byzshield-shared-{name}, in and out: tcp 2049 itself")
     elif options.efs is not None:
         lines.append(f"nothing for {options.efs}: instances join the groups of its mount target")
     count = options.gangs * options.gang_instances
@@ -118,7 +118,11 @@ def ask(plan: Plan, cloud: Cloud) -> list[str]:
 
     Raises:
         RunError: if it would not.
+        ConfigError: if instances cannot join the groups of a shared folder that is there.
     """
+    efs = plan.options.efs
+    if efs is not None and efs != "create":
+        groups_to_join(cloud, efs, plan.facts.zone, plan.options)
     common = requests.fleet_tags(plan.fleet, plan.options, plan.facts, 0.0)
     calls = [("create_security_group", requests.create_group(plan.fleet, plan.facts, common))]
     if plan.options.efs == "create":

@@ -1,5 +1,6 @@
 """What is asked of AWS, as plain values: the same for the plan, the dry run and the real call."""
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ GANG = "byzshield:gang"
 PART = "byzshield:part"
 OWNER = "byzshield:owner"
 EXPIRES = "byzshield:expires"
-SHARED = "byzshield:shared"  # of the shared folder and its group, which outlive a fleet
+SHARED = "byzshield:shared"  # of the shared folder and its group, which outlive a fleet: its name
 
 _ALL = "-1"
 _NFS = 2049
@@ -44,7 +45,7 @@ def create_group(fleet: str, facts: Facts, common: dict[str, str]) -> dict[str, 
 def create_shared_group(options: Options, facts: Facts) -> dict[str, Any]:
     """CreateSecurityGroup for the shared folder."""
     return {
-        "GroupName": f"byzshield-shared-{options.name}",
+        "GroupName": f"byzshield-shared-{shared_name(options, facts)}",
         "Description": "byzshield_exp: NFS between the shared folder and the instances",
         "VpcId": facts.vpc,
         "TagSpecifications": [_tagged("security-group", shared_tags(options, facts))],
@@ -54,7 +55,7 @@ def create_shared_group(options: Options, facts: Facts) -> dict[str, Any]:
 def create_shared(options: Options, facts: Facts) -> dict[str, Any]:
     """CreateFileSystem."""
     return {
-        "CreationToken": f"byzshield-{options.name}",
+        "CreationToken": f"byzshield-{shared_name(options, facts)}",
         "Encrypted": True,
         "PerformanceMode": "generalPurpose",
         "ThroughputMode": "elastic",
@@ -64,7 +65,12 @@ def create_shared(options: Options, facts: Facts) -> dict[str, Any]:
 
 def shared_tags(options: Options, facts: Facts) -> list[dict[str, str]]:
     """What the shared folder has: it outlives the fleet, so it does not expire."""
-    return tags(shared=options.name, owner=facts.owner)
+    return tags(shared=shared_name(options, facts), owner=facts.owner)
+
+
+def shared_name(options: Options, facts: Facts) -> str:
+    """Of a user's own shared folder: somebody else's has another one."""
+    return f"{options.name}-{hashlib.sha256(facts.owner.encode()).hexdigest()[:12]}"
 
 
 def inbound(group: str, options: Options) -> set[Rule]:
@@ -90,8 +96,14 @@ def permission(rule: Rule) -> dict[str, Any]:
     protocol, first, last, peer = rule
     ports = {} if protocol == _ALL else {"FromPort": first, "ToPort": last}
     if peer.startswith("sg-"):
-        return {"IpProtocol": protocol, **ports, "UserIdGroupPairs": [{"GroupId": peer}]}
-    return {"IpProtocol": protocol, **ports, "IpRanges": [{"CidrIp": peer}]}
+        peers = {"UserIdGroupPairs": [{"GroupId": peer}]}
+    elif peer.startswith("pl-"):
+        peers = {"PrefixListIds": [{"PrefixListId": peer}]}
+    elif ":" in peer:
+        peers = {"Ipv6Ranges": [{"CidrIpv6": peer}]}
+    else:
+        peers = {"IpRanges": [{"CidrIp": peer}]}
+    return {"IpProtocol": protocol, **ports, **peers}
 
 
 def rules_of(permissions: list[dict[str, Any]]) -> set[Rule]:

@@ -4,6 +4,7 @@ A step first looks by tag or by token for what an earlier attempt made. So it do
 whether the answer to a call was seen.
 """
 
+import ipaddress
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,12 +15,14 @@ from botocore.exceptions import ClientError, WaiterError
 
 from byzshield_exp.ec2 import requests
 from byzshield_exp.ec2.cloud import Cloud, code, pages, tagged
+from byzshield_exp.ec2.options import Options
 from byzshield_exp.ec2.state import Gang, Part, State, Store
 from byzshield_exp.errors import ConfigError, RunError
 
 _SETTLE_S = 10.0  # in which an instance is surely shown to describe_instances
 _LIVE = ["pending", "running", "stopping", "stopped"]
 _DELAY_S = 5
+_MAX_GROUPS = 5  # of an interface, where nobody has asked AWS for more
 
 
 @dataclass(frozen=True)
@@ -132,25 +135,18 @@ def ensure_shared(control: Control) -> None:
     else:
         state.efs, group = str(options.efs), ""
     control.save()
-    target = _mount_target(control, state.efs)
-    if target is None and group:
+    if group and _mount_target(control.cloud, state.efs, facts.zone) is None:
         with _done_before("MountTargetConflict"):
             efs.create_mount_target(
                 FileSystemId=state.efs, SubnetId=facts.subnet, SecurityGroups=[group]
             )
-        target = _mount_target(control, state.efs)
-    if target is None:
-        raise ConfigError(f"efs={state.efs} has no mount target in {facts.zone}")
-    name = target["MountTargetId"]
-    state.efs_groups = efs.describe_mount_target_security_groups(MountTargetId=name)[
-        "SecurityGroups"
-    ]
-    _refuse_open(control)
-    _until(
-        control,
-        lambda: (_mount_target(control, str(state.efs)) or {}).get("LifeCycleState") == "available",
-        f"the mount target of {state.efs} is not available",
-    )
+    state.efs_groups = groups_to_join(control.cloud, state.efs, facts.zone, options)
+
+    def is_available() -> bool:
+        target = _mount_target(control.cloud, str(state.efs), facts.zone) or {}
+        return target.get("LifeCycleState") == "available"
+
+    _until(control, is_available, f"the mount target of {state.efs} is not available")
     control.save()
 
 
@@ -172,22 +168,54 @@ def _shared_folder(control: Control) -> str:
     return name
 
 
-def _mount_target(control: Control, efs: str) -> dict[str, Any] | None:
-    targets = pages(control.cloud.efs, "describe_mount_targets", "MountTargets", FileSystemId=efs)
-    zone = control.state.facts.zone
+def _mount_target(cloud: Cloud, efs: str, zone: str) -> dict[str, Any] | None:
+    targets = pages(cloud.efs, "describe_mount_targets", "MountTargets", FileSystemId=efs)
     return next((dict(one) for one in targets if one["AvailabilityZoneName"] == zone), None)
 
 
-def _refuse_open(control: Control) -> None:
-    names = control.state.efs_groups
-    groups = control.cloud.ec2.describe_security_groups(GroupIds=names)["SecurityGroups"]
-    for group in groups:
-        for rule in requests.rules_of(group["IpPermissions"]):
-            if rule[3] in ("0.0.0.0/0", "::/0"):
-                raise ConfigError(
-                    f"efs={control.state.efs}: its group {group['GroupId']} is open to the world; "
-                    "instances do not join it"
-                )
+def groups_to_join(cloud: Cloud, efs: str, zone: str, options: Options) -> list[str]:
+    """The groups of a shared folder's mount target, which instances join.
+
+    Raises:
+        ConfigError: if there is no mount target in the zone, or instances cannot join its groups.
+    """
+    target = _mount_target(cloud, efs, zone)
+    if target is None:
+        raise ConfigError(f"efs={efs} has no mount target in {zone}")
+    names: list[str] = cloud.efs.describe_mount_target_security_groups(
+        MountTargetId=target["MountTargetId"]
+    )["SecurityGroups"]
+    if len(names) >= _MAX_GROUPS:
+        raise ConfigError(
+            f"efs={efs}: its mount target has {len(names)} groups; an instance joins them and one "
+            f"of its own, at most {_MAX_GROUPS}"
+        )
+    for group in cloud.ec2.describe_security_groups(GroupIds=names)["SecurityGroups"]:
+        _refuse_open(efs, group, options)
+    return sorted(names)  # a call that is made again must be the same one
+
+
+def _refuse_open(efs: str, group: dict[str, Any], options: Options) -> None:
+    """Refuse a group that opens more than the plan says."""
+    name = group["GroupId"]
+    if any(_is_wide(rule[3]) for rule in requests.rules_of(group["IpPermissions"])):
+        raise ConfigError(
+            f"efs={efs}: its group {name} is open to the world; instances do not join it"
+        )
+    outbound = requests.rules_of(group["IpPermissionsEgress"])
+    if not _is_wide(options.https_to) and any(_is_wide(rule[3]) for rule in outbound):
+        raise ConfigError(
+            f"https_to={options.https_to}: the group {name} of efs={efs} lets its members out to "
+            "more; give the mount target a group that does not"
+        )
+
+
+def _is_wide(peer: str) -> bool:
+    """Whether a rule's other end is a large part of the internet."""
+    if peer.startswith(("sg-", "pl-")):
+        return False
+    network = ipaddress.ip_network(peer, strict=False)
+    return not network.is_private and network.prefixlen < (16 if network.version == 4 else 32)
 
 
 def launch(control: Control, gang: Gang, part: Part, user_data: str) -> None:
@@ -294,27 +322,52 @@ def delete_groups(
                 pause(_DELAY_S)
 
 
-def delete_shared(cloud: Cloud, name: str, pause: Callable[[float], object]) -> list[str]:
-    """Delete the shared folder of a name, with all that is in it; returns its ids."""
+def delete_shared(control: Control) -> list[str]:
+    """Delete the user's own shared folder, with all that is in it; returns its ids.
+
+    Raises:
+        RunError: if instances of another fleet use it.
+    """
+    cloud, facts = control.cloud, control.state.facts
+    mine = requests.shared_tags(control.state.options, facts)
     found = [
         system["FileSystemId"]
         for system in pages(cloud.efs, "describe_file_systems", "FileSystems")
-        if {"Key": requests.SHARED, "Value": name} in system["Tags"]
+        if all(tag in system["Tags"] for tag in mine)
     ]
+    filters = [tagged(tag["Key"], tag["Value"]) for tag in mine]
+    _refuse_used(cloud, filters)
     for system in found:
-        for target in pages(
-            cloud.efs, "describe_mount_targets", "MountTargets", FileSystemId=system
-        ):
-            with _done_before("MountTargetNotFound"):
-                cloud.efs.delete_mount_target(MountTargetId=target["MountTargetId"])
-        for _ in range(60):
-            if not pages(cloud.efs, "describe_mount_targets", "MountTargets", FileSystemId=system):
-                break
-            pause(_DELAY_S)
-        with _done_before("FileSystemNotFound"):
-            cloud.efs.delete_file_system(FileSystemId=system)
-    delete_groups(cloud, [tagged(requests.SHARED, name)], pause)
+        _delete_system(control, system)
+    delete_groups(cloud, filters, control.pause)
     return found
+
+
+def _refuse_used(cloud: Cloud, filters: list[dict[str, Any]]) -> None:
+    groups = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
+    if not groups:
+        return
+    mine = [{"Name": "group-id", "Values": [group["GroupId"] for group in groups]}]
+    interfaces = pages(cloud.ec2, "describe_network_interfaces", "NetworkInterfaces", Filters=mine)
+    names = {one.get("Attachment", {}).get("InstanceId") for one in interfaces} - {None}
+    users = living(cloud, [{"Name": "instance-id", "Values": sorted(names)}]) if names else []
+    if users:
+        used = ", ".join(one["InstanceId"] for one in users)
+        raise RunError(f"the shared folder is used by {used}: end their fleet first")
+
+
+def _delete_system(control: Control, system: str) -> None:
+    efs = control.cloud.efs
+
+    def targets() -> list[Any]:
+        return pages(efs, "describe_mount_targets", "MountTargets", FileSystemId=system)
+
+    for target in targets():
+        with _done_before("MountTargetNotFound"):
+            efs.delete_mount_target(MountTargetId=target["MountTargetId"])
+    _until(control, lambda: not targets(), f"{system} keeps its mount targets")
+    with _done_before("FileSystemNotFound"):
+        efs.delete_file_system(FileSystemId=system)
 
 
 def _until(control: Control, is_so: Callable[[], bool], otherwise: str) -> None:
