@@ -18,7 +18,7 @@ from byzshield_exp.ec2.fleet import bring_up, down, hosts_of, new_gang
 from byzshield_exp.ec2.hosts import Ended, Host, on_all
 from byzshield_exp.ec2.options import Options, plain
 from byzshield_exp.ec2.plan import ask, describe, plan
-from byzshield_exp.ec2.reach import place_of, transport_to
+from byzshield_exp.ec2.reach import known_hosts, place_of, transport_to
 from byzshield_exp.ec2.resources import Control, delete_groups, ensure_network, living, terminate
 from byzshield_exp.ec2.runs import check_jobs
 from byzshield_exp.ec2.state import Gang, Job, Store, loaded, new_state, store_of
@@ -125,7 +125,7 @@ def _forward(control: Control, host: Host) -> str:
             f"--document-name AWS-StartPortForwardingSession --parameters '{parameters}'"
         )
     key = f"-i {shlex.quote(options.ssh_key)} " if options.ssh_key else ""
-    known = shlex.quote(str(control.store.folder / "known_hosts"))
+    known = shlex.quote(str(known_hosts(control, host)))
     return (
         f"ssh {key}-o UserKnownHostsFile={known} -o StrictHostKeyChecking=yes -N "
         f"-L {port}:localhost:{port} {options.ssh_user}@{host.reach}"

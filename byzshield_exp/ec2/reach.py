@@ -1,11 +1,14 @@
 """Where things are on the hosts, and how this machine reaches them."""
 
-import hashlib
 import math
+import os
+import re
+import secrets
 import shlex
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +61,7 @@ class Place:
 def place_of(control: Control) -> Place:
     """The folders for a fleet."""
     options = control.state.options
-    output_dir = typed_path(options.output_dir).resolve()
-    digest = hashlib.sha256(f"{socket.gethostname()}:{output_dir}".encode()).hexdigest()[:8]
-    outputs = f"outputs/{output_dir.name}-{digest}"
+    outputs = f"outputs/{_name_there(control.store.folder.parent)}"
     if options.transport == "local":
         root = str(_local_root(control))
         return _place(root, LOCAL_PYTHON, outputs, True, _free_port(), 0.2, None)
@@ -68,6 +69,23 @@ def place_of(control: Control) -> Place:
     python = f"{_ENVIRONMENT}/venv/bin/python"
     metadata = _METADATA if options.market == "spot" else None
     return _place(root, python, outputs, options.efs is not None, 29500, 5.0, metadata)
+
+
+def _name_there(folder: Path) -> str:
+    """What the results of an output_dir are called on the hosts, kept in a file of its own.
+
+    It does not depend on what this machine or the folder is called now, and no two have the same.
+    """
+    path = folder / "name_on_hosts"
+    if not path.exists():
+        readable = re.sub(r"[^A-Za-z0-9._-]", "_", folder.resolve().parent.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".name.{secrets.token_hex(8)}"
+        draft.write_text(f"{readable[:50]}-{secrets.token_hex(8)}")
+        with suppress(FileExistsError):  # of two drivers at once, the first one names it
+            os.link(draft, path)
+        draft.unlink()
+    return path.read_text()
 
 
 def _place(root: str, python: str, outputs: str, *more: Any) -> Place:
@@ -128,9 +146,14 @@ def transport_to(
 
     keys = {host.reach: _host_keys(control, host, check) for host in hosts}
     lines = [f"{reach} {public}\n" for reach, found in keys.items() for public in found]
-    write_atomically(control.store.folder / "known_hosts", "".join(lines).encode())
+    write_atomically(known_hosts(control, hosts[0]), "".join(lines).encode())
     key = None if options.ssh_key is None else typed_path(options.ssh_key)
     return SshTransport(keys, options.ssh_user, key)
+
+
+def known_hosts(control: Control, server: Host) -> Path:
+    """The file with the host keys of a gang, for ssh."""
+    return control.store.folder / f"known_hosts-{server.name}"
 
 
 def _host_keys(control: Control, host: Host, check: Callable[[], None]) -> list[str]:

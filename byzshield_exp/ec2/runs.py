@@ -138,7 +138,10 @@ def _prepare(transport: Watched, host: Host, place: Place, config: dict[str, Any
         return
     config["dataset"]["root"] = place.data
     command = [place.python, "-m", "byzshield_exp.prepare", f"dataset={dataset}"]
-    ended = transport.run(host, shlex.join([*command, f"dataset.root={place.data}"]), _PREPARE_S)
+    command += [f"dataset.root={place.data}"]
+    if config["dataset"].get("extra"):
+        command += ["dataset.extra=true"]  # svhn's further pictures
+    ended = transport.run(host, shlex.join(command), _PREPARE_S)
     if ended.code != 0:
         raise RunError(f"{host.name}: dataset={dataset}: {_last_line(ended.output)}")
 
