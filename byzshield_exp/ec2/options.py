@@ -48,7 +48,8 @@ class Options:
         bucket: ``s3://NAME/PREFIX`` for files to and from the instances; transport ssm needs it.
         wheel: of this package, which the instances install: a file here or ``s3://...whl``.
         wheel_sha256: of that file; null: computed from the file here.
-        pip_arguments: for its installation; as it is, torch for CPUs.
+        pip_arguments: for its installation; as it is, torch for CPUs. The release of torch is that
+            of this machine, where none is named here (``torch==...``).
         usd_per_hour: of a whole gang; null: looked up.
         max_usd: what all may cost; a plan that may cost more is refused.
         max_hours: after so long everything ends, and each instance by itself.

@@ -14,6 +14,7 @@ from byzshield_exp.ec2.reach import bootstrap_of
 from byzshield_exp.ec2.requests import Rule
 from byzshield_exp.ec2.resources import groups_to_join
 from byzshield_exp.ec2.state import Part
+from byzshield_exp.ec2.wheel import difference
 from byzshield_exp.errors import ConfigError, RunError, first_line
 
 _FLEET = "xxxxxxxx"  # stands for what is drawn when the fleet is made
@@ -86,10 +87,18 @@ def describe(plan: Plan) -> str:
         f"  at most {plan.worst_usd:.2f} USD: {options.gangs * options.gang_instances} instances "
         f"for max_hours={options.max_hours:g}, under max_usd={options.max_usd:g} and "
         f"max_instances={options.max_instances}",
+        *_warnings(options),
         "creates",
         *(f"  {line}" for line in resources(plan)),
     ]
     return "\n".join(lines)
+
+
+def _warnings(options: Options) -> list[str]:
+    if options.wheel is None or options.transport == "local":
+        return []
+    found = difference(options.wheel)
+    return [] if found is None else [f"warning: wheel={options.wheel}: {found}; build it again"]
 
 
 def resources(plan: Plan) -> list[str]:

@@ -20,6 +20,7 @@ from byzshield_exp.ec2.hosts import Host, Transport
 from byzshield_exp.ec2.local import LocalTransport
 from byzshield_exp.ec2.options import Options
 from byzshield_exp.ec2.resources import Control
+from byzshield_exp.ec2.wheel import with_torch
 from byzshield_exp.errors import RunError
 from byzshield_exp.files import typed_path, write_atomically
 
@@ -108,7 +109,7 @@ def bootstrap_of(options: Options, facts: Facts, efs: str | None, minutes: int) 
         region=facts.region,
         user=options.ssh_user,
         folder=_ENVIRONMENT,
-        pip_arguments=tuple(shlex.split(options.pip_arguments)),
+        pip_arguments=with_torch(shlex.split(options.pip_arguments)),
         authorized_keys=() if facts.public_key is None else (facts.public_key,),
         wheel_within_minutes=math.ceil(options.boot_minutes),
     )
