@@ -1,4 +1,4 @@
-"""The shared folder: each user's own, and the groups that instances join to reach it."""
+"""What belongs to whom in an account; the groups that instances join for a shared folder."""
 
 import pytest
 
@@ -109,3 +109,24 @@ def test_groups_are_joined_in_the_same_order_whatever_order_they_come_in(aws, co
     call = next(call for call in aws.calls if call.action == "RunInstances" and call.creates)
     groups = [call.fields[f"NetworkInterface.1.SecurityGroupId.{number}"] for number in (2, 3, 4)]
     assert groups == sorted(groups)
+
+
+def test_list_and_gc_are_about_ones_own_fleets(aws, command, monkeypatch, capsys):
+    for place, more in (("mine", ()), ("hers", ("owner=ada",))):
+        assert command("up", place, *UP, *more)[0] == 0
+    monkeypatch.setattr("byzshield_exp.ec2.commands._now", lambda: "2999-01-01T00:00:00Z")
+
+    def said(*arguments: str) -> str:
+        capsys.readouterr()
+        assert main([*arguments]) == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    assert said("list") == said("list", "owner=ada") == "3 instances"
+    assert said("list", "everybody=true") == "6 instances"
+    assert said("gc", "everybody=true").startswith("6 instances and 2 security groups would be")
+    assert said("gc", "owner=ada").startswith("3 instances and 1 security groups would be")
+    assert said("gc", "dry_run=false") == "3 instances and 1 security groups removed"
+    left = {tag["Value"] for one in aws.living() for tag in one["Tags"] if "owner" in tag["Key"]}
+    assert left == {"ada"}
+    assert said("gc", "everybody=true", "dry_run=false").startswith("3 instances and 1")
+    assert aws.living() == []

@@ -8,8 +8,9 @@
     status     how far a sweep is and what it has cost, from the state on disk
     resume     go on where a driver died
     down       end everything of a fleet; efs=true: its shared folder too, with all in it
-    list       all instances of all fleets in the region, by their tags
-    gc         end fleets whose time is over (dry_run=false), or the one of fleet=NAME-DIGITS
+    list       your instances in the region, by their tags; owner=NAME: theirs; everybody=true
+    gc         end your fleets whose time is over (dry_run=false); owner=NAME or everybody=true:
+               theirs; fleet=NAME-DIGITS: that one, whosever it is and whatever its time
 
 A sweep runs on a fleet with ``hydra/launcher=byzshield_ec2``. Options are ``key=value``, those of
 ``hydra.launcher``; the commands after ``up`` find the fleet with ``name=`` and ``output_dir=``.
@@ -33,8 +34,8 @@ _OF_A_FLEET: dict[str, dict[str, Any]] = {
     "down": {"efs": False},
 }
 _OF_A_REGION: dict[str, dict[str, Any]] = {
-    "list": {"region": None},
-    "gc": {"region": None, "fleet": None, "dry_run": True},
+    "list": {"region": None, "owner": None, "everybody": False},
+    "gc": {"region": None, "fleet": None, "owner": None, "everybody": False, "dry_run": True},
 }
 _COMMANDS = ("plan", "up", *_OF_A_FLEET, *_OF_A_REGION)
 

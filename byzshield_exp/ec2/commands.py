@@ -11,9 +11,9 @@ from threading import Event
 from typing import Any
 
 from byzshield_exp.ec2 import requests
-from byzshield_exp.ec2.cloud import connect, pages, tagged, told
+from byzshield_exp.ec2.cloud import Cloud, connect, pages, tagged, told
 from byzshield_exp.ec2.drive import drive, ending_the_fleet
-from byzshield_exp.ec2.facts import look_up
+from byzshield_exp.ec2.facts import look_up, owner_of
 from byzshield_exp.ec2.fleet import bring_up, down, hosts_of, new_gang
 from byzshield_exp.ec2.hosts import Ended, Host, on_all
 from byzshield_exp.ec2.options import Options, plain
@@ -168,10 +168,11 @@ def take_down(store: Store, shared: bool) -> None:
     )
 
 
-def list_instances(region: str | None) -> None:
-    """Print all instances of all fleets in a region, found by their tags."""
+def list_instances(region: str | None, owner: str | None, everybody: bool) -> None:
+    """Print the instances of an owner's fleets in a region, or of all, found by their tags."""
     with told():
-        found = living(connect(region), [_any_fleet()])
+        cloud = connect(region)
+        found = living(cloud, _fleets(cloud, owner, everybody))
     for one in found:
         tags = _tags(one)
         say(
@@ -182,14 +183,18 @@ def list_instances(region: str | None) -> None:
     say(f"{len(found)} instances")
 
 
-def collect_garbage(region: str | None, fleet: str | None, dry_run: bool) -> None:
-    """End what is left of fleets whose time is over, or of one named fleet, found by their tags."""
+def collect_garbage(
+    region: str | None, fleet: str | None, owner: str | None, everybody: bool, dry_run: bool
+) -> None:
+    """End what is left of fleets whose time is over, found by their tags.
+
+    Of an owner's, of everybody's, or of one named fleet, whosever it is and whatever its time.
+    """
     with told():
         cloud = connect(region)
-        instances = [one for one in living(cloud, [_any_fleet()]) if _is_over(one, fleet)]
-        groups = pages(
-            cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=[_any_fleet()]
-        )
+        filters = _fleets(cloud, owner, everybody or fleet is not None)
+        instances = [one for one in living(cloud, filters) if _is_over(one, fleet)]
+        groups = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
         names = [one["InstanceId"] for one in instances]
         over = {_tags(one)[requests.FLEET] for one in groups if _is_over(one, fleet)}
         for one in instances:
@@ -204,8 +209,12 @@ def collect_garbage(region: str | None, fleet: str | None, dry_run: bool) -> Non
     say(f"{len(names)} instances and {len(over)} security groups {said}")
 
 
-def _any_fleet() -> dict[str, Any]:
-    return {"Name": "tag-key", "Values": [requests.FLEET]}
+def _fleets(cloud: Cloud, owner: str | None, everybody: bool) -> list[dict[str, Any]]:
+    """Filters for what belongs to fleets: of an owner, of this AWS identity, or of everybody."""
+    fleets = {"Name": "tag-key", "Values": [requests.FLEET]}
+    if everybody:
+        return [fleets]
+    return [fleets, tagged(requests.OWNER, owner or owner_of(cloud))]
 
 
 def _tags(one: dict[str, Any]) -> dict[str, str]:

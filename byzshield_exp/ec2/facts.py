@@ -58,7 +58,7 @@ def look_up(options: Options, cloud: Cloud) -> Facts:
     price, source = _price(options, cloud, subnet["AvailabilityZone"])
     return Facts(
         account=identity["Account"],
-        owner=options.owner or identity["Arn"].rpartition("/")[2],
+        owner=options.owner or _owner_in(identity),
         region=cloud.region,
         zone=subnet["AvailabilityZone"],
         subnet=subnet["SubnetId"],
@@ -70,6 +70,15 @@ def look_up(options: Options, cloud: Cloud) -> Facts:
         wheel_sha256=wheel_sha256,
         public_key=public_key,
     )
+
+
+def owner_of(cloud: Cloud) -> str:
+    """The name of the AWS identity, which is the owner where none is given."""
+    return _owner_in(cloud.sts.get_caller_identity())
+
+
+def _owner_in(identity: dict[str, Any]) -> str:
+    return str(identity["Arn"]).rpartition("/")[2]
 
 
 def _wheel_sha256(options: Options) -> str:
