@@ -48,6 +48,17 @@ def test_the_policies_allow_no_group_of_calls(policy):
         assert statement["Sid"] in ("Look", "StopCommands", "RunCommand")
 
 
+def test_a_driver_may_change_only_what_is_its_owners():
+    conditions = [json.dumps(statement.get("Condition", {})) for statement in DRIVER["Statement"]]
+    owned = [condition for condition in conditions if "byzshield:owner" in condition]
+    assert len(owned) == 6
+    for condition in owned:
+        assert json.loads(condition).keys() == {"StringEquals"}
+        assert condition.count(': "OWNER"') == 1
+    assert "aws:CalledVia" not in PAGE  # EFS does not set it when it makes an interface
+    assert "Replace `ACCOUNT`, `BUCKET`, `OWNER`" in PAGE
+
+
 def test_the_driver_may_make_every_call_that_it_makes(aws, tmp_path):
     aws.client("iam").create_instance_profile(InstanceProfileName="worker")
     place = f"output_dir={tmp_path}"

@@ -62,10 +62,14 @@ def test_another_users_folder_of_the_same_name_is_not_deleted(aws, command):
     for owner in ("ada", "bob"):
         assert command("up", owner, *UP, "efs=create", f"owner={owner}")[0] == 0
     assert len(systems(aws)) == 2
-    assert command("down", "bob", "efs=true")[0] == 0
+    code, out, _ = command("down", "bob", "efs=true")
+    assert code == 0
+    assert "stays, and costs" not in out
     (left,) = aws.client("efs").describe_file_systems()["FileSystems"]
     assert {"Key": "byzshield:owner", "Value": "ada"} in left["Tags"]
     assert len(aws.living()) == 3
+    said = f"the shared folder {left['FileSystemId']} stays, and costs; down efs=true deletes it"
+    assert said in command("down", "ada")[1]
     assert command("down", "ada", "efs=true")[0] == 0
     assert systems(aws) == []
 

@@ -197,6 +197,8 @@ def down(control: Control, shared: bool = False) -> None:
             for name in delete_shared(control):
                 say(f"deleted {name}")
             state.efs, state.efs_groups = None, []
+    if state.efs is not None and state.options.efs == "create":
+        say(f"the shared folder {state.efs} stays, and costs; down efs=true deletes it")
     state.group, state.phase = None, "down"
     control.save()
 
