@@ -17,7 +17,7 @@ import pytest
 from conftest import SMALL, run_program
 from ec2_cloud import SECRET, error_of
 
-from byzshield_exp.ec2 import commands, fleet, reach, resources
+from byzshield_exp.ec2 import commands, fleet, reach, resources, runs
 from byzshield_exp.ec2.cloud import NoCapacity, connect
 from byzshield_exp.ec2.options import options_of
 from byzshield_exp.ec2.runs import jobs_of
@@ -281,21 +281,30 @@ def drive_apart(environment: dict[str, str], program: str, place: str, paths: li
     commands.sweep(options(Path(place)), jobs_of([Path(path) for path in paths]))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["resume", "again"])
-def test_after_a_killed_driver_the_same_gang_goes_on(ready, jobs, tmp_path, how):
-    paths = jobs("wait once", "well")
-    place = str(tmp_path)
+def kill_a_driver(cloud, tmp_path, paths: list[Path], number: int) -> None:
+    """A driver of its own begins a sweep and is killed while a run goes on."""
     context = multiprocessing.get_context("forkserver")
     driver = context.Process(
         target=drive_apart,
-        args=(ready.environment(), reach.LOCAL_PYTHON, place, [str(path) for path in paths]),
+        args=(
+            cloud.environment(),
+            reach.LOCAL_PYTHON,
+            str(tmp_path),
+            [str(path) for path in paths],
+        ),
     )
-    thread = when_it_runs(tmp_path, 0, lambda: os.kill(driver.pid, signal.SIGKILL))
+    thread = when_it_runs(tmp_path, number, lambda: os.kill(driver.pid, signal.SIGKILL))
     driver.start()
     driver.join(60)
     thread.join()
     assert driver.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["resume", "again"])
+def test_after_a_killed_driver_the_same_gang_goes_on(ready, jobs, tmp_path, how):
+    paths = jobs("wait once", "well")
+    kill_a_driver(ready, tmp_path, paths, 0)
     before = {one["InstanceId"] for one in ready.living()}
     assert len(before) == 3
     assert phases(state(tmp_path).jobs) == ["running", "waiting"]
@@ -310,6 +319,32 @@ def test_after_a_killed_driver_the_same_gang_goes_on(ready, jobs, tmp_path, how)
     assert {*state(tmp_path).gangs[0].instances} == before
     assert len(state(tmp_path).gangs) == 1
     assert not ready.living()
+
+
+@pytest.mark.slow
+def test_a_sweep_of_what_is_left_takes_up_its_own_run(ready, jobs, tmp_path):
+    """Its place among the runs that are due is another one than it was."""
+    paths = jobs("well", "wait once", "well")
+    kill_a_driver(ready, tmp_path, paths, 1)
+    assert phases(state(tmp_path).jobs) == ["done", "running", "waiting"]
+    host_side = next((tmp_path / "outputs/ec2/byzshield/hosts/outputs").glob("*/run1"))
+    threading.Timer(3.0, finish, [host_side]).start()
+    done = commands.sweep(options(tmp_path), jobs_of(paths[1:]))
+    assert phases(done) == ["done", "done"]
+    assert [len(starts(tmp_path, number)) for number in range(3)] == [1, 1, 1]
+    assert len(state(tmp_path).gangs) == 1
+
+
+def test_a_run_that_comes_to_the_same_gang_again_is_begun_again(ready, jobs, tmp_path):
+    commands.up(options(tmp_path))
+    store = store_of(str(tmp_path / "outputs"), "byzshield")
+    (path,) = jobs("fail")
+    control = resources.Control(store.load(), store, commands.connect(None))
+    for count in (1, 2):
+        control.state.jobs = jobs_of([path])
+        runs.do(control, control.state.gangs[0], control.state.jobs[0], threading.Event())
+        assert len(starts(tmp_path, 0)) == count
+        assert control.state.jobs[0].error == "the loss is a cat"
 
 
 def finish(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """One run on one gang: its files there, torchrun on all hosts, its results back here."""
 
 import json
+import secrets
 import shlex
 import tempfile
 import threading
@@ -65,17 +66,17 @@ def _do_there(control: Control, gang: Gang, job: Job, transport: Watched) -> Non
     place = place_of(control)
     hosts = tuple(hosts_of(control, gang))
     options = control.state.options
-    index = control.state.jobs.index(job)
-    name = f"{control.state.fleet}.{gang.number}.{index}.{job.attempts}"
+    is_new = gang.job != job.path
+    name = gang.work if gang.work and not is_new else _new_name(control, gang)
     work = torchrun.Gang(
         name, hosts, (1, *[options.processes] * options.workers), f"{place.jobs}/{name}.json",
         python=place.python, folder=place.gangs, port=place.port, look_every_s=place.look_every_s,
         metadata=place.metadata,
     )  # fmt: skip
-    if gang.job != job.path:
+    if is_new:
         for host in hosts[:1] if place.is_shared else hosts:
             _send(transport, host, place, job, work.job)
-        gang.job = job.path
+        gang.job, gang.work = job.path, name
         move(control, gang, "running")
     say(f"{job.name}: on gang {gang.number}, attempt {job.attempts}")
     target = Path(_config(job)["output_dir"]) / job.name
@@ -95,12 +96,17 @@ def _do_there(control: Control, gang: Gang, job: Job, transport: Watched) -> Non
     _judge(control, gang, job, status, trouble or _last_line(end.output))
 
 
+def _new_name(control: Control, gang: Gang) -> str:
+    """Of no earlier job: the same run may come to the same gang again."""
+    return f"{control.state.fleet}.{gang.number}.{secrets.token_hex(4)}"
+
+
 def _judge(control: Control, gang: Gang, job: Job, status: dict[str, Any], line: str) -> None:
     is_done = status.get("state") == "done"
     with control.store.lock:
         job.phase = "done" if is_done else "failed"
         job.error = None if is_done else str(status.get("error") or line)
-        gang.job, gang.phase = None, "ready"
+        gang.job, gang.work, gang.phase = None, None, "ready"
         control.save()
     say(f"{job.name}: {job.phase}{'' if is_done else f': {job.error}'}")
 

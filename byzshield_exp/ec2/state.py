@@ -53,6 +53,7 @@ class Gang:
         started: seconds since 1970.
         parts: the workers', then the server's.
         job: file of the job that it does.
+        work: names the folder of that job's processes on the hosts, and of no other's.
         ended: seconds since 1970.
     """
 
@@ -62,6 +63,7 @@ class Gang:
     started: float
     parts: list[Part]
     job: str | None = None
+    work: str | None = None
     ended: float | None = None
 
     @property
