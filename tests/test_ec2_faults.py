@@ -1,17 +1,23 @@
 """Faults at every step of a launch: nothing without a tag, and after ``down`` nothing runs."""
 
+import errno
 import multiprocessing
 import os
 import signal
+import threading
 import time
 
+import boto3
 import ec2_cloud
 import pytest
+from botocore.config import Config
 
-from byzshield_exp.ec2 import commands, resources
+from byzshield_exp.ec2 import cloud, commands, fleet, resources
 from byzshield_exp.ec2.__main__ import main
 from byzshield_exp.ec2.cloud import connect
+from byzshield_exp.ec2.hosts import Ended, Host, Unreachable
 from byzshield_exp.ec2.state import store_of
+from byzshield_exp.errors import Stopped
 
 UP = ("transport=local", "usd_per_hour=0.5", "dry_run=false", "retry_s=0", "max_attempts=2")
 SHARED = ("efs=create", "instance_profile=worker")
@@ -229,6 +235,156 @@ def test_a_failed_end_says_how_to_end(quick, tmp_path, capsys):
     assert len(quick.living()) == 2
     assert main(["down", place]) == 0
     assert_nothing_runs(quick)
+
+
+def test_a_full_disk_does_not_prevent_the_end(quick, tmp_path, capsys, monkeypatch):
+    place = restart(quick, tmp_path, "full")
+    assert main(["up", place, *UP]) == 0
+
+    def refuse(path, content) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("byzshield_exp.ec2.state.write_atomically", refuse)
+        assert main(["down", place]) == 0
+    assert "state.json cannot be written: [Errno 28]" in capsys.readouterr().err
+    assert_nothing_runs(quick)
+    assert main(["down", place]) == 0
+    assert store_of(place.partition("=")[2], "byzshield").load().phase == "down"
+
+
+def test_a_gang_that_does_not_end_keeps_no_other_up(quick, tmp_path, capsys):
+    place = restart(quick, tmp_path, "slow")
+    assert main(["up", place, *UP, "gangs=2"]) == 0
+    first = store_of(place.partition("=")[2], "byzshield").load().gangs[0].instances
+
+    def refuse(call: ec2_cloud.Call) -> bytes | None:  # the waiting for its end
+        is_it = call.action == "DescribeInstances" and call.fields.get("InstanceId.1") in first
+        return ec2_cloud.error_of("UnauthorizedOperation", 403) if is_it else None
+
+    quick.before = refuse
+    assert main(["down", place]) == 1
+    assert "UnauthorizedOperation" in capsys.readouterr().err
+    assert_nothing_runs(quick)
+    assert store_of(place.partition("=")[2], "byzshield").load().phase == "up"
+    quick.before = lambda call: None
+    assert main(["down", place]) == 0
+
+
+@pytest.fixture
+def hasty(quick, monkeypatch):
+    """The driver's clients ask once, and ask again soon."""
+    monkeypatch.setattr(cloud, "_AGAIN_S", 0.1)
+    for key, value in quick.environment().items():
+        monkeypatch.setenv(key, value)
+    once = Config(retries={"total_max_attempts": 1})
+    session = boto3.session.Session()
+    clients = cloud.Cloud(
+        lambda name, region: session.client(name, region_name=region, config=once), "us-east-1"
+    )
+    monkeypatch.setattr(commands, "connect", lambda region: clients)
+    return quick
+
+
+def test_an_end_waits_for_the_network(hasty, tmp_path, capsys):
+    place = restart(hasty, tmp_path, "away")
+    assert main(["up", place, *UP]) == 0
+    dropped = []
+
+    def drop(call: ec2_cloud.Call) -> str | None:
+        if dropped.count(call.action) >= 2:
+            return None
+        dropped.append(call.action)
+        return "drop"
+
+    hasty.before = drop
+    assert main(["down", place]) == 0
+    assert dropped.count("TerminateInstances") == 2
+    assert "it is asked again" in capsys.readouterr().err
+    assert_nothing_runs(hasty)
+
+
+def test_an_end_does_not_wait_for_ever(hasty, tmp_path, capsys, monkeypatch):
+    place = restart(hasty, tmp_path, "gone")
+    assert main(["up", place, *UP]) == 0
+    monkeypatch.setattr(cloud, "OUTAGE_S", 0.3)
+    hasty.before = lambda call: "drop"
+    assert main(["down", place]) == 1
+    assert "AWS: Connection was closed" in capsys.readouterr().err
+    hasty.before = lambda call: None
+    assert main(["down", place]) == 0
+    assert_nothing_runs(hasty)
+
+
+def test_a_watch_bears_a_network_that_is_away_for_minutes(hasty, tmp_path, monkeypatch):
+    place = restart(hasty, tmp_path, "watch")
+    assert main(["up", place, *UP]) == 0
+    monkeypatch.setattr(fleet, "WATCH_S", 0.0)
+    store = store_of(place.partition("=")[2], "byzshield")
+    control = resources.Control(store.load(), store, commands.connect(None))
+    transport = fleet.bring_up(control, control.state.gangs[0], threading.Event())
+    hasty.before = lambda call: "drop"
+    transport.check()
+    monkeypatch.setattr(fleet, "OUTAGE_S", 0.0)
+    with pytest.raises(cloud.NoAnswer):
+        transport.check()
+
+
+def test_waiting_for_instances_hears_the_end(quick, tmp_path, monkeypatch):
+    place = restart(quick, tmp_path, "hears")
+    assert main(["up", place, *UP]) == 0
+    store = store_of(place.partition("=")[2], "byzshield")
+    control = resources.Control(store.load(), store, commands.connect(None))
+    hold, stop = threading.Event(), threading.Event()
+    monkeypatch.setattr(fleet, "wait_running", lambda control, names: hold.wait(30))
+    threading.Timer(0.5, stop.set).start()
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        fleet.bring_up(control, control.state.gangs[0], stop)
+    assert time.monotonic() - started < 15
+    hold.set()
+
+
+class Slow:
+    """Hosts that do not get done with anything before ``done`` is set."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+
+    def run(self, host, script, timeout_s):
+        self.done.wait(60)
+        return Ended(0, "")
+
+    send = fetch = run
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("use", ["run", "send", "fetch"])
+def test_what_takes_long_on_a_host_hears_the_end(use, tmp_path):
+    slow, asked = Slow(), []
+
+    def check() -> None:
+        asked.append(use)
+        if len(asked) > 1:
+            raise Stopped("stopped")
+
+    given = {"run": ("true", 60.0), "send": (tmp_path, "there"), "fetch": ("there", tmp_path)}[use]
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        getattr(fleet.Watched(slow, check), use)(Host("one", "127.0.0.1", "one", 0), *given)
+    assert time.monotonic() - started < 15
+    slow.done.set()
+
+
+def test_the_last_fetch_does_not_take_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "LAST_FETCH_S", 0.1)
+    slow = Slow()
+    watched = fleet.Watched(slow, lambda: pytest.fail("it asks"))
+    with pytest.raises(Unreachable, match="in time"):
+        watched.fetch_at_last(Host("one", "127.0.0.1", "one", 0), "this", tmp_path)
+    slow.done.set()
 
 
 def test_sigterm_ends_the_fleet(quick, tmp_path):

@@ -1,6 +1,7 @@
 """Runs of a sweep on gangs that are folders of this machine; EC2 is moto."""
 
 import csv
+import errno
 import json
 import logging
 import multiprocessing
@@ -11,18 +12,24 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import pytest
+from botocore.config import Config
 from conftest import SMALL, run_program
 from ec2_cloud import SECRET, error_of
 
 from byzshield_exp.ec2 import commands, fleet, reach, resources, runs
-from byzshield_exp.ec2.cloud import NoCapacity, connect
+from byzshield_exp.ec2.cloud import Cloud, NoCapacity, connect
+from byzshield_exp.ec2.hosts import Unreachable
+from byzshield_exp.ec2.local import LocalTransport
 from byzshield_exp.ec2.options import options_of
 from byzshield_exp.ec2.runs import jobs_of
 from byzshield_exp.ec2.state import State, store_of
 from byzshield_exp.errors import ConfigError, RunError, Stopped
+from hydra_plugins.byzshield_ec2_launcher import EC2Launcher
 
 # Stands for Python with torchrun: its first node does what the job says.
 PROGRAM = """\
@@ -31,7 +38,10 @@ import json, os, pathlib, signal, sys, time
 arguments = sys.argv[1:]
 if "byzshield_exp.prepare" in arguments:
     print("prepares", *arguments[2:])
-    sys.exit(0)
+    trouble = pathlib.Path(sys.argv[0]).with_name("trouble")
+    left = int(trouble.read_text()) if trouble.exists() else 0
+    trouble.write_text(str(max(0, left - 1)))
+    sys.exit(left > 0)
 node = int(arguments[arguments.index("--node-rank") + 1])
 job = json.loads(pathlib.Path(arguments[-1]).read_text())
 does = job["config"]["does"]
@@ -53,6 +63,10 @@ if does == "wait" or (does == "wait once" and (first or node)):
     until = time.time() + (60 if does == "wait" or first else 8)
     while time.time() < until and not (folder / "finish").exists():
         time.sleep(0.05)
+if does == "refuse":  # as a job that finds another's checkpoint
+    say(state="done")
+    print("holds another run")
+    sys.exit(1)
 if does == "fail":
     say(state="failed", error="the loss is a cat")
     sys.exit(1)
@@ -152,6 +166,83 @@ def test_data_that_can_be_fetched_are_prepared_before(ready, jobs, tmp_path):
     (sent,) = (tmp_path / "outputs/ec2/byzshield/hosts/jobs").glob("*.json")
     config = json.loads(sent.read_text())["config"]
     assert config["dataset"]["root"] == str(tmp_path / "outputs/ec2/byzshield/hosts/data")
+
+
+def test_a_site_that_is_down_for_a_moment_costs_nothing(ready, jobs, tmp_path):
+    (tmp_path / "trouble").write_text("1")
+    (job,) = commands.sweep(options(tmp_path), jobs_of(jobs("well", dataset="cifar10")))
+    assert (job.phase, job.attempts) == ("done", 1)
+
+
+def test_a_site_that_stays_down_costs_gangs_and_ends_no_other(ready, jobs, tmp_path):
+    (tmp_path / "trouble").write_text("2")
+    (job,) = commands.sweep(options(tmp_path), jobs_of(jobs("well", dataset="cifar10")))
+    assert (job.phase, job.attempts) == ("done", 2)
+
+
+def test_a_job_that_is_refused_is_not_done(ready, jobs, tmp_path):
+    """Whatever an older ``status.json`` says."""
+    (job,) = commands.sweep(options(tmp_path), jobs_of(jobs("refuse")))
+    assert (job.phase, job.error) == ("failed", "holds another run")
+
+
+class Flaky(LocalTransport):
+    """Its ``fetch`` fails so many times."""
+
+    failures = 0
+    error: type[RunError] = Unreachable
+
+    def fetch(self, host, source, target):
+        if type(self).failures:
+            type(self).failures -= 1
+            raise type(self).error("the connection is lost")
+        super().fetch(host, source, target)
+
+
+@pytest.fixture
+def flaky(monkeypatch):
+    """``flaky(failures, error)``: transports fail so often at ``fetch``."""
+
+    def make(failures: int, error: type[RunError] = Unreachable) -> None:
+        monkeypatch.setattr(Flaky, "failures", failures)
+        monkeypatch.setattr(Flaky, "error", error)
+        monkeypatch.setattr(reach, "LocalTransport", Flaky)
+
+    return make
+
+
+@pytest.mark.parametrize(("failures", "attempts"), [(1, 1), (3, 2)])
+def test_results_are_asked_for_again(ready, jobs, tmp_path, flaky, failures, attempts):
+    flaky(failures)
+    (job,) = commands.sweep(options(tmp_path), jobs_of(jobs("well")))
+    assert (job.phase, job.attempts) == ("done", attempts)
+
+
+def test_a_run_without_its_results_is_not_done(ready, jobs, tmp_path, flaky):
+    flaky(3, RunError)
+    (path,) = jobs("well")
+    (path.parent / "status.json").write_text('{"state": "done"}')
+    (job,) = commands.sweep(options(tmp_path), jobs_of([path]))
+    assert job.phase == "failed"
+    assert "its results did not come back: the connection is lost" in job.error
+
+
+def test_hosts_without_a_shared_folder_get_the_checkpoints(ready, jobs, tmp_path, monkeypatch):
+    place_of = reach.place_of
+    monkeypatch.setattr(runs, "place_of", lambda it: replace(place_of(it), is_shared=False))
+    (path,) = jobs("well")
+    (path.parent / "checkpoints").mkdir()
+    (path.parent / "checkpoints/step-7.pt").write_text("weights")
+    (path.parent / "metrics.jsonl").write_text("{}")
+    (path.parent / "status.json").write_text('{"state": "failed"}')
+    (job,) = commands.sweep(options(tmp_path), jobs_of([path]))
+    assert job.phase == "done"
+    hosts = tmp_path / "outputs/ec2/byzshield/hosts"
+    (there,) = hosts.glob("outputs/*/run0")
+    assert (there / "checkpoints/step-7.pt").read_text() == "weights"
+    assert (there / "metrics.jsonl").exists()
+    assert not (there / "job.json").exists()
+    assert not [*hosts.glob("jobs/*.tar")]
 
 
 def test_a_gang_that_does_not_fit_the_runs_is_not_rented(ready, jobs, tmp_path):
@@ -256,9 +347,10 @@ def test_a_limit_ends_everything(ready, jobs, tmp_path, limit, monkeypatch):
     assert phases(state(tmp_path).jobs) == ["waiting", "waiting"]
 
 
-def test_sigterm_makes_a_checkpoint_and_ends_everything(ready, jobs, tmp_path):
-    thread = when_it_runs(tmp_path, 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_sigterm_makes_a_checkpoint_and_ends_everything(ready, jobs, tmp_path, name):
+    thread = when_it_runs(tmp_path, 0, lambda: os.kill(os.getpid(), getattr(signal, name)))
+    with pytest.raises(Stopped, match=f"stopped by {name}"):
         commands.sweep(options(tmp_path), jobs_of(jobs("wait", "well")))
     thread.join()
     assert not ready.living()
@@ -347,6 +439,11 @@ def test_a_run_that_comes_to_the_same_gang_again_is_begun_again(ready, jobs, tmp
         assert control.state.jobs[0].error == "the loss is a cat"
 
 
+def host_side(tmp_path, number: int) -> Path:
+    """A run's folder on its host."""
+    return next((tmp_path / "outputs/ec2/byzshield/hosts/outputs").glob(f"*/run{number}"))
+
+
 def finish(folder: Path) -> None:
     """Let the program that waits end well."""
     (folder / "finish").touch()
@@ -433,7 +530,82 @@ def test_after_a_fleet_that_is_down_there_is_nothing_to_resume(ready, jobs, tmp_
     assert phases(commands.sweep(options(tmp_path), jobs_of(jobs("well")))) == ["done"]
 
 
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 def test_handlers_are_as_before(ready, jobs, tmp_path):
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in HEARD]
     commands.sweep(options(tmp_path), jobs_of(jobs("well")))
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [signal.getsignal(number) for number in HEARD] == before
+
+
+def test_under_nohup_the_end_of_the_terminal_ends_nothing(ready, jobs, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def close_the_terminal() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        finish(host_side(tmp_path, 0))
+
+    thread = when_it_runs(tmp_path, 0, close_the_terminal)
+    try:
+        (job,) = commands.sweep(options(tmp_path), jobs_of(jobs("wait")))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    thread.join()
+    assert job.phase == "done"
+
+
+def test_a_full_disk_ends_the_fleet(ready, jobs, tmp_path, monkeypatch, capsys):
+    def refuse(path, content) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill() -> None:
+        monkeypatch.setattr("byzshield_exp.ec2.state.write_atomically", refuse)
+        finish(host_side(tmp_path, 0))
+
+    thread = when_it_runs(tmp_path, 0, fill)
+    with pytest.raises(RunError, match=r"state\.json cannot be written: .*No space left"):
+        commands.sweep(options(tmp_path), jobs_of(jobs("wait", "well")))
+    thread.join()
+    assert not ready.living()
+
+
+def test_a_sweep_with_nothing_to_do_ends_what_is_left(ready, jobs, tmp_path, capsys):
+    assert commands.sweep(options(tmp_path), []) == []
+    assert not (tmp_path / "outputs").exists()
+    commands.up(options(tmp_path))
+    assert commands.sweep(options(tmp_path, dry_run=True), []) == []
+    assert "is up and has nothing to do; dry_run=false ends it" in capsys.readouterr().out
+    assert len(ready.living()) == 3
+    assert EC2Launcher.where["ends_what_is_left"]
+    given = {"transport": "local", "usd_per_hour": 0.5, "dry_run": False}
+    launcher = EC2Launcher(**given, output_dir=str(tmp_path / "outputs"))
+    assert launcher.launch([], 0) == []
+    assert not ready.living()
+    assert state(tmp_path).phase == "down"
+    count = len(ready.calls)
+    assert commands.sweep(options(tmp_path), []) == []
+    assert len(ready.calls) == count
+
+
+def test_a_network_that_is_away_for_a_moment_costs_no_run(ready, jobs, tmp_path, monkeypatch):
+    once = Config(retries={"total_max_attempts": 1})
+    session = boto3.session.Session()
+    clients = Cloud(lambda name, where: session.client(name, where, config=once), "us-east-1")
+    monkeypatch.setattr(commands, "connect", lambda region: clients)
+    dropped = []
+
+    def go_away() -> None:
+        until = time.monotonic() + 2
+        ready.before = lambda call: (
+            dropped.append(call) or "drop" if time.monotonic() < until else None
+        )
+        time.sleep(2.5)
+        finish(host_side(tmp_path, 0))
+
+    thread = when_it_runs(tmp_path, 0, go_away)
+    (job,) = commands.sweep(options(tmp_path), jobs_of(jobs("wait")))
+    thread.join()
+    assert dropped
+    assert (job.phase, job.attempts) == ("done", 1)
+    assert not ready.living()

@@ -1,6 +1,7 @@
 """The clients of AWS, and how their errors become one line."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from byzshield_exp.errors import ConfigError, RunError, first_line
+from byzshield_exp.notices import warn
 
 _NO_CAPACITY = (
     "InsufficientInstanceCapacity",
@@ -15,7 +17,11 @@ _NO_CAPACITY = (
     "SpotMaxPriceTooLow",
     "MaxSpotInstanceCountExceeded",
     "VcpuLimitExceeded",
+    "InstanceLimitExceeded",
+    "InsufficientFreeAddressesInSubnet",
 )
+OUTAGE_S = 300.0  # in which AWS may not answer: the network of this machine comes back
+_AGAIN_S = 5.0
 
 
 # They would tell signatures and session tokens to whoever makes everything verbose.
@@ -24,6 +30,10 @@ _CHATTY = ("boto3", "botocore", "s3transfer", "urllib3", "asyncssh")
 
 class NoCapacity(RunError):
     """The zone has no such instances now."""
+
+
+class NoAnswer(RunError):
+    """AWS does not answer, or not to this machine."""
 
 
 @dataclass
@@ -85,9 +95,9 @@ def told() -> Iterator[None]:
     """Within, what AWS answers or fails to answer is a :class:`RunError` of one line.
 
     Raises:
-        RunError: then; NoCapacity where it may be different later.
+        RunError: then; NoCapacity and NoAnswer where it may be different later.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
     try:
         yield
@@ -95,7 +105,27 @@ def told() -> Iterator[None]:
         kind = NoCapacity if code(error) in _NO_CAPACITY else RunError
         raise kind(f"AWS: {first_line(error)}") from error
     except BotoCoreError as error:
-        raise RunError(f"AWS: {first_line(error)}") from error
+        kind = NoAnswer if isinstance(error, ConnectionError | HTTPClientError) else RunError
+        raise kind(f"AWS: {first_line(error)}") from error
+
+
+def patiently(act: Callable[[], object]) -> None:
+    """Do what may be done twice; while AWS does not answer, again and again for some minutes.
+
+    Raises:
+        RunError: as within :func:`told`.
+    """
+    deadline = time.monotonic() + OUTAGE_S
+    while True:
+        try:
+            with told():
+                act()
+            return
+        except NoAnswer as error:
+            if time.monotonic() >= deadline:
+                raise
+            warn(f"{error}; it is asked again")
+            time.sleep(_AGAIN_S)
 
 
 def code(error: Any) -> str:

@@ -47,11 +47,15 @@ def show_plan(options: Options) -> None:
 def sweep(options: Options, jobs: Sequence[Job]) -> list[Job]:
     """Do jobs on a fleet and end it; with ``dry_run`` only print the plan.
 
-    A fleet that an earlier driver left up is taken up, with what it still does.
+    A fleet that an earlier driver left up is taken up, with what it still does; where there is
+    nothing to do it is ended.
 
     Returns:
         The jobs, with how they ended.
     """
+    if not jobs:
+        _end_what_is_left(options)
+        return []
     check_jobs(list(jobs), options)
     if options.dry_run:
         show_plan(options)
@@ -59,6 +63,17 @@ def sweep(options: Options, jobs: Sequence[Job]) -> list[Job]:
     with _opened(options, jobs) as control:
         drive(control)
         return list(control.state.jobs)
+
+
+def _end_what_is_left(options: Options) -> None:
+    store = store_of(options.output_dir, options.name)
+    state = store.load()
+    if state is None or state.phase == "down":
+        return
+    if options.dry_run:
+        say(f"{state.fleet} is up and has nothing to do; dry_run=false ends it")
+    else:
+        take_down(store, shared=False)
 
 
 def up(options: Options) -> None:
@@ -111,7 +126,7 @@ def tunnel(store: Store) -> None:
         say(f"gang {gang.number}: start it on the host, then open http://localhost:{port}")
         program = f"{Path(place.python).parent}/tensorboard"
         start = f"setsid nohup {program} --logdir {place.outputs} --port {port} >/dev/null 2>&1 &"
-        name = f"name={options.name} output_dir={options.output_dir}"
+        name = shlex.join([f"name={options.name}", f"output_dir={options.output_dir}"])
         say(f"  python -m byzshield_exp.ec2 run {name} -- {shlex.quote(start)}")
         say(f"  {_forward(control, members[0])}")
 

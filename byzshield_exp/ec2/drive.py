@@ -1,5 +1,6 @@
 """The runs of a sweep on a fleet: a thread per gang, and another gang for one that is lost."""
 
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -7,8 +8,8 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import FrameType
 
-from byzshield_exp.ec2.cloud import NoCapacity, told
-from byzshield_exp.ec2.fleet import Lost, down, end_gang, new_gang
+from byzshield_exp.ec2.cloud import NoAnswer, NoCapacity, told
+from byzshield_exp.ec2.fleet import Lost, down, end_gang, new_gang, save_anyway
 from byzshield_exp.ec2.hosts import Unreachable
 from byzshield_exp.ec2.resources import Control, ensure_network
 from byzshield_exp.ec2.runs import do
@@ -17,7 +18,7 @@ from byzshield_exp.errors import RunError, Stopped
 from byzshield_exp.notices import warn
 
 
-class _Sigterm(BaseException):
+class _Asked(BaseException):
     """No ``Exception``: botocore takes one that comes in a call for a fault, and calls again."""
 
 
@@ -25,7 +26,7 @@ def drive(control: Control) -> None:
     """Do all jobs that wait, then end the fleet, whatever happens.
 
     Raises:
-        Stopped: at SIGTERM; jobs that ran have made a checkpoint.
+        Stopped: at SIGTERM or SIGHUP; jobs that ran have made a checkpoint.
         RunError: if a limit is reached, or AWS refuses.
     """
     with ending_the_fleet(control):
@@ -36,7 +37,7 @@ def drive(control: Control) -> None:
 
 @contextmanager
 def ending_the_fleet(control: Control, only_after_errors: bool = False) -> Iterator[None]:
-    """After this, also after SIGTERM and Ctrl-C, everything of the fleet is ended.
+    """After this, also after SIGTERM, SIGHUP and Ctrl-C, everything of the fleet is ended.
 
     Args:
         control: of the fleet.
@@ -61,16 +62,17 @@ def _down(control: Control) -> None:
         down(control)
     except BaseException:
         folder = control.store.folder.parent.parent
+        where = shlex.join([f"name={name}", f"output_dir={folder}"])
         warn(
             f"the fleet {control.state.fleet} may still run: "
-            f"python -m byzshield_exp.ec2 down name={name} output_dir={folder}"
+            f"python -m byzshield_exp.ec2 down {where}"
         )
         raise
 
 
 @contextmanager
 def _interrupted_once() -> Iterator[Callable[[], None]]:
-    """Within, the first SIGTERM or Ctrl-C is an exception, and further ones are ignored.
+    """Within, the first SIGTERM, SIGHUP or Ctrl-C is an exception, and further ones are ignored.
 
     The value makes the first one ignored too. Only in the main thread.
     """
@@ -83,13 +85,20 @@ def _interrupted_once() -> Iterator[Callable[[], None]]:
         if not is_heard[0]:
             is_heard[0] = True
             warn("stopping: jobs make a checkpoint, then the instances are ended")
-            raise _Sigterm if number == signal.SIGTERM else KeyboardInterrupt
+            raise (
+                KeyboardInterrupt
+                if number == signal.SIGINT
+                else _Asked(signal.Signals(number).name)
+            )
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as nohup wants it
+        heard.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, hear) for number in heard}
     try:
         yield lambda: is_heard.__setitem__(0, True)
-    except _Sigterm as error:
-        raise Stopped("stopped by SIGTERM") from error
+    except _Asked as error:
+        raise Stopped(f"stopped by {error}") from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -138,7 +147,7 @@ def _serve(control: Control, gang: Gang | None, stop: threading.Event) -> None:
             try:
                 gang = gang or new_gang(control)
                 do(control, gang, job, stop)
-            except (NoCapacity, Lost, Unreachable) as error:
+            except (NoCapacity, NoAnswer, Lost, Unreachable) as error:
                 _give_up(control, gang)
                 gang = None
                 if _again(control, job, error):
@@ -195,4 +204,4 @@ def _again(control: Control, job: Job, error: RunError) -> bool:
 def _put_back(control: Control, job: Job) -> None:
     with control.store.lock:
         job.phase = "waiting"
-        control.save()
+        save_anyway(control)

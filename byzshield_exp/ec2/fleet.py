@@ -1,19 +1,23 @@
 """A fleet: gangs of instances brought up, and everything brought down again."""
 
 import math
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 from byzshield_exp.ec2 import requests
 from byzshield_exp.ec2.bootstrap import Bootstrap, user_data, wait_until_ready
-from byzshield_exp.ec2.cloud import tagged, told
-from byzshield_exp.ec2.hosts import Ended, Host, Transport, Unreachable
+from byzshield_exp.ec2.cloud import OUTAGE_S, NoAnswer, patiently, tagged, told
+from byzshield_exp.ec2.hosts import Answer, Ended, Host, Transport, Unreachable
 from byzshield_exp.ec2.reach import bootstrap_of, transport_to, wheel_there
 from byzshield_exp.ec2.resources import (
     Control,
+    ask_to_end,
     delete_groups,
     delete_shared,
     describe,
@@ -27,9 +31,11 @@ from byzshield_exp.ec2.resources import (
 from byzshield_exp.ec2.state import Gang, Part, token
 from byzshield_exp.errors import RunError, Stopped
 from byzshield_exp.files import typed_path
-from byzshield_exp.notices import say
+from byzshield_exp.notices import say, warn
 
 _ALIVE = ("pending", "running")
+LAST_FETCH_S = 120.0  # for what a run has made by the time that everything ends
+_CHECK_S = 1.0
 WATCH_S = 15.0  # between two questions to EC2 whether all instances of a gang live
 
 
@@ -43,7 +49,7 @@ class LimitReached(RunError):
 
 @dataclass(frozen=True)
 class Watched:
-    """A way to hosts that asks, before each script, whether to go on.
+    """A way to hosts that asks, before each use and while it waits, whether to go on.
 
     Attributes:
         transport: the way.
@@ -54,18 +60,54 @@ class Watched:
     check: Callable[[], None]
 
     def run(self, host: Host, script: str, timeout_s: float) -> Ended:
-        self.check()
-        return self.transport.run(host, script, timeout_s)
+        return watching(self.check, partial(self.transport.run, host, script, timeout_s))
 
     def send(self, host: Host, source: Path, target: str) -> None:
-        self.check()
-        self.transport.send(host, source, target)
+        watching(self.check, partial(self.transport.send, host, source, target))
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
-        self.transport.fetch(host, source, target)
+        watching(self.check, partial(self.transport.fetch, host, source, target))
+
+    def fetch_at_last(self, host: Host, source: str, target: Path) -> None:
+        """Fetch without asking, but not for long.
+
+        Raises:
+            Unreachable: if it does not end in time.
+        """
+        deadline = time.monotonic() + LAST_FETCH_S
+
+        def check() -> None:
+            if time.monotonic() > deadline:
+                raise Unreachable(f"{host.name} does not send {source} in time")
+
+        watching(check, partial(self.transport.fetch, host, source, target))
+
+    def pause(self, seconds: float) -> None:
+        """Only wait."""
+        watching(self.check, partial(time.sleep, seconds))
 
     def close(self) -> None:
         self.transport.close()
+
+
+def watching(check: Callable[[], None], act: Callable[[], Answer]) -> Answer:
+    """Do something in a thread of its own; ``check`` is called before and every second.
+
+    What it raises is raised here, and the thread is left to itself.
+    """
+    check()
+    future = Future[Answer]()
+
+    def work() -> None:
+        try:
+            future.set_result(act())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while not wait([future], _CHECK_S).done:
+        check()
+    return future.result()
 
 
 def new_gang(control: Control) -> Gang:
@@ -109,7 +151,10 @@ def bring_up(control: Control, gang: Gang, stop: Event) -> Watched:
         if gang.phase == "launching":
             move(control, gang, "booting")
         try:
-            wait_running(control, gang.instances)
+            go_on = partial(_go_on, control, stop)
+            watching(go_on, partial(wait_running, control, gang.instances))
+        except LimitReached:
+            raise
         except RunError as error:
             raise Lost(why_lost(control, gang) or str(error)) from error
         hosts = hosts_of(control, gang)
@@ -164,21 +209,26 @@ def why_lost(control: Control, gang: Gang) -> str | None:
 
 
 def end_gang(control: Control, gang: Gang) -> None:
-    """Terminate a gang's instances and wait until they are gone."""
+    """Terminate a gang's instances and wait until they are gone.
+
+    That the state cannot be written, or for some minutes AWS does not answer, does not prevent it.
+    """
     if gang.phase == "ended":
         return
-    move(control, gang, "ending")
-    with told():
-        for part in gang.parts:
-            if part.sent and not part.instances:
-                part.instances = find(control, part)
-        control.save()
-        wait_known(control, gang.instances)
-        terminate(control.cloud, gang.instances)
+    _move_anyway(control, gang, "ending")
+    patiently(partial(_terminate, control, gang))
     gang.ended = time.time()
-    move(control, gang, "ended")
+    _move_anyway(control, gang, "ended")
     if gang.instances:
         say(f"gang {gang.number}: terminated {', '.join(gang.instances)}")
+
+
+def _terminate(control: Control, gang: Gang) -> None:
+    for part in gang.parts:
+        if part.sent and not part.instances:
+            part.instances = find(control, part)
+    wait_known(control, gang.instances)
+    terminate(control.cloud, gang.instances)
 
 
 def down(control: Control, shared: bool = False) -> None:
@@ -187,20 +237,43 @@ def down(control: Control, shared: bool = False) -> None:
     Args:
         control: of the fleet.
         shared: also delete the shared folder that ``efs=create`` made, with all that is in it.
+
+    Raises:
+        RunError: if something could not be ended; all else is.
     """
     state = control.state
-    for gang in state.gangs:
-        end_gang(control, gang)
-    with told():
-        remove(control, state.fleet)
-        if shared:
+    steps = [
+        partial(patiently, partial(_ask_all_to_end, control)),
+        *[partial(end_gang, control, gang) for gang in state.gangs],
+        partial(patiently, partial(remove, control, state.fleet)),
+    ]
+    errors = [error for step in steps if (error := _error_of(step)) is not None]
+    if errors:
+        raise errors[0]
+    if shared:
+        with told():
             for name in delete_shared(control):
                 say(f"deleted {name}")
-            state.efs, state.efs_groups = None, []
+        state.efs, state.efs_groups = None, []
     if state.efs is not None and state.options.efs == "create":
         say(f"the shared folder {state.efs} stays, and costs; down efs=true deletes it")
     state.group, state.phase = None, "down"
-    control.save()
+    save_anyway(control)
+
+
+def _ask_all_to_end(control: Control) -> None:
+    """All instances at once, before anything is waited for."""
+    names = [name for gang in control.state.gangs for name in gang.instances]
+    mine = living(control.cloud, [tagged(requests.FLEET, control.state.fleet)])
+    ask_to_end(control.cloud, sorted({*names, *(one["InstanceId"] for one in mine)}))
+
+
+def _error_of(step: Callable[[], None]) -> RunError | None:
+    try:
+        step()
+    except RunError as error:
+        return error
+    return None
 
 
 def remove(control: Control, fleet: str) -> None:
@@ -215,6 +288,20 @@ def move(control: Control, gang: Gang, phase: str) -> None:
     with control.store.lock:
         gang.phase = phase
         control.save()
+
+
+def _move_anyway(control: Control, gang: Gang, phase: str) -> None:
+    with control.store.lock:
+        gang.phase = phase
+        save_anyway(control)
+
+
+def save_anyway(control: Control) -> None:
+    """Ending must not fail for the driver's disk: what is ended again does no harm."""
+    try:
+        control.save()
+    except RunError as error:
+        warn(f"{error}; ending goes on")
 
 
 def _wait_ready(
@@ -253,18 +340,39 @@ def _bring_wheel(
 def _checker(control: Control, gang: Gang, stop: Event) -> Callable[[], None]:
     """What is asked before each script; EC2 itself only now and then."""
     asked = [time.monotonic()]
+    heard = [time.monotonic()]
 
-    def check() -> None:
-        if stop.is_set():
-            raise Stopped("stopped")
-        reason = control.state.over(time.time())
-        if reason is not None:
-            raise LimitReached(f"{reason}: everything ends")
-        if time.monotonic() - asked[0] >= WATCH_S:
-            asked[0] = time.monotonic()
+    def ask() -> str | None:
+        try:
             with told():
                 lost = why_lost(control, gang)
+        except NoAnswer:  # the hosts go on without this machine's network
+            if time.monotonic() - heard[0] > OUTAGE_S:
+                raise
+            return None
+        heard[0] = time.monotonic()
+        return lost
+
+    def check() -> None:
+        _go_on(control, stop)
+        if time.monotonic() - asked[0] >= WATCH_S:
+            asked[0] = time.monotonic()
+            lost = ask()
             if lost is not None:
                 raise Lost(lost)
 
     return check
+
+
+def _go_on(control: Control, stop: Event) -> None:
+    """Whether to.
+
+    Raises:
+        Stopped: if everything is to end.
+        LimitReached: likewise.
+    """
+    if stop.is_set():
+        raise Stopped("stopped")
+    reason = control.state.over(time.time())
+    if reason is not None:
+        raise LimitReached(f"{reason}: everything ends")

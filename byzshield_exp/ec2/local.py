@@ -1,5 +1,6 @@
 """This machine as the hosts: for tests and for trying a plan without renting anything."""
 
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -45,7 +46,7 @@ class LocalTransport:
     def send(self, host: Host, source: Path, target: str) -> None:
         """Copy a file."""
         place = self._home(host) / target
-        partial = place.with_name(f".{place.name}.partial")
+        partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, partial)

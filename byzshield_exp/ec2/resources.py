@@ -295,14 +295,20 @@ def wait_known(control: Control, names: list[str]) -> None:
 
 def terminate(cloud: Cloud, names: list[str]) -> None:
     """End instances and wait until they are gone; those that are gone already may be named."""
+    known = ask_to_end(cloud, names)
+    if known:
+        cloud.ec2.get_waiter("instance_terminated").wait(
+            InstanceIds=known, WaiterConfig={"Delay": _DELAY_S, "MaxAttempts": 120}
+        )
+
+
+def ask_to_end(cloud: Cloud, names: list[str]) -> list[str]:
+    """End instances without waiting; returns those that EC2 knows."""
     known = describe(cloud, names)
     live = [name for name, one in known.items() if one["State"]["Name"] in _LIVE]
     if live:
         cloud.ec2.terminate_instances(InstanceIds=live)
-    if known:
-        cloud.ec2.get_waiter("instance_terminated").wait(
-            InstanceIds=list(known), WaiterConfig={"Delay": _DELAY_S, "MaxAttempts": 120}
-        )
+    return list(known)
 
 
 def delete_groups(

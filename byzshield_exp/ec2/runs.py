@@ -3,23 +3,29 @@
 import json
 import secrets
 import shlex
+import tarfile
 import tempfile
 import threading
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from byzshield_exp.ec2 import gang as torchrun
-from byzshield_exp.ec2.fleet import Lost, Watched, bring_up, hosts_of, move
-from byzshield_exp.ec2.hosts import Host
+from byzshield_exp.ec2.cloud import OUTAGE_S, told
+from byzshield_exp.ec2.fleet import LimitReached, Lost, Watched, bring_up, hosts_of, move
+from byzshield_exp.ec2.hosts import Host, Unreachable, on_all
 from byzshield_exp.ec2.options import Options
 from byzshield_exp.ec2.reach import Place, place_of
 from byzshield_exp.ec2.resources import Control
 from byzshield_exp.ec2.state import Gang, Job
 from byzshield_exp.errors import ConfigError, RunError
-from byzshield_exp.notices import say
+from byzshield_exp.notices import say, warn
 
 _PREPARE_S = 3600.0
+_FETCHES = 3
+_LAY_DOWN_S = 600.0
+_STAY = ("job.json", "status.json")  # of files that are brought back: they tell of this attempt
 
 
 def jobs_of(paths: Sequence[Path]) -> list[Job]:
@@ -64,7 +70,8 @@ def do(control: Control, gang: Gang, job: Job, stop: threading.Event) -> None:
 
 def _do_there(control: Control, gang: Gang, job: Job, transport: Watched) -> None:
     place = place_of(control)
-    hosts = tuple(hosts_of(control, gang))
+    with told():
+        hosts = tuple(hosts_of(control, gang))
     options = control.state.options
     is_new = gang.job != job.path
     name = gang.work if gang.work and not is_new else _new_name(control, gang)
@@ -72,28 +79,31 @@ def _do_there(control: Control, gang: Gang, job: Job, transport: Watched) -> Non
         name, hosts, (1, *[options.processes] * options.workers), f"{place.jobs}/{name}.json",
         python=place.python, folder=place.gangs, port=place.port, look_every_s=place.look_every_s,
         metadata=place.metadata,
+        lost_after_s=OUTAGE_S,  # EC2 tells sooner of an instance that has ended
     )  # fmt: skip
+    target = Path(_config(job)["output_dir"]) / job.name
+    source = f"{place.outputs}/{job.name}"
     if is_new:
-        for host in hosts[:1] if place.is_shared else hosts:
-            _send(transport, host, place, job, work.job)
+        _send_to_all(control, transport, hosts[:1] if place.is_shared else hosts, job, work.job)
+        if not place.is_shared:
+            _send_results(transport, hosts[0], target, source, f"{place.jobs}/{name}.tar")
         gang.job, gang.work = job.path, name
         move(control, gang, "running")
     say(f"{job.name}: on gang {gang.number}, attempt {job.attempts}")
-    target = Path(_config(job)["output_dir"]) / job.name
-    source = f"{place.outputs}/{job.name}"
     try:
         end = torchrun.run_gang(transport, work)
     except BaseException:
-        torchrun.end_gang(transport.transport, work)  # a checkpoint, where there is time for one
-        _bring_back(transport, hosts[0], source, target)
+        with suppress(RunError):  # a checkpoint, where there is time for one
+            torchrun.end_gang(transport.transport, work)
+        with suppress(RunError):
+            transport.fetch_at_last(hosts[0], source, target)
         raise
-    trouble = _bring_back(transport, hosts[0], source, target)
+    trouble = _bring_back(transport, hosts[0], source, target, place.look_every_s)
     if end.lost:
         raise Lost("; ".join(f"{host}: {why}" for host, why in end.lost.items()))
-    status = _status(target)
-    if status.get("state") == "stopped":  # by nobody here: torchrun ends with 1 then
-        raise Lost("the job was asked to end, so its instances are being taken back")
-    _judge(control, gang, job, status, trouble or _last_line(end.output))
+    if isinstance(trouble, Unreachable):  # how the run ended is not known
+        raise trouble
+    _judge(control, gang, job, _failure(end, hosts[0], target, trouble))
 
 
 def _new_name(control: Control, gang: Gang) -> str:
@@ -101,41 +111,86 @@ def _new_name(control: Control, gang: Gang) -> str:
     return f"{control.state.fleet}.{gang.number}.{secrets.token_hex(4)}"
 
 
-def _judge(control: Control, gang: Gang, job: Job, status: dict[str, Any], line: str) -> None:
-    is_done = status.get("state") == "done"
+def _failure(
+    end: torchrun.GangEnd, server: Host, target: Path, trouble: RunError | None
+) -> str | None:
+    """Why a run has failed; None where it is done.
+
+    What ``status.json`` says counts only with the exit code: it may be of an earlier attempt.
+
+    Raises:
+        Lost: if it was asked to end, by nobody here.
+    """
+    if trouble is not None:
+        return f"its results did not come back: {trouble}"
+    status, is_well = _status(target), end.codes.get(server.name) == 0
+    state = status.get("state")
+    if is_well and state == "done":
+        return None
+    if not is_well and state == "stopped":  # torchrun ends with 1 then
+        raise Lost("the job was asked to end, so its instances are being taken back")
+    error = status.get("error") if state == "failed" else None
+    return str(error or _last_line(end.output))
+
+
+def _judge(control: Control, gang: Gang, job: Job, failure: str | None) -> None:
     with control.store.lock:
-        job.phase = "done" if is_done else "failed"
-        job.error = None if is_done else str(status.get("error") or line)
+        job.phase = "done" if failure is None else "failed"
+        job.error = failure
         gang.job, gang.work, gang.phase = None, None, "ready"
         control.save()
-    say(f"{job.name}: {job.phase}{'' if is_done else f': {job.error}'}")
+    say(f"{job.name}: {job.phase}{'' if failure is None else f': {failure}'}")
 
 
-def _bring_back(transport: Watched, host: Host, source: str, target: Path) -> str | None:
-    """Copy the results here; returns why that was not possible."""
-    try:
-        transport.fetch(host, source, target)
-    except RunError as error:
-        return str(error)
-    return None
+def _bring_back(
+    transport: Watched, host: Host, source: str, target: Path, pause_s: float
+) -> RunError | None:
+    """Copy the results here; returns why that was not possible, often as it was tried."""
+    trouble = None
+    for attempt in range(_FETCHES):
+        try:
+            transport.fetch(host, source, target)
+        except RunError as error:
+            if isinstance(error, Lost | LimitReached):  # of the watch, not of the copy
+                raise
+            trouble = error
+            if attempt < _FETCHES - 1:
+                transport.pause(pause_s)
+        else:
+            return None
+    return trouble
 
 
-def _send(transport: Watched, host: Host, place: Place, job: Job, target: str) -> None:
+def _send_to_all(
+    control: Control, transport: Watched, hosts: Sequence[Host], job: Job, target: str
+) -> None:
     """The job with the folders of the hosts, and the data that it needs."""
-    content = _read(Path(job.path))
-    config = content["config"]
-    config["output_dir"] = place.outputs
-    _prepare(transport, host, place, config)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "job.json"
-        path.write_text(json.dumps(content))
-        transport.send(host, path, target)
+    place, retry_s = place_of(control), control.state.options.retry_s
+
+    def send(host: Host) -> None:
+        content = _read(Path(job.path))
+        config = content["config"]
+        config["output_dir"] = place.outputs
+        _prepare(transport, host, place, config, retry_s)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "job.json"
+            path.write_text(json.dumps(content))
+            transport.send(host, path, target)
+
+    for answer in on_all(hosts, send):
+        if isinstance(answer, Unreachable):
+            raise answer
 
 
-def _prepare(transport: Watched, host: Host, place: Place, config: dict[str, Any]) -> None:
+def _prepare(
+    transport: Watched, host: Host, place: Place, config: dict[str, Any], retry_s: float
+) -> None:
     """Fetch a data set that can be fetched; the command holds a lock, and does it once.
 
     Data of the user's own must lie on the hosts where the configuration says.
+
+    Raises:
+        Lost: if that fails twice.
     """
     from byzshield_exp.datasets.official import DOWNLOADS  # brings torch
 
@@ -147,9 +202,60 @@ def _prepare(transport: Watched, host: Host, place: Place, config: dict[str, Any
     command += [f"dataset.root={place.data}"]
     if config["dataset"].get("extra"):
         command += ["dataset.extra=true"]  # svhn's further pictures
-    ended = transport.run(host, shlex.join(command), _PREPARE_S)
+    script = shlex.join(command)
+    ended = transport.run(host, script, _PREPARE_S)
     if ended.code != 0:
-        raise RunError(f"{host.name}: dataset={dataset}: {_last_line(ended.output)}")
+        warn(f"{host.name}: dataset={dataset}: {_last_line(ended.output)}; tried once more")
+        transport.pause(retry_s)
+        ended = transport.run(host, script, _PREPARE_S)
+    if ended.code != 0:
+        raise Lost(f"{host.name}: dataset={dataset}: {_last_line(ended.output)}")
+
+
+def _send_results(transport: Watched, host: Host, here: Path, there: str, archive: str) -> None:
+    """What an earlier gang made of a run, for the next one to go on with.
+
+    A host that has the folder already has what it needs.
+
+    Raises:
+        RunError: if it cannot be read.
+        Lost: if it cannot be written there.
+    """
+    from byzshield_exp.checkpoint import FOLDER  # brings torch
+
+    if not (here / FOLDER).is_dir():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.tar"
+        try:
+            with tarfile.open(path, "w") as content:
+                content.add(here, ".", filter=_unless_it_stays)
+        except OSError as error:
+            raise RunError(f"{here} cannot be read: {error}") from error
+        transport.send(host, path, archive)
+    ended = transport.run(host, _laying_down(archive, there), _LAY_DOWN_S)
+    if ended.code != 0:
+        raise Lost(f"{host.name}: {there} cannot be written: {_last_line(ended.output)}")
+
+
+def _unless_it_stays(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    name = PurePosixPath(member.name).name
+    return None if name.startswith(".") or name in _STAY else member
+
+
+def _laying_down(archive: str, folder: str) -> str:
+    """A script: all of the folder is there, or nothing."""
+    packed, place, partial = map(shlex.quote, (archive, folder, f"{folder}.partial"))
+    return f"""\
+set -e
+if [ ! -e {place} ]; then
+    rm -rf {partial}
+    mkdir -p {partial}
+    tar -xf {packed} -C {partial}
+    mv {partial} {place}
+fi
+rm -f {packed}
+"""
 
 
 def _config(job: Job) -> dict[str, Any]:

@@ -174,10 +174,17 @@ class Store:
             raise RunError(line) from error
 
     def save(self, state: State) -> None:
-        """Write it."""
+        """Write it.
+
+        Raises:
+            RunError: if that is not possible.
+        """
         with self.lock:
             content = dataclasses.asdict(state) | {"format": FORMAT}
-            write_atomically(self.path, json.dumps(content, indent=1).encode())
+            try:
+                write_atomically(self.path, json.dumps(content, indent=1).encode())
+            except OSError as error:
+                raise RunError(f"{self.path} cannot be written: {error}") from error
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -66,7 +66,7 @@ ConfigStore.instance().store(
 class EC2Launcher(Launcher):
     """Does the jobs of a sweep on gangs of instances, and ends them."""
 
-    where: ClassVar = {"is_here": False, "fetches_data": True}
+    where: ClassVar = {"is_here": False, "fetches_data": True, "ends_what_is_left": True}
 
     def __init__(self, **options: Any) -> None:
         self._options = options
