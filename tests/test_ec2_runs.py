@@ -523,6 +523,28 @@ def test_a_sweep_with_real_torchrun(aws, tmp_path):
     assert len(aws.calls) == count
 
 
+@pytest.mark.slow
+def test_a_real_run_goes_on_from_what_came_back(ready, tmp_path, monkeypatch):
+    """Begun here, and done by hosts that share no folder."""
+    outputs = tmp_path / "outputs"
+    begun = run_program(
+        "-m", *SMALL, "seed=0,", "cluster=processes", "cluster.num_processes=5",
+        f"output_dir={outputs}",
+    )  # fmt: skip
+    assert begun.returncode == 0, begun.stderr
+    (path,) = outputs.glob("*/job.json")
+    content = json.loads(path.read_text())
+    content["config"]["steps"] = 8
+    path.write_text(json.dumps(content))
+    place_of = reach.place_of
+    monkeypatch.setattr(runs, "place_of", lambda it: replace(place_of(it), is_shared=False))
+    monkeypatch.setattr(reach, "LOCAL_PYTHON", sys.executable)
+    (job,) = commands.sweep(options(tmp_path), jobs_of([path]))
+    assert job.phase == "done", job.error
+    assert json.loads((path.parent / "summary.json").read_text())["steps"] == 8
+    assert "resumes after step 4" in (path.parent / "log.txt").read_text()
+
+
 def test_after_a_fleet_that_is_down_there_is_nothing_to_resume(ready, jobs, tmp_path):
     commands.sweep(options(tmp_path), jobs_of(jobs("well")))
     with pytest.raises(ConfigError, match="is down; start the sweep again"):

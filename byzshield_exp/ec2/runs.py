@@ -73,8 +73,8 @@ def _do_there(control: Control, gang: Gang, job: Job, transport: Watched) -> Non
     with told():
         hosts = tuple(hosts_of(control, gang))
     options = control.state.options
-    is_new = gang.job != job.path
-    name = gang.work if gang.work and not is_new else _new_name(control, gang)
+    known = gang.work if gang.job == job.path else None
+    name = known or _new_name(control, gang)
     work = torchrun.Gang(
         name, hosts, (1, *[options.processes] * options.workers), f"{place.jobs}/{name}.json",
         python=place.python, folder=place.gangs, port=place.port, look_every_s=place.look_every_s,
@@ -83,27 +83,39 @@ def _do_there(control: Control, gang: Gang, job: Job, transport: Watched) -> Non
     )  # fmt: skip
     target = Path(_config(job)["output_dir"]) / job.name
     source = f"{place.outputs}/{job.name}"
-    if is_new:
+    if known is None:
         _send_to_all(control, transport, hosts[:1] if place.is_shared else hosts, job, work.job)
         if not place.is_shared:
             _send_results(transport, hosts[0], target, source, f"{place.jobs}/{name}.tar")
         gang.job, gang.work = job.path, name
         move(control, gang, "running")
     say(f"{job.name}: on gang {gang.number}, attempt {job.attempts}")
+    end = _run(transport, work, source, target)
+    trouble = _bring_back(transport, hosts[0], source, target, place.look_every_s)
+    if isinstance(trouble, Unreachable):  # how the run ended is not known
+        raise trouble
+    _judge(control, gang, job, _failure(end, hosts[0], target, trouble))
+
+
+def _run(transport: Watched, work: torchrun.Gang, source: str, target: Path) -> torchrun.GangEnd:
+    """Watch to the end; where that does not come, what was done by then is still brought here.
+
+    Raises:
+        Lost: if hosts are lost.
+    """
     try:
         end = torchrun.run_gang(transport, work)
     except BaseException:
         with suppress(RunError):  # a checkpoint, where there is time for one
             torchrun.end_gang(transport.transport, work)
         with suppress(RunError):
-            transport.fetch_at_last(hosts[0], source, target)
+            transport.fetch_at_last(work.hosts[0], source, target)
         raise
-    trouble = _bring_back(transport, hosts[0], source, target, place.look_every_s)
     if end.lost:
+        with suppress(RunError):
+            transport.fetch_at_last(work.hosts[0], source, target)
         raise Lost("; ".join(f"{host}: {why}" for host, why in end.lost.items()))
-    if isinstance(trouble, Unreachable):  # how the run ended is not known
-        raise trouble
-    _judge(control, gang, job, _failure(end, hosts[0], target, trouble))
+    return end
 
 
 def _new_name(control: Control, gang: Gang) -> str:
