@@ -19,7 +19,7 @@ from byzshield_exp.ec2.options import Options
 from byzshield_exp.ec2.reach import Place, place_of
 from byzshield_exp.ec2.resources import Control
 from byzshield_exp.ec2.state import Gang, Job
-from byzshield_exp.errors import ConfigError, RunError
+from byzshield_exp.errors import ConfigError, RunError, printable
 from byzshield_exp.notices import say, warn
 
 _PREPARE_S = 3600.0
@@ -142,7 +142,7 @@ def _failure(
     if not is_well and state == "stopped":  # torchrun ends with 1 then
         raise Lost("the job was asked to end, so its instances are being taken back")
     error = status.get("error") if state == "failed" else None
-    return str(error or _last_line(end.output))
+    return printable(str(error or _last_line(end.output)))  # a host wrote it
 
 
 def _judge(control: Control, gang: Gang, job: Job, failure: str | None) -> None:
