@@ -17,6 +17,8 @@ from byzshield_exp.ec2.hosts import Host, Unreachable
 from byzshield_exp.ec2.local import LocalTransport
 from byzshield_exp.errors import ConfigError, RunError
 
+pytestmark = pytest.mark.slow  # together they take minutes
+
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO2NzZ6gqn8VdL me@here"
 PLAIN = Bootstrap(90, "s3://bucket/some/byzshield-1-py3-none-any.whl", "0" * 64)
 FULL = replace(

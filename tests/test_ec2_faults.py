@@ -19,6 +19,8 @@ from byzshield_exp.ec2.hosts import Ended, Host, Unreachable
 from byzshield_exp.ec2.state import store_of
 from byzshield_exp.errors import Stopped
 
+pytestmark = pytest.mark.slow  # together they take minutes
+
 UP = ("transport=local", "usd_per_hour=0.5", "dry_run=false", "retry_s=0", "max_attempts=2")
 SHARED = ("efs=create", "instance_profile=worker")
 _driver = multiprocessing.get_context("forkserver")

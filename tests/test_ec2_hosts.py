@@ -28,6 +28,8 @@ from byzshield_exp.ec2.local import LocalTransport
 from byzshield_exp.ec2.ssm import SsmTransport
 from byzshield_exp.errors import RunError, first_line
 
+pytestmark = pytest.mark.slow  # together they take minutes
+
 HOSTS = tuple(Host(f"i-{node}", "127.0.0.1", f"host{node}", node) for node in range(3))
 
 # Stands for Python with torchrun: it does what the file of the job says.

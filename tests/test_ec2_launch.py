@@ -10,6 +10,8 @@ from byzshield_exp.ec2 import requests
 from byzshield_exp.ec2.__main__ import main
 from byzshield_exp.ec2.state import store_of
 
+pytestmark = pytest.mark.slow  # together they take minutes
+
 UP = ("transport=local", "usd_per_hour=0.5", "dry_run=false")
 COMMON = {"byzshield:fleet", "byzshield:name", "byzshield:owner", "byzshield:expires"}
 

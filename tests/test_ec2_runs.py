@@ -31,6 +31,8 @@ from byzshield_exp.ec2.state import State, store_of
 from byzshield_exp.errors import ConfigError, RunError, Stopped
 from hydra_plugins.byzshield_ec2_launcher import EC2Launcher
 
+pytestmark = pytest.mark.slow  # together they take minutes
+
 # Stands for Python with torchrun: its first node does what the job says.
 PROGRAM = """\
 #!{python}

@@ -4,6 +4,8 @@ import pytest
 
 from byzshield_exp.ec2.__main__ import main
 
+pytestmark = pytest.mark.slow  # together they take minutes
+
 UP = ("transport=local", "usd_per_hour=0.5", "dry_run=false", "instance_profile=worker")
 
 
