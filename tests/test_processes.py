@@ -76,7 +76,7 @@ def test_every_vote_ends_with_the_same_bits(tmp_path, vote):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vote", VOTES)
+@pytest.mark.parametrize("vote", ["majority", "digest"])  # tolerant: with fewer, above
 def test_sixteen_processes_and_torchrun_end_with_the_same_bits(tmp_path, vote):
     local = do_all_attacks(tmp_path / "local")
     assert do_all_attacks(tmp_path / "sixteen", f"vote={vote}", *processes(16)) == local
