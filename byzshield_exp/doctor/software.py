@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 from byzshield_exp.doctor.finding import Finding
 
 _TOLD = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "byzshield_exp")
-_ASKED = ("byzshield_exp", "torchvision", "hydra-core", "hydra-submitit-launcher")
+_ASKED = ("byzshield_exp", "torchvision", "hydra-core", "submitit")
 
 
 def versions() -> Finding:
