@@ -104,8 +104,7 @@ def test_a_driver_killed_at_a_call_that_makes_instances(quick, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("end", ["down", "up"])
+@pytest.mark.parametrize(("when", "end"), [("before", "down"), ("after", "up")])
 @pytest.mark.parametrize("first", range(1, 6))
 def test_a_driver_killed_at_any_call(quick, tmp_path, when, end, first):
     """Every fifth call, from the ``first``; then the fleet is ended, or brought up after all."""
