@@ -235,7 +235,9 @@ def over_torchrun(job: Job) -> dict[str, Any]:
 
 
 def end_torchrun() -> None:
-    """Let the other ranks end."""
+    """Let the other ranks end, which wait for a run also where there was none to do."""
+    if not _torchrun and (torchrun_size() or 1) > 1:
+        _torchrun.append(join_torchrun())
     while _torchrun:
         group = _torchrun.pop()
         group.tell("")

@@ -510,6 +510,16 @@ def test_a_point_that_cannot_write_under_torchrun_does_not_stop_the_others(start
     assert (blocked / names[1] / "summary.json").exists()
 
 
+@pytest.mark.slow
+def test_nothing_to_do_under_torchrun_ends_at_once(start):
+    """The other ranks wait for a run; they are told that there is none."""
+    points = (*HONEST, "steps=3")
+    for more in (("plan=true",), (), ()):
+        run = start(*points, *more, count=0, prefix=torchrun())
+        code, err = run.end(60)
+        assert code == 0, err
+
+
 # Chaos.
 
 
