@@ -54,18 +54,22 @@ class Cloud:
 
     @cached_property
     def efs(self) -> Any:
+        """Shared file systems."""
         return self.client("efs", self.region)
 
     @cached_property
     def ssm(self) -> Any:
+        """Systems Manager: the ids of images."""
         return self.client("ssm", self.region)
 
     @cached_property
     def sts(self) -> Any:
+        """Who asks."""
         return self.client("sts", self.region)
 
     @cached_property
     def pricing(self) -> Any:
+        """The price list."""
         return self.client("pricing", "us-east-1")  # it knows the prices of all regions
 
 

@@ -164,7 +164,11 @@ def status(store: Store) -> None:
 
 
 def resume(store: Store) -> list[Job]:
-    """Go on with the runs of a fleet whose driver died, and end the fleet."""
+    """Go on with the runs of a fleet whose driver died, and end the fleet.
+
+    Raises:
+        ConfigError: if it is down.
+    """
     with store.alone():
         control = _control(store)
         if control.state.phase == "down":

@@ -60,12 +60,15 @@ class Watched:
     check: Callable[[], None]
 
     def run(self, host: Host, script: str, timeout_s: float) -> Ended:
+        """Run a script."""
         return watching(self.check, partial(self.transport.run, host, script, timeout_s))
 
     def send(self, host: Host, source: Path, target: str) -> None:
+        """Copy a file there."""
         watching(self.check, partial(self.transport.send, host, source, target))
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
+        """Copy a folder here."""
         watching(self.check, partial(self.transport.fetch, host, source, target))
 
     def fetch_at_last(self, host: Host, source: str, target: Path) -> None:
@@ -87,6 +90,7 @@ class Watched:
         watching(self.check, partial(time.sleep, seconds))
 
     def close(self) -> None:
+        """Give up all connections."""
         self.transport.close()
 
 

@@ -28,7 +28,11 @@ class LocalTransport:
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def run(self, host: Host, script: str, timeout_s: float) -> Ended:
-        """Run a bash script in the host's folder."""
+        """Run a bash script in the host's folder.
+
+        Raises:
+            Unreachable: if it cannot be started, or does not end in time.
+        """
         command = [*self.commands.get(host.reach, ()), "sh", "-s"]
         try:
             ended = subprocess.run(
@@ -44,7 +48,11 @@ class LocalTransport:
         return Ended(ended.returncode, ended.stdout.decode(errors="replace"))
 
     def send(self, host: Host, source: Path, target: str) -> None:
-        """Copy a file."""
+        """Copy a file.
+
+        Raises:
+            RunError: if it could not be written there.
+        """
         place = self._home(host) / target
         partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
         try:
@@ -55,7 +63,11 @@ class LocalTransport:
             raise RunError(f"{host.name}: {target} cannot be written: {error}") from error
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
-        """Copy a folder."""
+        """Copy a folder.
+
+        Raises:
+            RunError: if it could not be read.
+        """
         with tempfile.TemporaryFile() as archive:
             command = [*self.commands.get(host.reach, ()), "sh", "-c", packing(source)]
             ended = subprocess.run(

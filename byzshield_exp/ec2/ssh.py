@@ -96,7 +96,12 @@ class SshTransport:
         self._do(host, self._send(host, source, target), _COPY_S)
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
-        """Copy a folder as one stream."""
+        """Copy a folder as one stream.
+
+        Raises:
+            Unreachable: if the host does not answer.
+            RunError: if it could not be read.
+        """
         with tempfile.TemporaryDirectory() as folder:
             archive = Path(folder) / "folder.tar"
             code, reason = self._do(host, self._pack(host, source, archive), _COPY_S)

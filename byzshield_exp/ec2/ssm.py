@@ -51,7 +51,12 @@ class SsmTransport:
         self._region, self._user = region, user
 
     def run(self, host: Host, script: str, timeout_s: float) -> Ended:
-        """Run a bash script in the user's home folder."""
+        """Run a bash script in the user's home folder.
+
+        Raises:
+            Unreachable: if the host does not answer.
+            RunError: if the script is too long, or holds what Systems Manager would fill in.
+        """
         text = _as_user(self._user, bounded(script, timeout_s))
         parameters = {"commands": [text], "executionTimeout": [str(round(timeout_s + _MARGIN_S))]}
         size = len(json.dumps(parameters).encode())
@@ -63,7 +68,12 @@ class SsmTransport:
         return self._wait_for(host, sent["Command"]["CommandId"], timeout_s)
 
     def send(self, host: Host, source: Path, target: str) -> None:
-        """Copy a file through the bucket."""
+        """Copy a file through the bucket.
+
+        Raises:
+            Unreachable: if the host does not answer.
+            RunError: if it could not be written there.
+        """
         key = self._new_key(source.name)
         place = PurePosixPath(target)
         partial = shlex.quote(str(place.with_name(f".{place.name}.partial")))
@@ -84,7 +94,12 @@ mv {partial} {shlex.quote(target)}
             )
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
-        """Copy a folder through the bucket."""
+        """Copy a folder through the bucket.
+
+        Raises:
+            Unreachable: if the host does not answer.
+            RunError: if it could not be read.
+        """
         key = self._new_key("folder.tar")
         address = shlex.quote(f"s3://{self._bucket}/{key}")
         script = f"""\
