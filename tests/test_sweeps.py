@@ -1,6 +1,7 @@
 """Sweeps: checked before they start, each run done once, and none lost."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -432,6 +433,16 @@ def test_sigterm_stops_runs_side_by_side(tmp_path):
     found = states(tmp_path)
     assert [status["state"] for status in found.values()] == ["stopped", "stopped"]
     assert all("in a checkpoint" in status["error"] for status in found.values())
+
+
+def test_the_launcher_for_slurm_has_the_keys_of_its_resources():
+    from byzshield_exp.slurm import Resources
+    from hydra_plugins.byzshield_slurm_launcher import SlurmLauncherConf
+
+    theirs = dataclasses.asdict(SlurmLauncherConf())
+    assert theirs.pop("_target_").endswith(".SlurmLauncher")
+    empty = {"setup": [], "additional_parameters": {}}  # Hydra has no other defaults for these
+    assert theirs == dataclasses.asdict(Resources()) | empty
 
 
 def test_data_that_the_launchers_machines_will_have(cli, tmp_path):

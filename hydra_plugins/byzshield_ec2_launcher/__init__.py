@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+
+from hydra_plugins.byzshield_sweeper._launcher import JobLauncher
 
 
 @dataclass
@@ -63,7 +61,7 @@ ConfigStore.instance().store(
 )
 
 
-class EC2Launcher(Launcher):
+class EC2Launcher(JobLauncher):
     """Does the jobs of a sweep on gangs of instances, and ends them."""
 
     where: ClassVar = {"is_here": False, "fetches_data": True, "ends_what_is_left": True}
@@ -71,37 +69,15 @@ class EC2Launcher(Launcher):
     def __init__(self, **options: Any) -> None:
         self._options = options
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """All that is needed is in the jobs."""
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Do jobs, each given as ``job=PATH``; a dry run does none.
-
-        Raises:
-            ConfigError: if the options or a job do not fit, before anything is rented.
-            RunError: if a limit is reached or AWS refuses; all is ended by then.
-        """
+    def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
+        """Do jobs on a fleet; a dry run does none."""
         from byzshield_exp.ec2.commands import sweep
         from byzshield_exp.ec2.options import options_of
         from byzshield_exp.ec2.runs import jobs_of
         from byzshield_exp.errors import Queued, RunError
 
         options = options_of(self._options)
-        paths = [Path(overrides[-1].partition("=")[2]) for overrides in job_overrides]
         jobs = sweep(options, jobs_of(paths))
-        errors: list[Exception | None] = [
-            None if job.phase == "done" else RunError(job.error or "not done") for job in jobs
-        ]
         if options.dry_run:
-            errors = [Queued("hydra.launcher.dry_run=false does it")] * len(paths)
-        return [
-            JobReturn(
-                _return_value=error,
-                status=JobStatus.COMPLETED if error is None else JobStatus.FAILED,
-            )
-            for error in errors
-        ]
+            return [Queued("hydra.launcher.dry_run=false does it")] * len(paths)
+        return [None if job.phase == "done" else RunError(job.error or "not done") for job in jobs]

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+
+from hydra_plugins.byzshield_sweeper._launcher import JobLauncher
 
 
 @dataclass
@@ -30,29 +28,14 @@ ConfigStore.instance().store(
 )
 
 
-class LocalLauncher(Launcher):
+class LocalLauncher(JobLauncher):
     """A number of runs at a time; the next starts when one is over."""
 
     def __init__(self, runs: int, runs_per_gpu: int | None) -> None:
         self._runs, self._runs_per_gpu = runs, runs_per_gpu
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """All that is needed is in the jobs."""
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Do jobs, each given as ``job=PATH``."""
+    def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
+        """Do jobs on this machine."""
         from byzshield_exp.pool import perform_all
 
-        paths = [Path(overrides[-1].partition("=")[2]) for overrides in job_overrides]
-        errors = perform_all(paths, self._runs, self._runs_per_gpu)
-        return [
-            JobReturn(
-                _return_value=error,
-                status=JobStatus.COMPLETED if error is None else JobStatus.FAILED,
-            )
-            for error in errors
-        ]
+        return perform_all(paths, self._runs, self._runs_per_gpu)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+
+from hydra_plugins.byzshield_sweeper._launcher import JobLauncher
 
 
 @dataclass
@@ -44,7 +43,7 @@ def register() -> None:
 register()
 
 
-class SlurmLauncher(Launcher):
+class SlurmLauncher(JobLauncher):
     """Submits jobs, and waits for those that it finds submitted."""
 
     where: ClassVar = {"is_here": False, "attaches": True}
@@ -52,23 +51,8 @@ class SlurmLauncher(Launcher):
     def __init__(self, **resources: Any) -> None:
         self._resources: Any = OmegaConf.to_container(OmegaConf.create(resources))
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """All that is needed is in the jobs."""
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Do jobs, each given as ``job=PATH``."""
+    def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
+        """Have Slurm do jobs."""
         from byzshield_exp.slurm import Resources, submit_all
 
-        paths = [Path(overrides[-1].partition("=")[2]) for overrides in job_overrides]
-        errors = submit_all(paths, Resources(**self._resources))
-        return [
-            JobReturn(
-                _return_value=error,
-                status=JobStatus.COMPLETED if error is None else JobStatus.FAILED,
-            )
-            for error in errors
-        ]
+        return submit_all(paths, Resources(**self._resources))
