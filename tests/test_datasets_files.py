@@ -3,8 +3,8 @@
 import gzip
 import json
 import os
+import subprocess
 import sys
-import tarfile
 import time
 import tracemalloc
 
@@ -636,8 +636,9 @@ def test_real_mnist():
 @pytest.mark.slow
 def test_a_run_on_real_pictures_in_a_folder(tmp_path):
     """CIFAR-10's own constants are those that are measured on 10,000 of its pictures."""
-    with tarfile.open(f"{os.environ['BYZSHIELD_DATA']}/cifar10-12k-jpeg.tar") as archive:
-        archive.extractall(tmp_path / "cifar", filter="data")
+    (tmp_path / "cifar").mkdir()
+    packed = f"{os.environ['BYZSHIELD_DATA']}/cifar10-12k-jpeg.tar"
+    subprocess.run(["tar", "-xf", packed, "-C", str(tmp_path / "cifar")], check=True)
     (root,) = {path.parent for path in tmp_path.glob("cifar/**/train")}
     data = image_folder(root=str(root))
     assert (data.shape, data.num_train, len(data.test_labels)) == ((3, 32, 32), 10_000, 2_000)

@@ -165,6 +165,8 @@ def entry(name: str, data: bytes = b"", **settings) -> tuple[tarfile.TarInfo, by
     [
         entry("../outside", b"x"),
         entry("inside/../../outside", b"x"),
+        entry("/outside", b"x"),
+        entry("..", type=tarfile.DIRTYPE),
         entry("link", type=tarfile.SYMTYPE, linkname="a"),
         entry("link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
         entry("link", type=tarfile.LNKTYPE, linkname="a"),

@@ -5,9 +5,10 @@ A host may have been taken over: what it sends is plain files, within bounds, or
 
 import os
 import shlex
+import shutil
 import tarfile
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from byzshield_exp.errors import RunError, first_line
@@ -38,13 +39,13 @@ def unpack(archive: IO[bytes], target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetched-") as folder:
-            _extract(archive, target, folder)
+            _extract(archive, target, Path(folder))
             _move(Path(folder), target)
     except OSError as error:
         raise RunError(f"what {target} should hold cannot be written: {error}") from error
 
 
-def _extract(archive: IO[bytes], target: Path, folder: str) -> None:
+def _extract(archive: IO[bytes], target: Path, folder: Path) -> None:
     left = MAX_BYTES
     try:
         with tarfile.open(fileobj=archive, mode="r:") as content:
@@ -54,11 +55,31 @@ def _extract(archive: IO[bytes], target: Path, folder: str) -> None:
                     raise tarfile.TarError(f"{member.name!r} is no plain file")
                 if left < 0 or number >= _MAX_MEMBERS:
                     raise tarfile.TarError("it is too large")
-                content.extract(member, folder, set_attrs=False, filter="data")
+                place = folder / _inside(member.name)
+                if member.isdir():
+                    place.mkdir(parents=True, exist_ok=True)
+                    continue
+                place.parent.mkdir(parents=True, exist_ok=True)
+                data = content.extractfile(member)
+                assert data is not None
+                with place.open("xb") as file:
+                    shutil.copyfileobj(data, file)
     except OSError:
         raise
     except Exception as error:  # tarfile meets odd archives with errors of many kinds
         raise RunError(f"what {target} should hold came damaged: {first_line(error)}") from error
+
+
+def _inside(name: str) -> PurePosixPath:
+    """A member's place; tarfile itself refuses others only from Python 3.11.4 on.
+
+    Raises:
+        TarError: if that is not within the archive's folder.
+    """
+    place = PurePosixPath(name)
+    if place.is_absolute() or ".." in place.parts:
+        raise tarfile.TarError(f"{name!r} is outside")
+    return place
 
 
 def _move(folder: Path, target: Path) -> None:
