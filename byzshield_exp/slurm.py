@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -237,13 +238,13 @@ class Task:
     def __call__(self) -> None:
         """Do this node's part.
 
-        A timeout or a preemption is announced by USR2: the run makes a checkpoint, and submitit
-        has it queued again.
+        A timeout is announced by USR2, a preemption by USR2 or SIGTERM: the run makes a checkpoint,
+        and submitit has it queued again.
         """
         requeue, was_asked = signal.getsignal(signal.SIGUSR2), []
 
         def ask(number: int, frame: Any) -> None:
-            was_asked.append((number, frame))
+            was_asked.append(number)
             interrupts.request()
 
         job, environment = load(Path(self.path)), submitit.JobEnvironment()
@@ -255,13 +256,27 @@ class Task:
             else:
                 _share(job, environment)
         except Stopped:
-            if was_asked and callable(requeue):
-                requeue(*was_asked[0])
+            if callable(requeue) and (was_asked or _is_preempted(environment.job_id)):
+                requeue(signal.SIGUSR2, None)
             raise
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """For submitit: what is queued again."""
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _is_preempted(known: str) -> bool:
+    """Whether a job that was asked to end is to make room for another one.
+
+    A job that ends within a partition's GraceTime would not be queued again by Slurm itself.
+    """
+    command = ["scontrol", "show", "job", known]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    except (subprocess.SubprocessError, OSError):
+        return False
+    is_alive = re.search(r"JobState=(RUNNING|SIGNALING)", said) is not None  # not: cancelled
+    return is_alive and re.search(r"\bPreemptTime=\d", said) is not None
 
 
 def _share(job: Job, environment: Any) -> None:

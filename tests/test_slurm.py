@@ -153,25 +153,40 @@ def test_a_cancelled_run_is_resumed_by_the_same_command(tmp_path):
 
 
 def test_a_run_that_is_out_of_time_is_queued_again_and_resumes(tmp_path):
-    """USR2 is what Slurm sends before the end of the time; submitit has the job queued again."""
-    driver = start(tmp_path, *LONG, *TWO_NODES)
+    """Slurm says so by USR2 before the end of the time; submitit has the job queued again."""
+    short = ("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=50")
+    driver = start(tmp_path, *LONG, *TWO_NODES, *short)
+    goes_on_in_the_same_job(tmp_path, driver, within=180)
+
+
+@pytest.mark.parametrize("partition", ["debug", "warned"])
+def test_a_preempted_run_is_queued_again_and_resumes(tmp_path, partition):
+    """At once, or in a partition with a GraceTime."""
+    driver = start(tmp_path, *LONG, *TWO_NODES, f"hydra.launcher.partition={partition}")
     wait_until(has_begun(tmp_path))
-    known = job_of(tmp_path)
-    subprocess.run(["scancel", "--signal=USR2", known], check=True)
-    wait_until(lambda: "BeginTime" in squeue("%r"))  # Slurm has it wait for two minutes
+    urgent = ["sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 1"]
+    subprocess.run(urgent, check=True)
+    goes_on_in_the_same_job(tmp_path, driver)
+
+
+def goes_on_in_the_same_job(folder, driver, within=60):
+    wait_until(has_begun(folder))
+    known = job_of(folder)
+    wait_until(lambda: "BeginTime" in squeue("%r"), within)  # Slurm has it wait for two minutes
     subprocess.run(["scontrol", "update", f"JobId={known}", "StartTime=now"], check=True)
-    wait_until(lambda: status(tmp_path)["attempts"] == 2)
-    assert job_of(tmp_path) == known
+    wait_until(lambda: status(folder)["attempts"] == 2)
+    assert job_of(folder) == known
     assert driver.poll() is None  # it waits on
     driver.send_signal(signal.SIGINT)
     said, _ = driver.communicate(timeout=60)
     assert "the jobs stay in the queue" in said
     subprocess.run(["scancel", known], check=True)
-    wait_until(lambda: status(tmp_path)["state"] == "stopped")
-    again, steps = finish(tmp_path, *TWO_NODES)
+    wait_until(lambda: status(folder)["state"] == "stopped")
+    wait_until(lambda: not squeue("%i"))  # a cancelled job does not come again
+    again, steps = finish(folder, *TWO_NODES)
     assert again.returncode == 0, again.stderr
-    sweep(tmp_path / "here", f"steps={steps}")
-    assert hashes(tmp_path) == hashes(tmp_path / "here")
+    sweep(folder / "here", f"steps={steps}")
+    assert hashes(folder) == hashes(folder / "here")
 
 
 @pytest.mark.parametrize("where", [SLURM, TWO_NODES], ids=["one", "two"])
@@ -218,6 +233,25 @@ def test_a_killed_driver_finds_its_jobs_and_no_secret_is_seen(tmp_path):
     second.communicate(timeout=60)
     subprocess.run(["scancel", known], check=True)
     wait_until(lambda: status(tmp_path)["state"] == "stopped")
+
+
+def test_jobs_of_a_driver_that_was_killed_while_it_submitted_them_touch_nothing(tmp_path):
+    """They wait a minute for their files, which submitit moves there after sbatch, and end."""
+    sbatch = tmp_path / "bin/sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\nkill -9 $PPID\n')
+    sbatch.chmod(0o755)
+    points = ("q=1,2", *SLURM)
+    killed = sweep(tmp_path / "out", *points, PATH=f"{sbatch.parent}:{os.environ['PATH']}")
+    assert killed.returncode == -signal.SIGKILL
+    assert len(squeue("%i")) > 0
+    again = sweep(tmp_path / "out", *points)
+    assert again.returncode == 0, again.stderr
+    assert [row["attempts"] for row in rows(tmp_path / "out")] == ["1", "1"]
+    assert [row["state"] for row in rows(tmp_path / "out")] == ["done", "done"]
+    wait_until(lambda: not squeue("%i"))
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("out/*/status.json")]
+    assert [one["state"] for one in found] == ["done", "done"]
 
 
 def test_jobs_that_nobody_waits_for(tmp_path):
