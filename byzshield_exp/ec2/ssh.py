@@ -7,6 +7,7 @@ the user's agent, and goes nowhere: nothing is forwarded, and no password is tri
 
 import asyncio
 import re
+import secrets
 import shlex
 import tempfile
 import threading
@@ -159,7 +160,7 @@ class SshTransport:
     async def _send(self, host: Host, source: Path, target: str) -> None:
         connection = await self._connection(host)
         place = PurePosixPath(target)
-        partial = place.with_name(f".{place.name}.partial")
+        partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
         async with connection.start_sftp_client() as files:
             await files.makedirs(str(place.parent), exist_ok=True)
             await files.put(str(source), str(partial))

@@ -76,7 +76,8 @@ class SsmTransport:
         """
         key = self._new_key(source.name)
         place = PurePosixPath(target)
-        partial = shlex.quote(str(place.with_name(f".{place.name}.partial")))
+        name = f".{place.name}.{secrets.token_hex(4)}.partial"
+        partial = shlex.quote(str(place.with_name(name)))
         script = f"""\
 set -euo pipefail
 mkdir -p {shlex.quote(str(place.parent))}
