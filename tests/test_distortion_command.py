@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from byzshield_exp.distortion.__main__ import answer, main
+from byzshield_exp.distortion.report import spell
 
 KEYS = [
     "q", "c_max", "upper_bound", "exact", "epsilon_hat", "epsilon_baseline", "epsilon_frc",
@@ -161,3 +163,12 @@ def test_a_run_takes_the_upper_bound_of_an_ended_search_and_warns(cli, tmp_path,
     assert code == 0
     assert "win 7 to 9 files, the search was ended: num_corrupt=9" in err
     assert summary_of(tmp_path)["num_corrupt"] == 9
+
+
+def test_a_bound_is_printed_as_one_that_holds():
+    (row,) = json.loads(answer(["approach=mols", "K=63", "r=7", "q=20", "time_limit=0.2",
+                                "format=json"]))  # fmt: skip
+    assert not row["exact"]
+    for bound in (row["epsilon_hat"], 0.00033, 0.083, 0.0831):
+        (printed,) = re.findall(r"<= (\d\.\d{3})", spell([row | {"epsilon_hat": bound}], "table"))
+        assert bound <= float(printed) < bound + 0.001

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -115,7 +116,7 @@ def _cells(row: Row) -> list[str]:
     return [
         str(row["q"]),
         count,
-        f"{row['epsilon_hat']:.3f}" if row["exact"] else f"<= {row['epsilon_hat']:.3f}",
+        f"{row['epsilon_hat']:.3f}" if row["exact"] else f"<= {_up(row['epsilon_hat']):.3f}",
         f"{row['epsilon_baseline']:.3f}",
         "" if row["epsilon_frc"] is None else f"{row['epsilon_frc']:.3f}",
         "" if row["gamma"] is None else f"{row['gamma']:.2f}",
@@ -123,6 +124,11 @@ def _cells(row: Row) -> list[str]:
         f"{row['seconds']:.2f}",
         " ".join(map(str, row["workers"])),
     ]
+
+
+def _up(bound: float) -> float:
+    """A bound with three digits after the point that still holds."""
+    return math.ceil(bound * 1000 - 1e-9) / 1000
 
 
 def columns(head: Sequence[str], cells: Iterable[Sequence[str]], markdown: bool = False) -> str:

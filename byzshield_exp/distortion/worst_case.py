@@ -164,7 +164,8 @@ class _Search:
         to_come = incidence[::-1].cumsum(axis=0)[::-1]  # holders from a worker on
         to_come = np.vstack([to_come, np.zeros(incidence.shape[1], to_come.dtype)])
         self.after = np.stack([_words(to_come >= d) for d in range(1, assignment.majority + 1)])
-        overlap = incidence.astype(np.int64) @ incidence.T.astype(np.int64)
+        held = incidence.astype(np.float32)  # exact below 2^24; integers have no fast product
+        overlap = held @ held.T
         np.fill_diagonal(overlap, 0)
         self.shared = int(overlap.max())
         self.stop = np.zeros(1, np.int64)
