@@ -18,8 +18,9 @@ import submitit
 
 from byzshield_exp import interrupts
 from byzshield_exp.clusters import Node, start_forkserver
-from byzshield_exp.errors import ConfigError, Queued, RunError, Stopped, first_line
+from byzshield_exp.errors import ConfigError, InUse, Queued, RunError, Stopped, first_line
 from byzshield_exp.files import write_atomically
+from byzshield_exp.folders import RunFolder
 from byzshield_exp.job import Job, in_processes, load, perform, preload
 from byzshield_exp.notices import complain, say
 from byzshield_exp.status import read_status, write_status
@@ -92,25 +93,32 @@ def submit_all(paths: Sequence[Path], resources: Resources) -> list[Exception | 
     alive = _alive()
     ids = {path: _submitted(path) for path in paths}
     waiting = {path: known for path, known in ids.items() if known in alive}
-    by_size: dict[int, list[Path]] = {}
+    held: dict[Path, InUse] = {}
+    by_size: dict[tuple[int, int], list[Path]] = {}
     for path in paths:
-        if path not in waiting:
-            count = load(path).config["cluster"]["num_processes"]
-            _check_nodes(count, resources.nodes)
-            by_size.setdefault(count, []).append(path)
-    for count, some in by_size.items():
-        waiting |= _submit(some, count, resources)
+        if path in waiting:
+            continue
+        job = load(path)
+        if RunFolder(job.folder).in_use:
+            held[path] = InUse(f"{job.folder} is held by another process, which is no job of yours")
+            continue
+        count = job.config["cluster"]["num_processes"]
+        _check_nodes(count, resources.nodes)
+        by_size.setdefault((count, job.config["threads"]), []).append(path)
+    for (count, threads), some in by_size.items():
+        waiting |= _submit(some, count, threads, resources)
     again = f", of which Slurm had {len(alive & set(waiting.values()))} already" if alive else ""
     say(f"slurm: {len(waiting)} jobs{again}: {', '.join(_short(list(waiting.values())))}")
     if not resources.wait:
-        return [Queued(f"Slurm has it, as job {waiting[path]}") for path in paths]
+        return [held.get(path) or Queued(f"Slurm has it, as job {waiting[path]}") for path in paths]
     try:
-        return _wait(paths, waiting)
+        _wait(set(waiting.values()))
     except KeyboardInterrupt:
         say(
             "slurm: the jobs stay in the queue, the same command waits for them (scancel ends them)"
         )
         raise
+    return [held.get(path) or _error_of(path, waiting[path]) for path in paths]
 
 
 def _check(resources: Resources) -> None:
@@ -134,9 +142,12 @@ def _check_nodes(processes: int, nodes: int) -> None:
         )
 
 
-def _submit(paths: Sequence[Path], processes: int, resources: Resources) -> dict[Path, str]:
+def _submit(
+    paths: Sequence[Path], processes: int, threads: int, resources: Resources
+) -> dict[Path, str]:
     """Submit jobs of one size as an array; their ids."""
     folder = load(paths[0]).folder.parent / _FOLDER
+    before = {path: read_status(path.parent) for path in paths}
     for path in paths:  # before they are: then status.json is theirs
         write_status(path.parent, state="queued", error=None)
     try:
@@ -144,7 +155,6 @@ def _submit(paths: Sequence[Path], processes: int, resources: Resources) -> dict
             folder=str(folder / "%j"), max_num_timeout=resources.max_num_timeout
         )
         on_a_node = -(-processes // resources.nodes)
-        threads = load(paths[0]).config["threads"]
         given = {
             "mem": resources.mem_gb and f"{int(resources.mem_gb * 1024)}MB",
             "gpus_per_node": resources.gpus_per_node,
@@ -165,6 +175,8 @@ def _submit(paths: Sequence[Path], processes: int, resources: Resources) -> dict
             jobs = [executor.submit(Task(str(path.absolute()))) for path in paths]
         ids = [job.job_id for job in jobs]
     except (RuntimeError, ValueError, subprocess.CalledProcessError) as error:
+        for path, status in before.items():
+            write_status(path.parent, **{"state": "new", "error": None} | status)
         raise ConfigError(f"hydra/launcher=submitit_slurm: {first_line(error)}") from error
     for path, known in zip(paths, ids, strict=True):
         write_atomically(path.parent / _SUBMITTED, json.dumps({"job": known}).encode())
@@ -178,17 +190,15 @@ def _submitted(path: Path) -> str:
     return ""
 
 
-def _wait(paths: Sequence[Path], ids: Mapping[Path, str]) -> list[Exception | None]:
+def _wait(left: set[str]) -> None:
     """Wait until Slurm has none of these any more."""
-    left = set(ids.values())
     while left:
         time.sleep(_POLL_S)
         try:
-            left &= _alive()
+            left = left & _alive()
         except ConfigError as error:  # the controller does not answer; the jobs go on
             complain(f"warning: {error}")
             time.sleep(10 * _POLL_S)
-    return [_error_of(path, ids[path]) for path in paths]
 
 
 def _error_of(path: Path, known: str) -> Exception | None:

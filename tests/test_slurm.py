@@ -1,6 +1,7 @@
 """Sweeps on a real Slurm with accounting and two nodes, on this machine (``make test-slurm``)."""
 
 import csv
+import fcntl
 import json
 import os
 import shutil
@@ -265,10 +266,40 @@ def test_jobs_that_nobody_waits_for(tmp_path):
     assert {row["state"] for row in rows(tmp_path)} == {"done"}
 
 
+def test_each_job_gets_the_cores_of_its_threads(tmp_path):
+    done = sweep(tmp_path, "threads=1,2", "hydra/launcher=submitit_slurm")
+    assert done.returncode == 0, done.stderr
+    ids = {
+        json.loads(path.with_name("job.json").read_text())["config"]["threads"]: json.loads(
+            path.read_text()
+        )["job"]
+        for path in tmp_path.glob("*/slurm.json")
+    }
+    for threads, known in ids.items():
+        command = ["sacct", "-X", "-n", "-P", "-o", "NCPUS", "-j", known]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert said.split() == [str(threads)]
+    assert sorted(ids) == [1, 2]
+
+
+def test_a_run_that_is_no_job_is_left_to_its_process(tmp_path):
+    sweep(tmp_path, "q=1,2")
+    held = min(tmp_path.glob("*/status.json")).parent
+    before = (held / "status.json").read_text()
+    with (held / ".lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = sweep(tmp_path, "q=1,2", "steps=8", *SLURM)
+    assert done.returncode == 0, done.stderr
+    assert "slurm: 1 jobs: " in done.stdout
+    assert "sweep: 1 runs wait or go on elsewhere" in done.stdout
+    assert (held / "status.json").read_text() == before
+
+
 def test_what_slurm_refuses_is_one_line(tmp_path):
     done = sweep(tmp_path, "q=1,2", *SLURM, "hydra.launcher.partition=nope")
     assert done.returncode == 2
     assert "hydra/launcher=submitit_slurm" in done.stderr.splitlines()[-1]
+    assert "plan: 2 runs: 2 new" in sweep(tmp_path, "q=1,2", "plan=true").stdout
     for bad, said in {
         "nodes=2": "hydra.launcher.nodes=2 must be at most cluster.num_processes=1",
         "nodes=0": "hydra.launcher.nodes=0 must be at least 1",
