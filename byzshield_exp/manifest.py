@@ -1,6 +1,7 @@
 """``sweep.csv``: one row a run, of this sweep and of earlier ones into the same folder."""
 
 import csv
+import fcntl
 import io
 import threading
 import time
@@ -78,18 +79,8 @@ class Manifest:
             given = dict(override.partition("=")[::2] for override in point.overrides)
             values = {key: given.get(key, "") for key in self._keys}
             return {"name": "", **values, "state": "invalid", "error": point.reason}
-        folder = point.job.folder
-        status, summary = read_status(folder), read_summary(folder)
-        state = status.get("state", "done" if point.plan == "done" else "new")
-        if state == "running" and not RunFolder(folder).in_use:
-            state = "stopped"  # it was killed
-        row = {"name": point.job.name, **self._values(point.job.config)}
-        row |= {"state": state, "attempts": status.get("attempts", 0)}
-        row |= {"seconds": status.get("seconds", ""), "error": status.get("error") or ""}
-        if state == "done" and summary:
-            accuracy = next(key for key in summary if key.startswith("final_"))
-            row |= {"final_accuracy": summary[accuracy], "eps_hat": summary["epsilon_hat"]}
-        return row
+        named = {"name": point.job.name, **self._values(point.job.config)}
+        return named | _results(point.job.folder, "done" if point.plan == "done" else "new")
 
     def write(self) -> None:
         """Bring it up to date.
@@ -99,7 +90,8 @@ class Manifest:
         """
         with self._lock:
             for folder, points in self._of.items():
-                self._write(folder, [self.row(point) for point in points])
+                with _alone(folder):
+                    self._write(folder, [self.row(point) for point in points])
 
     def left(self) -> float | None:
         """Seconds that the runs to do take one after the other; None before any is known."""
@@ -128,22 +120,25 @@ class Manifest:
         return {key: flat.get(key, "") for key in self._keys}
 
     def _write(self, folder: Path, rows: list[dict[str, Any]]) -> None:
-        names = {row["name"] for row in rows}
-        kept = [
-            self._config_of(folder / row["name"]) | row
-            for row in _read(folder / MANIFEST)
-            if row.get("name") and row["name"] not in names and (folder / row["name"]).is_dir()
-        ]
+        kept = self._kept(folder, {row["name"] for row in rows})
         found = [key for row in kept for key in row if key not in ("name", *_RESULTS)]
         columns = ["name", *dict.fromkeys([*self._keys, *found]), *_RESULTS]
         text = io.StringIO()
         table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         table.writeheader()
         table.writerows([*kept, *rows])
-        try:
-            write_atomically(folder / MANIFEST, text.getvalue().encode(), shared=True)
-        except OSError as error:
-            raise ConfigError(f"output_dir={folder} cannot be written: {error}") from error
+        write_atomically(folder / MANIFEST, text.getvalue().encode(), shared=True)
+
+    def _kept(self, folder: Path, names: set[str]) -> list[dict[str, Any]]:
+        """The rows of other sweeps, which may be over since, or have been killed."""
+        kept = []
+        for row in _read(folder / MANIFEST):
+            run = folder / row.get("name", "")
+            if run == folder or row["name"] in names or not run.is_dir():
+                continue
+            is_over = row.get("state") in _OVER
+            kept.append(self._config_of(run) | row | ({} if is_over else _results(run, "new")))
+        return kept
 
     def _config_of(self, run: Path) -> dict[str, Any]:
         """What this sweep varies, of a run of an earlier one, which may not have typed it."""
@@ -168,6 +163,36 @@ class Manifest:
                     say(f"sweep: {done} of {len(states)} runs over, {duration(left)} left")
                 before = states
             pause = max(_LOOK_S, 20 * (time.monotonic() - tick))  # many runs on a slow disk
+
+
+def _results(folder: Path, otherwise: str) -> dict[str, Any]:
+    """What a run's own files say, and its state where they say none."""
+    status, summary = read_status(folder), read_summary(folder)
+    state = status.get("state", otherwise)
+    if state == "running" and not RunFolder(folder).in_use:
+        state = "stopped"  # it was killed
+    row = {"state": state, "attempts": status.get("attempts", 0)}
+    row |= {"seconds": status.get("seconds", ""), "error": status.get("error") or ""}
+    if state == "done" and summary:
+        accuracy = next(key for key in summary if key.startswith("final_"))
+        row |= {"final_accuracy": summary[accuracy], "eps_hat": summary["epsilon_hat"]}
+    return row
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within, no other process writes the folder's table.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".sweep.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise ConfigError(f"output_dir={folder} cannot be written: {error}") from error
 
 
 def _read(path: Path) -> list[dict[str, str]]:

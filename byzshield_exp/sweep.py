@@ -1,5 +1,6 @@
 """A sweep: all points are checked before the first one runs, and a table says how far they are."""
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -133,6 +134,8 @@ def _check(overrides: tuple[str, ...], own: str, compose: Compose, where: Where)
     except ConfigError as error:
         return Point(overrides, own, None, "invalid", _line(str(error)))
     except (Exception, SystemExit) as error:  # of a rule or a network of the user's own
+        if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
+            raise  # it is this process that is to end
         reason = _line(f"{type(error).__name__}: {error}")
         return Point(overrides, own, None, "invalid", reason)
     status = read_status(job.folder)

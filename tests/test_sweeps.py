@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -203,6 +204,40 @@ def test_earlier_runs_stay_in_the_table(cli, tmp_path):
     shutil.rmtree(tmp_path / next(iter(first)))
     cli("-m", *SHORT, "attack=none,ipm", "q=1", f"output_dir={tmp_path}")
     assert len(manifest(tmp_path)) == 3
+
+
+def test_the_table_says_what_became_of_the_runs_of_earlier_sweeps(cli, tmp_path):
+    """Their drivers may have been killed, or Slurm has done the runs since."""
+    cli("-m", *SHORT, "q=0,1", f"output_dir={tmp_path}")
+    done, killed = sorted(states(tmp_path))
+    status = tmp_path / killed / "status.json"
+    status.write_text(json.dumps(json.loads(status.read_text()) | {"state": "running"}))
+    table = tmp_path / "sweep.csv"
+    table.write_text(table.read_text().replace(",done,", ",queued,"))
+    cli("-m", *SHORT, "q=2,3", f"output_dir={tmp_path}")
+    rows = manifest(tmp_path)
+    assert (rows[done]["state"], rows[killed]["state"]) == ("done", "stopped")
+    assert rows[done]["final_accuracy"]
+
+
+def test_drivers_that_write_a_table_at_once_lose_no_row(tmp_path):
+    """Each waits for the other between reading the table and writing it."""
+    from byzshield_exp.manifest import _alone
+
+    order = []
+
+    def write(name):
+        with _alone(tmp_path):
+            order.append(name)
+            time.sleep(0.3)
+            order.append(name)
+
+    writers = [threading.Thread(target=write, args=(name,)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert "".join(order) in ("aabb", "bbaa")
 
 
 def test_a_folder_that_another_process_holds_is_left_to_it(cli, tmp_path, run):
@@ -487,6 +522,18 @@ def test_a_rule_that_raises_anything_is_a_point_that_cannot_run(cli, tmp_path, m
     assert len(err.splitlines()) == 3
 
 
+@pytest.mark.slow
+def test_sigterm_during_the_check_ends_the_sweep(tmp_path):
+    (tmp_path / "rules.py").write_text(RULES)
+    done = run_program(
+        "-m", *SHORT, "aggregator=mean", "aggregator._target_=rules.rule",
+        "+aggregator.how=sigterm,fine", "on_invalid=skip", f"output_dir={tmp_path}/out",
+        PYTHONPATH=str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 128 + signal.SIGTERM
+    assert not list(tmp_path.glob("out/*/status.json"))
+
+
 def test_an_error_of_a_rule_is_in_the_log(cli, tmp_path, monkeypatch):
     (tmp_path / "rules.py").write_text(RULES)
     monkeypatch.syspath_prepend(tmp_path)
@@ -506,9 +553,12 @@ RULES = """
 def rule(rows, num_corrupt: int, how: str = "fine"):
     if how == "late" and rows.shape[1] > 2:
         raise ValueError("a ValueError of the user's")
+    if how == "sigterm":
+        import os, signal
+        os.kill(os.getpid(), signal.SIGTERM)
     if how == "SystemExit":
         raise SystemExit(0)
-    if how not in ("fine", "late"):
+    if how not in ("fine", "late", "sigterm"):
         raise {"RuntimeError": RuntimeError, "KeyError": KeyError}[how]("several lines\\nof it")
     return rows.mean(dim=0)
 """
