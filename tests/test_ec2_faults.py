@@ -6,18 +6,20 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import boto3
 import ec2_cloud
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from byzshield_exp.ec2 import cloud, commands, fleet, resources
 from byzshield_exp.ec2.__main__ import main
 from byzshield_exp.ec2.cloud import connect
 from byzshield_exp.ec2.hosts import Ended, Host, Unreachable
 from byzshield_exp.ec2.state import store_of
-from byzshield_exp.errors import Stopped
+from byzshield_exp.errors import RunError, Stopped
 
 pytestmark = pytest.mark.slow  # together they take minutes
 
@@ -203,6 +205,36 @@ def test_throttling_without_end_is_an_error_and_leaves_nothing(aws, tmp_path, ca
     assert main(["up", f"output_dir={tmp_path}", *UP]) == 1
     assert "AWS: An error occurred (RequestLimitExceeded)" in capsys.readouterr().err
     assert_nothing_runs(aws)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("RequestLimitExceeded", 503, cloud.NoAnswer),
+        ("ThrottlingException", 400, cloud.NoAnswer),
+        ("InternalError", 500, cloud.NoAnswer),
+        ("InsufficientInstanceCapacity", 500, cloud.NoCapacity),
+        ("UnauthorizedOperation", 403, RunError),
+    ],
+)
+def test_what_may_be_different_later_is_told_apart(code, status, kind):
+    said = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(RunError) as told, cloud.told():
+        raise ClientError(said, "RunInstances")
+    assert type(told.value) is kind
+
+
+def test_an_instance_that_still_seems_to_start_is_waited_for(monkeypatch):
+    """EC2 may show what was true a moment ago; moto never does."""
+    shown = ["pending", "pending", "running", "shutting-down", "terminated", "unasked"]
+    asked = []
+    ec2 = SimpleNamespace(terminate_instances=lambda InstanceIds: asked.append(InstanceIds))
+    monkeypatch.setattr(
+        resources, "describe", lambda *_: {"i-1": {"State": {"Name": shown.pop(0)}}}
+    )
+    monkeypatch.setattr(resources, "_DELAY_S", 0.0)
+    resources.terminate(SimpleNamespace(ec2=ec2), ["i-1"])
+    assert (asked, shown) == ([["i-1"]], ["unasked"])
 
 
 @pytest.mark.parametrize("role", ["workers", "server"])

@@ -229,9 +229,21 @@ def test_a_run_without_its_results_is_not_done(ready, jobs, tmp_path, flaky):
     assert "its results did not come back: the connection is lost" in job.error
 
 
-def test_hosts_without_a_shared_folder_get_the_checkpoints(ready, jobs, tmp_path, monkeypatch):
+def test_results_come_to_where_the_job_lies(ready, jobs, tmp_path):
+    """Whatever its output_dir is called: ``~`` or a relative one."""
+    (path,) = jobs("well")
+    content = json.loads(path.read_text())
+    content["config"]["output_dir"] = "~/elsewhere"
+    path.write_text(json.dumps(content))
+    (job,) = commands.sweep(options(tmp_path), jobs_of([path]))
+    assert job.phase == "done"
+    assert json.loads((path.parent / "status.json").read_text())["state"] == "done"
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_hosts_get_the_checkpoints(ready, jobs, tmp_path, monkeypatch, is_shared):
     place_of = reach.place_of
-    monkeypatch.setattr(runs, "place_of", lambda it: replace(place_of(it), is_shared=False))
+    monkeypatch.setattr(runs, "place_of", lambda it: replace(place_of(it), is_shared=is_shared))
     (path,) = jobs("well")
     (path.parent / "checkpoints").mkdir()
     (path.parent / "checkpoints/step-7.pt").write_text("weights")

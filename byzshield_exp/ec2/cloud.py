@@ -20,6 +20,17 @@ _NO_CAPACITY = (
     "InstanceLimitExceeded",
     "InsufficientFreeAddressesInSubnet",
 )
+_BUSY = (
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "TooManyRequestsException",
+    "EC2ThrottledException",
+    "SlowDown",
+)
 OUTAGE_S = 300.0  # in which AWS may not answer: the network of this machine comes back
 _AGAIN_S = 5.0
 
@@ -33,7 +44,7 @@ class NoCapacity(RunError):
 
 
 class NoAnswer(RunError):
-    """AWS does not answer, or not to this machine."""
+    """AWS does not answer, or not to this machine, or is too busy."""
 
 
 @dataclass
@@ -106,7 +117,8 @@ def told() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        kind = NoCapacity if code(error) in _NO_CAPACITY else RunError
+        kind = NoAnswer if is_busy(error) else RunError
+        kind = NoCapacity if code(error) in _NO_CAPACITY else kind
         raise kind(f"AWS: {first_line(error)}") from error
     except BotoCoreError as error:
         kind = NoAnswer if isinstance(error, ConnectionError | HTTPClientError) else RunError
@@ -135,6 +147,12 @@ def patiently(act: Callable[[], object]) -> None:
 def code(error: Any) -> str:
     """The code of a ClientError."""
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def is_busy(error: Any) -> bool:
+    """Whether a ClientError says that AWS has too much to do, or trouble of its own."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return code(error) in _BUSY or status >= 500
 
 
 def pages(client: Any, operation: str, key: str, **request: Any) -> list[Any]:

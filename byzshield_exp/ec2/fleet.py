@@ -28,7 +28,7 @@ from byzshield_exp.ec2.resources import (
     wait_known,
     wait_running,
 )
-from byzshield_exp.ec2.state import Gang, Part, token
+from byzshield_exp.ec2.state import Gang, Part, State, token
 from byzshield_exp.errors import RunError, Stopped
 from byzshield_exp.files import typed_path
 from byzshield_exp.notices import say, warn
@@ -131,11 +131,14 @@ def new_gang(control: Control) -> Gang:
             ("server", options.server_type, 1),
         )
         parts = [Part(*kind, token(state.fleet, number, kind[0])) for kind in kinds]
-        minutes = max(1, math.ceil((state.deadline - now) / 60))
-        gang = Gang(number, "launching", minutes, now, parts)
+        gang = Gang(number, "launching", _minutes_left(state), now, parts)
         state.gangs.append(gang)
         control.save()
     return gang
+
+
+def _minutes_left(state: State) -> int:
+    return max(1, math.ceil((state.deadline - time.time()) / 60))
 
 
 def bring_up(control: Control, gang: Gang, stop: Event) -> Watched:
@@ -147,6 +150,8 @@ def bring_up(control: Control, gang: Gang, stop: Event) -> Watched:
         RunError: if AWS refuses, or hosts do not get ready.
     """
     state = control.state
+    if not any(part.sent for part in gang.parts):  # an earlier driver may have died here
+        gang.minutes = _minutes_left(state)
     bootstrap = bootstrap_of(state.options, state.facts, state.efs, gang.minutes)
     with told():
         text = user_data(bootstrap)

@@ -22,6 +22,7 @@ from byzshield_exp.errors import ConfigError, RunError
 _SETTLE_S = 10.0  # in which an instance is surely shown to describe_instances
 _LIVE = ["pending", "running", "stopping", "stopped"]
 _DELAY_S = 5
+_ATTEMPTS = 120
 _MAX_GROUPS = 5  # of an interface, where nobody has asked AWS for more
 
 
@@ -294,12 +295,22 @@ def wait_known(control: Control, names: list[str]) -> None:
 
 
 def terminate(cloud: Cloud, names: list[str]) -> None:
-    """End instances and wait until they are gone; those that are gone already may be named."""
-    known = ask_to_end(cloud, names)
-    if known:
-        cloud.ec2.get_waiter("instance_terminated").wait(
-            InstanceIds=known, WaiterConfig={"Delay": _DELAY_S, "MaxAttempts": 120}
-        )
+    """End instances and wait until they are gone; those that are gone already may be named.
+
+    boto3's own waiter fails where EC2 still shows one as pending, as it may for a moment.
+
+    Raises:
+        RunError: if they are not gone after ten minutes.
+    """
+    left = ask_to_end(cloud, names)
+    for attempt in range(_ATTEMPTS):
+        found = describe(cloud, left)
+        left = [name for name, one in found.items() if one["State"]["Name"] != "terminated"]
+        if not left:
+            return
+        if attempt < _ATTEMPTS - 1:
+            time.sleep(_DELAY_S)
+    raise RunError(f"{', '.join(left)} are asked to end, but are not gone")
 
 
 def ask_to_end(cloud: Cloud, names: list[str]) -> list[str]:

@@ -81,12 +81,11 @@ def _do_there(control: Control, gang: Gang, job: Job, transport: Watched) -> Non
         metadata=place.metadata,
         lost_after_s=OUTAGE_S,  # EC2 tells sooner of an instance that has ended
     )  # fmt: skip
-    target = Path(_config(job)["output_dir"]) / job.name
+    target = Path(job.path).parent
     source = f"{place.outputs}/{job.name}"
     if known is None:
         _send_to_all(control, transport, hosts[:1] if place.is_shared else hosts, job, work.job)
-        if not place.is_shared:
-            _send_results(transport, hosts[0], target, source, f"{place.jobs}/{name}.tar")
+        _send_results(transport, hosts[0], target, source, f"{place.jobs}/{name}.tar")
         gang.job, gang.work = job.path, name
         move(control, gang, "running")
     say(f"{job.name}: on gang {gang.number}, attempt {job.attempts}")

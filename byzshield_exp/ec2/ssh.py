@@ -212,7 +212,7 @@ class SshTransport:
             opening.result().abort()
 
     async def _close(self) -> None:
-        for opening in self._connections.values():
+        for opening in list(self._connections.values()):
             opening.cancel()
             if _is_open(opening):
                 opening.result().close()

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from byzshield_exp.ec2.archive import MAX_BYTES, packing, unpack
+from byzshield_exp.ec2.cloud import code, is_busy
 from byzshield_exp.ec2.hosts import TIMED_OUT, Ended, Host, Unreachable, bounded
 from byzshield_exp.errors import ConfigError, RunError, first_line
 
@@ -228,8 +229,7 @@ def _asked(host: Host, ask: Callable[[], Answer]) -> Answer:
     try:
         return ask()
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        kind = Unreachable if code in _GONE else RunError
+        kind = Unreachable if code(error) in _GONE or is_busy(error) else RunError
         raise kind(f"{host.name}: {first_line(error)}") from error
     except BotoCoreError as error:
         raise Unreachable(f"{host.name}: AWS does not answer: {first_line(error)}") from error
