@@ -233,7 +233,7 @@ def test_an_instance_that_still_seems_to_start_is_waited_for(monkeypatch):
         resources, "describe", lambda *_: {"i-1": {"State": {"Name": shown.pop(0)}}}
     )
     monkeypatch.setattr(resources, "_DELAY_S", 0.0)
-    resources.terminate(SimpleNamespace(ec2=ec2), ["i-1"])
+    resources.terminate(cloud.Cloud(lambda *_: ec2, "us-east-1"), ["i-1"])
     assert (asked, shown) == ([["i-1"]], ["unasked"])
 
 
@@ -291,8 +291,9 @@ def test_a_gang_that_does_not_end_keeps_no_other_up(quick, tmp_path, capsys):
     assert main(["up", place, *UP, "gangs=2"]) == 0
     first = store_of(place.partition("=")[2], "byzshield").load().gangs[0].instances
 
-    def refuse(call: ec2_cloud.Call) -> bytes | None:  # the waiting for its end
-        is_it = call.action == "DescribeInstances" and call.fields.get("InstanceId.1") in first
+    def refuse(call: ec2_cloud.Call) -> bytes | None:  # looking for this gang alone
+        asked = {value for key, value in call.fields.items() if key.startswith("Filter.1.Value.")}
+        is_it = call.action == "DescribeInstances" and asked == set(first)
         return ec2_cloud.error_of("UnauthorizedOperation", 403) if is_it else None
 
     quick.before = refuse

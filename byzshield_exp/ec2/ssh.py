@@ -150,12 +150,12 @@ class SshTransport:
 
     async def _run(self, host: Host, text: str) -> tuple[int, str]:
         connection = await self._connection(host)
-        ended = await connection.run(
-            "sh -s", input=text, stderr=self._ssh.STDOUT, encoding="utf-8", errors="replace"
-        )
+        ended = await connection.run("sh -s", input=text, encoding="utf-8", errors="replace")
         if ended.exit_status is None or ended.exit_status < 0:
             raise ConnectionError("the connection was lost")
-        return ended.exit_status, str(ended.stdout)
+        # Errors of the script are in its output; these are of the user's shell, at its start.
+        trouble = str(ended.stderr) if ended.exit_status and not ended.stdout else ""
+        return ended.exit_status, str(ended.stdout) or trouble
 
     async def _send(self, host: Host, source: Path, target: str) -> None:
         connection = await self._connection(host)
