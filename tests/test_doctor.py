@@ -372,7 +372,7 @@ def keys(monkeypatch, folder):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
 
 
 def test_aws_says_who_we_are_and_keys_are_not_shown(moto, tmp_path, monkeypatch):
@@ -415,7 +415,6 @@ def test_an_aws_that_does_not_answer_is_told_soon(kind, tmp_path, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         if kind == "no region":
             monkeypatch.delenv("AWS_REGION")
-            monkeypatch.delenv("AWS_DEFAULT_REGION")
         began = time.monotonic()
         found = services.aws()
         assert time.monotonic() - began < 8

@@ -9,6 +9,7 @@ import pytest
 
 from byzshield_exp.ec2 import requests
 from byzshield_exp.ec2.__main__ import main
+from byzshield_exp.ec2.cloud import connect
 from byzshield_exp.ec2.facts import Facts, _list_price
 from byzshield_exp.ec2.options import Options, options_of
 from byzshield_exp.ec2.plan import describe, plan
@@ -181,6 +182,17 @@ def test_a_dry_run_that_ec2_refuses_is_an_error(aws, tmp_path, capsys):
     )
     assert main(["plan", f"output_dir={tmp_path}", "transport=local"]) == 1
     assert "run_instances would fail: An error occurred (Unauth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_the_region_is_that_of_the_environment(monkeypatch, name):
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    with pytest.raises(ConfigError, match="region is not given"):
+        connect(None)
+    monkeypatch.setenv(name, "eu-north-1")
+    assert connect(None).region == "eu-north-1"
+    assert connect("eu-west-3").region == "eu-west-3"
 
 
 def test_the_launcher_has_the_same_keys():

@@ -130,6 +130,8 @@ def _session() -> Any:
     from botocore.session import Session
 
     session = Session()
+    if "AWS_REGION" in os.environ:  # botocore itself reads AWS_DEFAULT_REGION only
+        session.set_config_variable("region", os.environ["AWS_REGION"])
     if not _is_in_ec2():
         session.get_component("credential_provider").remove("iam-role")
     return session

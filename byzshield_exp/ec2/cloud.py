@@ -1,6 +1,7 @@
 """The clients of AWS, and how their errors become one line."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,7 +97,8 @@ def connect(region: str | None) -> Cloud:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     session = boto3.session.Session()
-    region = region or session.region_name
+    # boto3 itself reads AWS_DEFAULT_REGION only, unlike Amazon's other programs.
+    region = region or os.environ.get("AWS_REGION") or session.region_name
     if region is None:
         raise ConfigError("region is not given, and neither AWS_REGION nor the profile has one")
     config = Config(

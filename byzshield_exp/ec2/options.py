@@ -23,7 +23,7 @@ class Options:
     Attributes:
         name: of the fleet: in tags, in the names of what is created, folder of its state.
         dry_run: print the plan, ask EC2 whether it would be allowed, create nothing.
-        region: null: as boto3 finds it (``AWS_REGION``, profile).
+        region: null: ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the profile's.
         zone: availability zone; null: that of the subnet.
         subnet: null: the default subnet of the zone, or the first default one.
         server_type: instance type of the parameter server.
