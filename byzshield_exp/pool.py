@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from byzshield_exp.clusters import start_forkserver, torchrun_size
 from byzshield_exp.errors import ConfigError, RunError, Stopped
 from byzshield_exp.job import Job, in_processes, load, over_torchrun, perform, preload
 from byzshield_exp.notices import complain
+
+_HEAR_S = 1.0
 
 
 def perform_all(
@@ -73,6 +75,8 @@ class _Pool:
         with interrupts.heard():
             try:
                 ends = [threads.submit(self._take, path) for path in paths]
+                while wait(ends, _HEAR_S).not_done:
+                    pass  # a signal that the system gave to another thread is heard only here
                 errors = [end.result() for end in ends]
             except BaseException:  # Ctrl-C
                 interrupts.request()

@@ -4,7 +4,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,6 +16,8 @@ from byzshield_exp.ec2.runs import do
 from byzshield_exp.ec2.state import Gang, Job
 from byzshield_exp.errors import RunError, Stopped
 from byzshield_exp.notices import warn
+
+_HEAR_S = 1.0
 
 
 class _Asked(BaseException):
@@ -110,11 +112,17 @@ def _serve_all(control: Control) -> None:
     slots: list[Gang | None] = [*_take_up(control), *[None] * gangs]
     stop = threading.Event()
     with ThreadPoolExecutor(gangs) as pool:
-        served = [pool.submit(_serve, control, slot, stop) for slot in slots[:gangs]]
+        served, went_well = list[Future[None]](), False
         try:
-            wait(served, return_when=FIRST_EXCEPTION)
+            for slot in slots[:gangs]:
+                served.append(pool.submit(_serve, control, slot, stop))
+            done = set[Future[None]]()
+            while len(done) < len(served) and not any(future.exception() for future in done):
+                # Not for ever: a signal that the system gave to another thread is heard only here.
+                done, _ = wait(served, _HEAR_S, FIRST_EXCEPTION)
+            went_well = not any(future.exception() for future in done)
         finally:
-            if not all(future.done() and future.exception() is None for future in served):
+            if not went_well:
                 stop.set()
     errors = [error for future in served if (error := future.exception()) is not None]
     if errors:  # the others only stopped
