@@ -23,7 +23,7 @@ from byzshield_exp.files import write_atomically
 from byzshield_exp.folders import RunFolder
 from byzshield_exp.job import Job, in_processes, load, perform, preload
 from byzshield_exp.notices import complain, say
-from byzshield_exp.status import read_status, write_status
+from byzshield_exp.status import STATUS, read_status, write_status
 
 _FOLDER = ".slurm"  # in output_dir: scripts, outputs, and the errors of nodes without the server
 _SUBMITTED = "slurm.json"  # in a run's folder
@@ -176,7 +176,10 @@ def _submit(
         ids = [job.job_id for job in jobs]
     except (RuntimeError, ValueError, subprocess.CalledProcessError) as error:
         for path, status in before.items():
-            write_status(path.parent, **{"state": "new", "error": None} | status)
+            if status:
+                write_status(path.parent, **status)
+            else:
+                (path.parent / STATUS).unlink()
         raise ConfigError(f"hydra/launcher=submitit_slurm: {first_line(error)}") from error
     for path, known in zip(paths, ids, strict=True):
         write_atomically(path.parent / _SUBMITTED, json.dumps({"job": known}).encode())

@@ -371,6 +371,19 @@ def test_sigterm_makes_a_checkpoint_and_ends_everything(ready, jobs, tmp_path, n
     assert json.loads((tmp_path / "outputs/run0/status.json").read_text()) == {"state": "stopped"}
 
 
+def test_a_signal_that_another_thread_gets_is_heard(ready, jobs, tmp_path):
+    """The system may give it to any thread; only the main one can act on it."""
+    thread = when_it_runs(tmp_path, 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # here, and in threads from here on
+    try:
+        with pytest.raises(Stopped, match="stopped by SIGTERM"):
+            commands.sweep(options(tmp_path), jobs_of(jobs("wait", "well")))
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    thread.join()
+    assert json.loads((tmp_path / "outputs/run0/status.json").read_text()) == {"state": "stopped"}
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_everything(ready, jobs, tmp_path):
     thread = when_it_runs(tmp_path, 0, lambda: os.kill(os.getpid(), signal.SIGINT))
