@@ -18,6 +18,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SMALL = ("dataset=synthetic", "network=mlp", "network.hidden=[16]", "steps=4", "eval_every=4")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Say how many golden runs were compared."""
+    done = [
+        value
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+        for name, value in report.user_properties
+        if name == "goldens" and report.when == "call"
+    ]
+    skipped = [r for r in terminalreporter.getreports("skipped") if "test_goldens" in r.nodeid]
+    if done or skipped:
+        against = " and ".join(sorted({where for _, where in done}))
+        count = sum(count for count, _ in done)
+        terminalreporter.write_line(
+            f"goldens: {count} runs compared with {against or 'nothing'}, {len(skipped)} tests skipped"
+        )
+
+
 def run_program(
     *overrides: str, timeout: float = 120, module: str = "byzshield_exp", **environment: str
 ):

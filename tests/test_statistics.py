@@ -493,11 +493,8 @@ def test_rules_take_rows_that_lie_apart(name):
 
 BAD = {
     "momentum": (["+network.momentum=null"], "running statistics with momentum=None"),
-    "one picture": (["batch_size=25"], "on 1 pictures of 1x8x8 (files of 1): Expected more than 1"),
-    "shapes": (
-        ["+network.bad=3"],
-        "on 2 pictures of 1x8x8 (files of 12): addmm: mat1 and mat2 shapes",
-    ),
+    "one picture": (["batch_size=25"], "on 1 pictures of 1x8x8 (files of 1): "),  # torch says why
+    "shapes": (["+network.bad=3"], "on 2 pictures of 1x8x8 (files of 12): "),
 }
 
 
