@@ -1,29 +1,24 @@
-"""``python -m byzshield_exp``, the console script, and every rank under torchrun."""
+"""``byzshield VERB`` and ``python -m byzshield_exp``, on every rank."""
 
 import os
 import sys
+from importlib import import_module
+
+VERBS = ("run", "list", "doctor", "distortion", "evaluate", "prepare", "ec2", "job")
 
 
 def main() -> None:
-    """Rank 0, or the only process, reads the configuration; ranks above 0 follow it."""
+    """Do what the first word says; without a verb it is a run."""
     if not sys.flags.safe_path:
         sys.path.append("")  # modules of the user's, for the console script as for python -m
-    if sys.argv[1:2] == ["list"]:
-        from byzshield_exp.listing import main as list_choices
-
-        sys.exit(list_choices(sys.argv[2:]))
-    if sys.argv[1:2] == ["doctor"]:
-        from byzshield_exp.doctor import main as examine
-
-        sys.exit(examine(sys.argv[2:]))
-    if "WORLD_SIZE" in os.environ and int(os.environ.get("RANK", "0")) > 0:
-        from byzshield_exp.train import follow_torchrun
+    arguments = sys.argv[1:]
+    verb = arguments.pop(0) if arguments[:1] and arguments[0] in VERBS else "run"
+    if verb in ("run", "job") and int(os.environ.get("RANK", "0")) > 0:
+        from byzshield_exp.launch.ranks import follow_torchrun
 
         follow_torchrun()
     else:
-        from byzshield_exp.app import cli
-
-        cli()
+        sys.exit(import_module(f"byzshield_exp.commands.{verb}").main(arguments))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def ignored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def hear_once() -> None:
+def ignore_further_signals() -> None:
     """This process ends after :func:`heard`: what comes then must not end it in its last words."""
     _is_last.set()
 

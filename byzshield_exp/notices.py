@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -69,36 +69,3 @@ def note(text: str) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with suppress(OSError), log.path.open("a") as file:
         file.write("".join(f"{now} {line}\n" for line in text.splitlines()))
-
-
-class Outage:
-    """The time in which something cannot be written: one line when it begins, one when it ends.
-
-    Args of the constructor:
-        what: is written, with an article.
-
-    Attributes:
-        what: is written.
-        error: of the last attempt; None while all is well.
-    """
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.error: OSError | None = None
-
-    def attempt(self, step: int, write: Callable[[], object]) -> bool:
-        """Call ``write`` and say whether it got through without an ``OSError``."""
-        was, self.error = self.error, None
-        try:
-            write()
-        except OSError as error:
-            self.error = error
-            if was is None:
-                warn(
-                    f"step {step}: {self.what} could not be written ({error}): the run goes on "
-                    "and tries again"
-                )
-            return False
-        if was is not None:
-            warn(f"step {step}: {self.what} could be written again")
-        return True

@@ -28,9 +28,9 @@ from torch.nn.functional import cross_entropy
 
 from byzshield_exp import networks
 from byzshield_exp.datasets import Batches, Dataset, synthetic
-from byzshield_exp.gradients import TrueGradients
 from byzshield_exp.networks import flatten
-from byzshield_exp.task import prepare_gpu
+from byzshield_exp.training.gradients import TrueGradients
+from byzshield_exp.training.task import prepare_gpu
 
 
 def main() -> None:

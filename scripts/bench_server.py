@@ -101,7 +101,7 @@ def _ours(
 
 def _by_digest(rows: Any, replication: int) -> tuple[Callable[[], Any], ...]:
     from byzshield_exp.aggregators import median
-    from byzshield_exp.digests import row_digest
+    from byzshield_exp.rows.digests import row_digest
     from byzshield_exp.votes import digest
 
     def vote() -> None:  # one thread, as the server's own, which hashes while rows come

@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 
 from byzshield_exp.clusters.wire import HEADER_BYTES, STATEMENT_BYTES
-from byzshield_exp.digests import DIGEST_BYTES
+from byzshield_exp.rows.digests import DIGEST_BYTES
 
 Vote = Literal["majority", "digest"]
 NETWORKS = {"LeNet": 131_080, "ResNet-18": 11_173_962, "25 M": 25_000_000}

@@ -29,9 +29,9 @@ def pytest_terminal_summary(terminalreporter):
     skipped = [r for r in terminalreporter.getreports("skipped") if "test_goldens" in r.nodeid]
     if done or skipped:
         against = " and ".join(sorted({where for _, where in done}))
-        count = sum(count for count, _ in done)
         terminalreporter.write_line(
-            f"goldens: {count} runs compared with {against or 'nothing'}, {len(skipped)} tests skipped"
+            f"goldens: {sum(count for count, _ in done)} compared with {against or 'nothing'}, "
+            f"{len(skipped)} tests skipped"
         )
 
 
@@ -62,23 +62,23 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 
 def text_of(config: dict[str, Any], folder: Path) -> str:
     """What the ranks of a run are told."""
-    from byzshield_exp.experiment import build
-    from byzshield_exp.train import Part
+    from byzshield_exp.launch.ranks import RankJob
+    from byzshield_exp.training.experiment import build
 
-    return Part(config, str(folder), asdict(build(config).worst)).text
+    return RankJob(config, str(folder), asdict(build(config).worst)).text
 
 
 @pytest.fixture
 def cli(capsys, monkeypatch):
     """Run the command line in this process: ``cli(*overrides) -> (exit code, out, err)``."""
-    from byzshield_exp import app
+    from byzshield_exp.commands import run
 
     monkeypatch.setattr(sys, "argv", ["byzshield_exp"])
 
     def call(*overrides: str) -> tuple[int, str, str]:
         code = 0
         try:
-            app.cli(list(overrides))
+            run.main(list(overrides))
         except SystemExit as end:
             code = end.code
         out, err = capsys.readouterr()
@@ -107,7 +107,7 @@ def plain_config():
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from byzshield_exp import config as configuration
+    from byzshield_exp.commands import config as configuration
 
     configuration.register()
 

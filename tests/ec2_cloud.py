@@ -263,6 +263,6 @@ def _call(cloud: Cloud, handler: BaseHTTPRequestHandler, body: bytes) -> Call:
 
 def only(**services):
     """The clients of a driver, of which just these are there."""
-    from byzshield_exp.ec2 import cloud
+    from byzshield_exp.launch.ec2 import cloud
 
     return cloud.Cloud(lambda name, region: services.get(name), "us-east-1")

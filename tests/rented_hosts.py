@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from byzshield_exp.ec2.gang import Gang
-from byzshield_exp.ec2.hosts import Host
+from byzshield_exp.launch.ec2.gang import Gang
+from byzshield_exp.launch.ec2.hosts import Host
 
 _SSHD = """\
 Port 22

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from byzshield_exp import aggregators, attacks
-from byzshield_exp.choices import choices
+from byzshield_exp.commands.choices import choices
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PAGE = (EXAMPLES / "README.md").read_text()

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from byzshield_exp.files import Journal, atomic_file, write_atomically
-from byzshield_exp.notices import Outage
+from byzshield_exp.files import atomic_file, write_atomically
+from byzshield_exp.results.journal import Journal, Outage
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from byzshield_exp import interrupts
 from byzshield_exp.errors import Stopped
-from byzshield_exp.evaluate import evaluate
+from byzshield_exp.training.accuracy import evaluate
 
 
 def test_sigterm_is_noted_until_the_run_looks():

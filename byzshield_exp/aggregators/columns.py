@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import chunk_for, each, new_rows
 from byzshield_exp.aggregators.policy import Unclean
+from byzshield_exp.rows.parallel import chunk_for, each, new_rows
 
 _SORTED, _COMPILED = 1 << 16, 1 << 18  # coordinates per task of the two paths
 _WORTH = 1 << 20  # entries from which the compiled path is asked for

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from byzshield_exp.aggregators.columns import mean_of_ordered
 from byzshield_exp.aggregators.geometry import mixed_rows, weighted_sum
-from byzshield_exp.aggregators.parallel import chunk_for, each
-from byzshield_exp.aggregators.policy import Unclean, is_finite
+from byzshield_exp.aggregators.policy import Unclean
 from byzshield_exp.aggregators.rule import coordinate_wise
+from byzshield_exp.rows.finite import is_finite
+from byzshield_exp.rows.parallel import chunk_for, each
 
 _CHUNK = 1 << 14
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from byzshield_exp.aggregators.coordinates import coordinate_median
 from byzshield_exp.aggregators.geometry import Geometry, weighted_sum
-from byzshield_exp.aggregators.policy import is_finite
 from byzshield_exp.aggregators.rule import weighing, whole
+from byzshield_exp.rows.finite import is_finite
 
 _TINY = 1e-150  # float64: its reciprocal, summed over rows, is still finite
 

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import each, new_rows
 from byzshield_exp.aggregators.points import CANCELLED, Points
-from byzshield_exp.aggregators.policy import Unclean, check_rows, is_finite, set_aside
+from byzshield_exp.aggregators.policy import Unclean, check_rows, set_aside
+from byzshield_exp.rows.finite import is_finite
+from byzshield_exp.rows.parallel import each, new_rows
 
 _CHUNK, _WIDE = 1 << 15, 1 << 18  # coordinates
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import Scratch, chunk_for, each
 from byzshield_exp.aggregators.policy import Unclean
+from byzshield_exp.rows.parallel import Scratch, chunk_for, each
 
 CANCELLED = 1e-7  # a distance below this share of the inner products is computed again
 _CHUNK = 1 << 15  # fixed: the bits of a sum depend on where it is cut

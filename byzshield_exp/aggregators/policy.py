@@ -1,15 +1,11 @@
 """One policy for bad input: rows that are not finite are set aside and count as corrupt."""
 
-import math
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import chunk_for, each
-
-_CHUNK = 1 << 16  # coordinates looked at together
+from byzshield_exp.rows.finite import finite_rows
 
 
 class NonFiniteRows(ValueError):
@@ -48,25 +44,6 @@ def check_rows(rows: Tensor, num_corrupt: Any) -> None:
         raise ValueError(f"num_corrupt must be a whole number, got {num_corrupt!r}")
     if num_corrupt < 0:
         raise ValueError(f"needs num_corrupt >= 0, got n={len(rows)} num_corrupt={num_corrupt}")
-
-
-def is_finite(values: Tensor) -> bool:
-    """Whether no entry is NaN or Inf; without a temporary of their size."""
-    if math.isfinite(float(values.sum())):  # a NaN or Inf would show
-        return True
-    low, high = values.aminmax()  # or the sum was too large
-    return bool(low.isfinite() & high.isfinite())
-
-
-def finite_rows(rows: Tensor) -> Tensor:
-    """``[n]`` bool: the rows without NaN and Inf."""
-    chunk = chunk_for(rows.device, _CHUNK)
-
-    def look(start: int) -> Tensor:
-        low, high = rows[:, start : start + chunk].aminmax(dim=1)
-        return low.isfinite() & high.isfinite()
-
-    return torch.stack(each(look, range(0, rows.shape[1], chunk), rows.device)).all(dim=0)
 
 
 def set_aside(rows: Tensor, num_corrupt: int) -> tuple[Tensor, int]:

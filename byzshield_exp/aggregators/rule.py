@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from byzshield_exp.aggregators.geometry import Geometry, mixed_rows, weighted_sum
-from byzshield_exp.aggregators.parallel import new_rows
-from byzshield_exp.aggregators.policy import Unclean, check_rows, finite_rows, place_of, set_aside
+from byzshield_exp.aggregators.policy import Unclean, check_rows, place_of, set_aside
+from byzshield_exp.rows.finite import finite_rows
+from byzshield_exp.rows.parallel import new_rows
 
 P = ParamSpec("P")
 Bound = Callable[[int, int], float]

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.aggregators import Defence
-from byzshield_exp.aggregators.parallel import chunk_for
 from byzshield_exp.assignments import Assignment
-from byzshield_exp.gradients import Truth
+from byzshield_exp.attacks.truth import Truth
+from byzshield_exp.rows.parallel import chunk_for
 from byzshield_exp.streams import Stream, generator
 
 _CHUNK = 1 << 14  # coordinates at a time, so that the rows of a chunk stay in the cache

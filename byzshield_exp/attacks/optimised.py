@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.aggregators import Geometry, Plan
-from byzshield_exp.aggregators.parallel import chunk_for, each
 from byzshield_exp.attacks.knowledge import Knowledge
+from byzshield_exp.rows.parallel import chunk_for, each
 
 _CHUNK = 1 << 15
 _SAMPLE = 1 << 11  # coordinates at least, or one in 256

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from byzshield_exp.aggregators.policy import is_finite
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.clusters.group import Group
 from byzshield_exp.clusters.wire import Statement
-from byzshield_exp.digests import row_digest
+from byzshield_exp.rows.digests import row_digest
+from byzshield_exp.rows.finite import is_finite
 
 Replica = Tensor | bytes | None
 

@@ -5,8 +5,8 @@ It is text of a process that is not believed: short, printable ASCII, and only s
 
 from collections.abc import Iterable, Mapping
 
+from byzshield_exp.clusters.fingerprint import BIT_VARIABLES
 from byzshield_exp.clusters.wire import Rejected
-from byzshield_exp.hosts import BIT_VARIABLES
 
 MOST_BYTES = 2048  # of an introduction
 HOST, DATA = "host", "data"

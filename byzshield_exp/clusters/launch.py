@@ -242,7 +242,7 @@ def _run_rank(
     reports: Connection,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller gets it too and ends all ranks
-    interrupts.hear_once()
+    interrupts.ignore_further_signals()
     in_order = signal.SIG_DFL if rendezvous.rank == 0 else signal.SIG_IGN
     signal.signal(signal.SIGTERM, in_order)  # the server ends in order, and the others with it
     threading.Thread(target=_exit_with_the_caller, daemon=True).start()

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from byzshield_exp.aggregators.policy import is_finite
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.clusters.cluster import Cluster, Inbox, first_rows
 from byzshield_exp.clusters.group import Group
@@ -30,8 +29,9 @@ from byzshield_exp.clusters.wire import (
     Rejected,
     unpack_statement,
 )
-from byzshield_exp.digests import DIGEST_BYTES, RowHasher, bytes_of
 from byzshield_exp.errors import RunError
+from byzshield_exp.rows.digests import DIGEST_BYTES, RowHasher, bytes_of
+from byzshield_exp.rows.finite import is_finite
 
 _TOLD = 5  # rejected messages of a rank that are told in full
 _MOST_REJECTED = 1000  # messages of a rank, then it is dropped

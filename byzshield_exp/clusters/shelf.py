@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import new_rows
-from byzshield_exp.digests import bytes_of, equal_memory
+from byzshield_exp.rows.digests import bytes_of, equal_memory
+from byzshield_exp.rows.parallel import new_rows
 
 
 @dataclass(eq=False)

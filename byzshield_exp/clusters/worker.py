@@ -18,8 +18,8 @@ from byzshield_exp.clusters.wire import (
     Statement,
     pack_statement,
 )
-from byzshield_exp.digests import DIGEST_BYTES, bytes_of
 from byzshield_exp.errors import LostServer
+from byzshield_exp.rows.digests import DIGEST_BYTES, bytes_of
 
 
 class WorkerCluster(Cluster):

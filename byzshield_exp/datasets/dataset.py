@@ -80,7 +80,7 @@ class Dataset:
         return hasher.digest()
 
     @property
-    def judge(self) -> Part:
+    def eval_split(self) -> Part:
         """What a run is evaluated on: the validation pictures where there are some."""
         return "test" if self.validation_labels is None else "validation"
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
 from byzshield_exp.datasets.pixels import Augment
 from byzshield_exp.errors import first_line
-from byzshield_exp.files import atomic_file, cache_folder, typed_path
+from byzshield_exp.files import atomic_file, cache_folder, expand_user
 
 _PARTS = ("train", "test")
 _VERSION = 1  # of the reader: another version trusts none of the older caches
@@ -54,7 +54,7 @@ def image_folder(
     """
     if size is not None and size < 1:
         raise ValueError(f"dataset.size={size} must be at least 1 pixel")
-    folder = typed_path(root)
+    folder = expand_user(root)
     classes = _classes(folder)
     files = {part: list(_files(folder / part, classes)) for part in _PARTS}
     images = _cached(folder, files, size)

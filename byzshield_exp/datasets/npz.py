@@ -11,7 +11,7 @@ from torch import Tensor
 from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
 from byzshield_exp.datasets.pixels import Augment
 from byzshield_exp.errors import first_line
-from byzshield_exp.files import typed_path
+from byzshield_exp.files import expand_user
 
 
 def npz(
@@ -34,7 +34,7 @@ def npz(
     Raises:
         ValueError: if the file cannot be read, or an array is missing or of a wrong shape or type.
     """
-    path = typed_path(root) / file
+    path = expand_user(root) / file
     if not path.is_file():
         raise ValueError(f"dataset.file={file}: no such file below dataset.root={root}")
     arrays = _arrays(path)

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from byzshield_exp.files import typed_path
+from byzshield_exp.files import expand_user
 
 
 @dataclass(frozen=True)
@@ -179,10 +179,10 @@ def required(root: str, path: str, dataset: str, more: str = "") -> Path:
     Raises:
         ValueError: if it is missing, with the command that fetches it.
     """
-    there = found(typed_path(root), path)
+    there = found(expand_user(root), path)
     if there is None:
         raise ValueError(
-            f"dataset.root={root} has no {path}: fetch it once with python -m "
-            f"byzshield_exp.prepare dataset={dataset} dataset.root={shlex.quote(root)}{more}"
+            f"dataset.root={root} has no {path}: fetch it once with byzshield "
+            f"prepare dataset={dataset} dataset.root={shlex.quote(root)}{more}"
         )
     return there

@@ -5,7 +5,7 @@ import torch
 from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
 from byzshield_exp.datasets.official import DOWNLOADS, found
 from byzshield_exp.datasets.pixels import Statistics
-from byzshield_exp.files import typed_path
+from byzshield_exp.files import expand_user
 
 _SIZES = {
     "mnist": (60_000, 10_000, (1, 28, 28), 10),
@@ -20,7 +20,7 @@ _SVHN_EXTRA = 531_131
 def is_missing(dataset: str, root: str) -> bool:
     """Whether a data set that can be fetched is not in a folder."""
     needed = [path for download in DOWNLOADS.get(dataset, ()) for path in download.gives]
-    return any(found(typed_path(root), path) is None for path in needed)
+    return any(found(expand_user(root), path) is None for path in needed)
 
 
 def stand_in(dataset: str, num_validation: int = 0, extra: bool = False) -> Dataset:

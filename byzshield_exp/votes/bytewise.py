@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from byzshield_exp.digests import equal_memory
+from byzshield_exp.rows.digests import equal_memory
 from byzshield_exp.votes.counting import ABSENT, as_labels, for_each
 
 _CHUNK = 1 << 21  # bytes of a row; the first row's stay in the cache while others are compared

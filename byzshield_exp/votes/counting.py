@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import each
-from byzshield_exp.aggregators.policy import is_finite as row_is_finite
+from byzshield_exp.rows.finite import is_finite as row_is_finite
+from byzshield_exp.rows.parallel import each
 
 ABSENT = -1  # the label of a replica that did not come
 NO_WINNER = -1

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from byzshield_exp.aggregators.parallel import each
+from byzshield_exp.rows.parallel import each
 from byzshield_exp.votes.bytewise import majority
 from byzshield_exp.votes.counting import ABSENT, as_labels, device_of, is_finite
 

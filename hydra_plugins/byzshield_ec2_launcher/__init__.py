@@ -15,7 +15,7 @@ from hydra_plugins.byzshield_sweeper._launcher import JobLauncher
 
 @dataclass
 class EC2LauncherConf:
-    """The keys of ``hydra.launcher``: those of ``byzshield_exp.ec2.options.Options``."""
+    """The keys of ``hydra.launcher``: those of ``byzshield_exp.launch.ec2.options.Options``."""
 
     _target_: str = "hydra_plugins.byzshield_ec2_launcher.EC2Launcher"
     name: str = "byzshield"
@@ -64,17 +64,17 @@ ConfigStore.instance().store(
 class EC2Launcher(JobLauncher):
     """Does the jobs of a sweep on gangs of instances, and ends them."""
 
-    where: ClassVar = {"is_here": False, "fetches_data": True, "ends_what_is_left": True}
+    where: ClassVar = {"runs_locally": False, "fetches_data": True, "cleans_up": True}
 
     def __init__(self, **options: Any) -> None:
         self._options = options
 
     def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
         """Do jobs on a fleet; a dry run does none."""
-        from byzshield_exp.ec2.commands import sweep
-        from byzshield_exp.ec2.options import options_of
-        from byzshield_exp.ec2.runs import jobs_of
         from byzshield_exp.errors import Queued, RunError
+        from byzshield_exp.launch.ec2.commands import sweep
+        from byzshield_exp.launch.ec2.options import options_of
+        from byzshield_exp.launch.ec2.runs import jobs_of
 
         options = options_of(self._options)
         jobs = sweep(options, jobs_of(paths))

@@ -36,6 +36,6 @@ class LocalLauncher(JobLauncher):
 
     def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
         """Do jobs on this machine."""
-        from byzshield_exp.pool import perform_all
+        from byzshield_exp.launch.pool import perform_all
 
         return perform_all(paths, self._runs, self._runs_per_gpu)

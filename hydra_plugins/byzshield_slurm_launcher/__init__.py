@@ -13,7 +13,7 @@ from hydra_plugins.byzshield_sweeper._launcher import JobLauncher
 
 @dataclass
 class SlurmLauncherConf:
-    """The keys of ``hydra.launcher``; ``byzshield_exp.slurm.Resources`` says what they are."""
+    """The keys of ``hydra.launcher``: see ``byzshield_exp.launch.slurm.Resources``."""
 
     _target_: str = "hydra_plugins.byzshield_slurm_launcher.SlurmLauncher"
     nodes: int = 1
@@ -46,13 +46,13 @@ register()
 class SlurmLauncher(JobLauncher):
     """Submits jobs, and waits for those that it finds submitted."""
 
-    where: ClassVar = {"is_here": False, "attaches": True}
+    where: ClassVar = {"runs_locally": False, "reattaches": True}
 
     def __init__(self, **resources: Any) -> None:
         self._resources: Any = OmegaConf.to_container(OmegaConf.create(resources))
 
     def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
         """Have Slurm do jobs."""
-        from byzshield_exp.slurm import Resources, submit_all
+        from byzshield_exp.launch.slurm import Resources, submit_all
 
         return submit_all(paths, Resources(**self._resources))

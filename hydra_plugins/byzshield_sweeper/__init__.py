@@ -47,7 +47,7 @@ ConfigStore.instance().store(
 
 
 class CurveSweeper(Sweeper):
-    """Makes the points of a sweep; ``byzshield_exp.sweep`` has what happens to them."""
+    """Makes the points of a sweep; ``byzshield_exp.launch.sweep`` has what happens to them."""
 
     def __init__(
         self,
@@ -70,8 +70,8 @@ class CurveSweeper(Sweeper):
             ConfigError: before anything runs.
             RunError: at the end, if runs have failed.
         """
-        from byzshield_exp.job import Where
-        from byzshield_exp.sweep import sweep
+        from byzshield_exp.launch.job import LauncherTraits
+        from byzshield_exp.launch.sweep import sweep
 
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         params = [f"{key}={value}" for key, value in self._params.items()]
@@ -93,7 +93,7 @@ class CurveSweeper(Sweeper):
 
         sweep(
             points, self._compose, launch, config.output_dir, config.on_invalid, config.plan,
-            Where(**getattr(launcher, "where", {})),
+            LauncherTraits(**getattr(launcher, "where", {})),
         )  # fmt: skip
 
     def _points(self, parser: OverridesParser, overrides: list[Override]) -> list[list[str]]:
@@ -116,7 +116,7 @@ class CurveSweeper(Sweeper):
 
     def _compose(self, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
         """The plain configuration of a point, and the name of its folder."""
-        from byzshield_exp import config as configuration
+        from byzshield_exp.commands import config as configuration
 
         loader, before = self._context.config_loader, HydraConfig.instance().cfg
         try:

@@ -1,0 +1,1 @@
+"""WHAT A PERSON TYPES: one file or folder for each verb."""

@@ -1,0 +1,201 @@
+"""Evaluate the checkpoints of a run, on this machine or another one, as they appear."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, perf_counter, sleep
+from typing import Any
+
+import torch
+import yaml
+
+from byzshield_exp.commands.evaluate.records import Evaluations
+from byzshield_exp.errors import ConfigError, RunError, first_line
+from byzshield_exp.networks import parameters_sha256
+from byzshield_exp.notices import say, warn
+from byzshield_exp.results import checkpoint
+from byzshield_exp.results.recorder import read_summary
+from byzshield_exp.training.accuracy import evaluate
+from byzshield_exp.training.task import Task, build_task
+
+_CONFIG = "config.yaml"
+# what a task is made of
+_KEYS = ("dataset", "network", "device", "threads", "seed", "choices")
+_TRIES = 3  # to read a checkpoint of a finished run
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to evaluate.
+
+    Attributes:
+        run: the folder of the run; only read, unless ``output`` is the same.
+        output: where the results go.
+        follow: wait for the run and its checkpoints, until it is finished.
+        every: seconds between two looks at the folder.
+        timeout: seconds without anything new after which it is given up; None: never.
+        device: None: the run's own.
+        root: of the data set; None: the run's own.
+    """
+
+    run: Path
+    output: Path
+    follow: bool = False
+    every: float = 2.0
+    timeout: float | None = None
+    device: str | None = None
+    root: str | None = None
+
+
+def evaluate_run(settings: Settings) -> None:
+    """Evaluate what is there, or with ``follow`` all that comes.
+
+    Raises:
+        ConfigError: if the run or its data cannot be had, or the output not be written.
+        RunError: if there is nothing to evaluate, a checkpoint cannot be read or a result not be
+            written, or the time is up.
+    """
+    config = _configuration(settings)
+    torch.set_num_threads(config["threads"])
+    task = build_task(config)
+    records = Evaluations(settings.output)
+    say(
+        f"{settings.run}: d={len(task.flat.params):,}, {len(task.dataset.test_labels)} test "
+        f"pictures, {len(records.done)} checkpoints evaluated before"
+    )
+    try:
+        _Evaluator(settings, task, records).go()
+    finally:
+        lost = records.close()
+    if lost:
+        raise RunError(f"output={settings.output} could not be written: {lost} results are lost")
+    say(f"done: {len(records.done)} checkpoints evaluated, results in {settings.output}")
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    """The run's own configuration with the changes for this machine."""
+    path, patience = settings.run / _CONFIG, _Patience(settings)
+    if not path.exists() and settings.follow:
+        say(f"waiting for {path}")
+    while not path.exists():
+        if not settings.follow:
+            raise ConfigError(f"run={settings.run} is no folder of a run: it has no {_CONFIG}")
+        patience.wait()
+    try:
+        config = yaml.safe_load(path.read_text())
+        config["device"] = settings.device or config["device"]
+        if settings.root is not None:
+            config["dataset"]["root"] = settings.root
+        return {key: config[key] for key in _KEYS}
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is no configuration of a run: {first_line(error)}") from error
+
+
+class _Patience:
+    """Waits between two looks, and gives up when nothing new has come for long."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._news_at = monotonic()
+
+    def news(self) -> None:
+        self._news_at = monotonic()
+
+    def wait(self) -> None:
+        timeout, pause = self._settings.timeout, self._settings.every
+        if timeout is not None:
+            left = self._news_at + timeout - monotonic()
+            if left <= 0:
+                raise RunError(f"nothing new in {self._settings.run} for timeout={timeout:g} s")
+            pause = min(pause, left)
+        sleep(pause)
+
+
+class _Evaluator:
+    def __init__(self, settings: Settings, task: Task, records: Evaluations) -> None:
+        self._settings, self._task, self._records = settings, task, records
+        self._folder = settings.run / checkpoint.FOLDER
+        self._failures: dict[Path, int] = {}  # checkpoints that could not be read, how often
+
+    def go(self) -> None:
+        patience = _Patience(self._settings)
+        while True:
+            summary = read_summary(self._settings.run)  # first: a run writes it last
+            found = checkpoint.checkpoints(self._folder)
+            todo = [path for path in found if checkpoint.step_of(path) not in self._records.done]
+            if any([self._evaluate(path) for path in todo]):
+                patience.news()
+                continue  # more may have come
+            bad = [path for path in todo if path in self._failures]
+            if not self._settings.follow:
+                self._check_end(found, bad)
+                return
+            if self._is_over(summary, found) and (not todo or self._is_hopeless(bad)):
+                self._check_end(found, bad)
+                return
+            self._records.retry(max(self._records.done, default=0))
+            patience.wait()
+
+    def _is_over(self, summary: Mapping[str, Any] | None, found: list[Path]) -> bool:
+        steps = {checkpoint.step_of(path) for path in found} | self._records.done
+        return summary is not None and summary["steps"] == max(steps, default=None)
+
+    def _is_hopeless(self, bad: list[Path]) -> bool:
+        return bool(bad) and all(self._failures[path] >= _TRIES for path in bad)
+
+    def _check_end(self, found: list[Path], bad: list[Path]) -> None:
+        if bad:
+            raise RunError(
+                f"{len(bad)} of {len(found)} checkpoints cannot be read: "
+                f"{', '.join(path.name for path in bad)}"
+            )
+        if not found:
+            raise RunError(f"run={self._settings.run} has no checkpoint (follow=true waits)")
+
+    def _evaluate(self, path: Path) -> bool:
+        """Evaluate one checkpoint; whether it could be read."""
+        try:
+            saved = checkpoint.load(path)
+        except ConfigError as error:
+            self._complain(path, error)
+            return False
+        (_, params, statistics), data = self._task.flat, self._task.dataset
+        sizes = len(saved["params"]), len(saved["statistics"])
+        if sizes != (len(params), len(statistics)) or saved["step"] != checkpoint.step_of(path):
+            raise RunError(
+                f"{path} is not of this run: step {saved['step']}, d={len(saved['params']):,}"
+            )
+        params.copy_(saved["params"])
+        statistics.copy_(saved["statistics"])
+        start = perf_counter()
+        result = evaluate(self._task.network, data.chunks("test"))
+        seconds = perf_counter() - start
+        self._records.add(
+            {
+                "step": saved["step"],
+                "test_loss": result.loss,
+                "test_accuracy": result.accuracy,
+                "test_top5": result.top5,
+                "num_pictures": len(data.test_labels),
+                "parameters_sha256": parameters_sha256(params),
+                "buffers_sha256": parameters_sha256(statistics),
+                "seconds": seconds,
+                "checkpoint": str(path.relative_to(self._settings.run)),
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )
+        top5 = "" if result.top5 is None else f"  top-5 {result.top5:.4f}"
+        say(
+            f"step {saved['step']}  test loss {result.loss:.4f}  test accuracy "
+            f"{result.accuracy:.4f}{top5}  ({seconds:.2f} s)"
+        )
+        return True
+
+    def _complain(self, path: Path, error: ConfigError) -> None:
+        if not path.exists():
+            warn(f"{path} was deleted before it could be read")
+            return
+        self._failures[path] = self._failures.get(path, 0) + 1
+        if self._failures[path] == 1:
+            warn(str(error))

@@ -1,0 +1,82 @@
+"""What an evaluator leaves behind: one line a checkpoint, and TensorBoard's view of it.
+
+The view is one file, made again from the lines by every evaluator that starts.
+"""
+
+import fcntl
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from byzshield_exp.errors import ConfigError
+from byzshield_exp.results.events import Events
+from byzshield_exp.results.journal import Journal, Outage
+from byzshield_exp.results.recorder import read_records, to_json
+
+EVALUATIONS = "evaluations.jsonl"
+_EVENTS = "evaluations"
+_SHOWN = ("test_accuracy", "test_loss", "test_top5")
+_FIELDS = frozenset({"step", "time", *_SHOWN})
+
+
+class Evaluations:
+    """``evaluations.jsonl`` of one run, written by one evaluator at a time.
+
+    Args of the constructor:
+        folder: made if missing; half a line of an evaluator that was killed is removed.
+
+    Attributes:
+        done: the steps that it has.
+
+    Raises:
+        ConfigError: if it cannot be written, or another process does.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / f".{EVALUATIONS}.lock").open("a")
+        except OSError as error:
+            raise ConfigError(f"output={folder} cannot be written: {error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ConfigError(f"output={folder} is in use by another evaluator") from error
+        kept = [record for record in read_records(folder / EVALUATIONS) if record.keys() >= _FIELDS]
+        self.done = {record["step"] for record in kept}
+        lines = "".join(json.dumps(record) + "\n" for record in kept)
+        self._journal = Journal(folder / EVALUATIONS, lines.encode())
+        self._events = Events(folder / _EVENTS, name=_EVENTS)
+        for record in kept:
+            self._show(record)
+        self._outages = {
+            self._journal: Outage(f"{folder / EVALUATIONS}"),
+            self._events.journal: Outage("the file of TensorBoard events"),
+        }
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Write one record; on a full disk it waits for the next or for the end."""
+        self.done.add(record["step"])
+        self._journal.add(json.dumps(to_json(record)).encode() + b"\n")
+        self._show(record)
+        self.retry(record["step"])
+
+    def _show(self, record: Mapping[str, Any]) -> None:
+        values = {f"evaluation/{name}": record[name] for name in _SHOWN if record[name] is not None}
+        when = datetime.fromisoformat(record["time"]).timestamp()
+        self._events.add_scalars(values, record["step"], when)
+
+    def retry(self, step: int) -> None:
+        """Write what waits."""
+        for journal, outage in self._outages.items():
+            outage.attempt(step, journal.sync)
+
+    def close(self) -> int:
+        """Write what waits and close the files; returns how many records are lost."""
+        for journal, outage in self._outages.items():
+            outage.attempt(max(self.done, default=0), journal.close)
+        self._lock.close()
+        return self._journal.waiting

@@ -1,0 +1,87 @@
+"""What is told of a choice: what its file says and what its function says."""
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from byzshield_exp.commands.choices import Choice, Key
+from byzshield_exp.commands.list import docstrings
+
+# Arguments that have a default and that a run passes all the same.
+_PASSED = frozenset({"num_corrupt", "generator", "previous", "shape", "num_classes"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is told of one choice; what does not apply is empty.
+
+    Attributes:
+        line: what it is, in a sentence.
+        function: that it calls.
+        summary: of the function.
+        parameters: those that are not in the file begin with a plus, as they are typed.
+    """
+
+    group: str
+    name: str
+    line: str
+    function: str
+    summary: str
+    parameters: tuple[Key, ...]
+    implies: tuple[str, ...]
+    precondition: str
+    kind: str
+    properties: tuple[str, ...]
+    knows: str
+    source: str
+    text: str
+
+
+def entry_of(group: str, choice: Choice) -> Entry:
+    """What is told of a choice; its function is imported."""
+    function, problem = _function(choice.target)
+    summary = docstrings.summary(function) if function else problem
+    line = docstrings.first_sentence(choice.comment) or summary
+    return Entry(
+        group=group,
+        name=choice.name,
+        line=line,
+        function=choice.target or "",
+        summary=summary,
+        parameters=tuple(_parameters(choice, function)),
+        implies=choice.implied,
+        precondition=docstrings.precondition(function) if function else "",
+        kind=getattr(function, "kind", ""),
+        properties=getattr(function, "properties", ()),
+        knows=docstrings.knows(function) if function else "",
+        source=docstrings.source(function) if function else "",
+        text="\n\n".join(
+            part for part in (choice.comment, inspect.getdoc(function) if function else "") if part
+        ),
+    )
+
+
+def _function(target: str | None) -> tuple[Callable[..., Any] | None, str]:
+    """The function, or why there is none."""
+    if target is None:
+        return None, ""
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name), ""
+    except (ImportError, AttributeError) as error:
+        return None, f"{target} cannot be imported: {error}"
+
+
+def _parameters(choice: Choice, function: Callable[..., Any] | None) -> Iterator[Key]:
+    """The keys in the file, then the function's other options with their defaults."""
+    said = docstrings.arguments(function) if function else {}
+    names = {key.name.rpartition(".")[2] for key in choice.keys}
+    for key in choice.keys:
+        yield Key(key.name, key.value, key.comment or said.get(key.name.rpartition(".")[2], ""))
+    for name, parameter in (inspect.signature(function).parameters if function else {}).items():
+        if parameter.default is not parameter.empty and name not in _PASSED | names:
+            value = json.dumps(parameter.default, default=str).strip('"')
+            yield Key(f"+{choice.package}.{name}", value, said.get(name, ""))

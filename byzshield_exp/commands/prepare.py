@@ -1,0 +1,85 @@
+"""``byzshield prepare``: fetches a data set, checks it and unpacks it.
+
+    byzshield prepare dataset=cifar10
+    byzshield prepare dataset=svhn dataset.root=/shared/data dataset.extra=true
+
+What is there already is checked and not fetched again; a download that was cut goes on where it
+ended. Several machines may do it in one shared folder at the same time: one fetches, the others
+wait. Without internet, put the archive or the files into the folder by hand: what is missing is
+named.
+
+    dataset        mnist, fashion_mnist, cifar10, cifar100 or svhn
+    dataset.root   the folder for the data, as for a run (data)
+    dataset.extra  true: svhn's 531,131 easier pictures too (false)
+"""
+
+import sys
+from pathlib import Path
+
+from byzshield_exp.binding import did_you_mean
+from byzshield_exp.datasets.official import DOWNLOADS, SVHN_EXTRA, Download
+from byzshield_exp.datasets.prepare import prepare
+from byzshield_exp.errors import ConfigError, RunError
+from byzshield_exp.files import expand_user
+from byzshield_exp.notices import say
+
+_KEYS = ("dataset", "dataset.root", "dataset.extra")
+
+
+def main(arguments: list[str]) -> int:
+    """Fetch what is missing; returns the exit code, 2 for bad input, 1 where it failed."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        say(__doc__ or "")
+        return 0
+    try:
+        dataset, root, downloads = settings(arguments)
+        prepare(dataset, root, downloads)
+    except KeyboardInterrupt:
+        return _complain("interrupted; the same command goes on", 130)
+    except ConfigError as error:
+        return _complain(str(error), 2)
+    except Exception as error:
+        kind = "" if isinstance(error, RunError) else f"{type(error).__name__}: "
+        return _complain(f"{kind}{error}", 1)
+    return 0
+
+
+def settings(arguments: list[str]) -> tuple[str, Path, tuple[Download, ...]]:
+    """The data set of a command line, its folder and its files.
+
+    Raises:
+        ConfigError: for the first argument that is wrong.
+    """
+    given: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not value:
+            raise ConfigError(f"{argument}: arguments are key=value")
+        if key not in _KEYS:
+            near = did_you_mean(key, list(_KEYS))
+            raise ConfigError(f"unknown key {key}, there are {', '.join(_KEYS)}{near}")
+        if key in given:
+            raise ConfigError(f"{argument}: {key} is given twice")
+        given[key] = value
+    if "dataset" not in given:
+        raise ConfigError(f"dataset is not given, there are {', '.join(DOWNLOADS)}")
+    return given["dataset"], expand_user(given.get("dataset.root", "data")), _downloads(given)
+
+
+def _downloads(given: dict[str, str]) -> tuple[Download, ...]:
+    dataset, extra = given["dataset"], given.get("dataset.extra", "false")
+    if dataset not in DOWNLOADS:
+        near = did_you_mean(dataset, list(DOWNLOADS))
+        raise ConfigError(
+            f"dataset={dataset} is none that is fetched, there are {', '.join(DOWNLOADS)}{near}"
+        )
+    if extra not in ("true", "false"):
+        raise ConfigError(f"dataset.extra={extra} must be one of true, false")
+    if "dataset.extra" in given and dataset != "svhn":
+        raise ConfigError(f"dataset.extra={extra}: only dataset=svhn has it")
+    return DOWNLOADS[dataset] + ((SVHN_EXTRA,) if extra == "true" else ())
+
+
+def _complain(line: str, code: int) -> int:
+    print(f"byzshield_exp: {line}", file=sys.stderr, flush=True)
+    return code

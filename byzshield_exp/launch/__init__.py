@@ -1,0 +1,1 @@
+"""HOW RUNS ARE STARTED: jobs, ranks, sweeps, Slurm and EC2."""

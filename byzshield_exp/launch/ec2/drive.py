@@ -1,0 +1,212 @@
+"""The runs of a sweep on a fleet: a thread per gang, and another gang for one that is lost."""
+
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from types import FrameType
+
+from byzshield_exp.errors import RunError, Stopped
+from byzshield_exp.launch.ec2.cloud import NoAnswer, NoCapacity, told
+from byzshield_exp.launch.ec2.fleet import Lost, down, end_gang, new_gang, save_anyway
+from byzshield_exp.launch.ec2.hosts import Unreachable
+from byzshield_exp.launch.ec2.resources import Control, ensure_network
+from byzshield_exp.launch.ec2.runs import do
+from byzshield_exp.launch.ec2.state import Gang, Job
+from byzshield_exp.notices import warn
+
+_HEAR_S = 1.0
+
+
+class _Asked(BaseException):
+    """No ``Exception``: botocore takes one that comes in a call for a fault, and calls again."""
+
+
+def drive(control: Control) -> None:
+    """Do all jobs that wait, then end the fleet, whatever happens.
+
+    Raises:
+        Stopped: at SIGTERM or SIGHUP; jobs that ran have made a checkpoint.
+        RunError: if a limit is reached, or AWS refuses.
+    """
+    with ending_the_fleet(control):
+        with told():
+            ensure_network(control)
+        _serve_all(control)
+
+
+@contextmanager
+def ending_the_fleet(control: Control, only_after_errors: bool = False) -> Iterator[None]:
+    """After this, also after SIGTERM, SIGHUP and Ctrl-C, everything of the fleet is ended.
+
+    Args:
+        control: of the fleet.
+        only_after_errors: leave it up when all went well.
+    """
+    went_well = False
+    with _interrupted_once() as ignore:
+        try:
+            try:
+                yield
+                went_well = True
+            finally:
+                ignore()
+        finally:
+            if not (went_well and only_after_errors):
+                _down(control)
+
+
+def _down(control: Control) -> None:
+    name = control.state.options.name
+    try:
+        down(control)
+    except BaseException:
+        folder = control.store.folder.parent.parent
+        where = shlex.join([f"name={name}", f"output_dir={folder}"])
+        warn(f"the fleet {control.state.fleet} may still run: byzshield ec2 down {where}")
+        raise
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[Callable[[], None]]:
+    """Within, the first SIGTERM, SIGHUP or Ctrl-C is an exception, and further ones are ignored.
+
+    The value makes the first one ignored too. Only in the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    is_heard = [False]
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if not is_heard[0]:
+            is_heard[0] = True
+            warn("stopping: jobs make a checkpoint, then the instances are ended")
+            raise (
+                KeyboardInterrupt
+                if number == signal.SIGINT
+                else _Asked(signal.Signals(number).name)
+            )
+
+    heard = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as nohup wants it
+        heard.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, hear) for number in heard}
+    try:
+        yield lambda: is_heard.__setitem__(0, True)
+    except _Asked as error:
+        raise Stopped(f"stopped by {error}") from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _serve_all(control: Control) -> None:
+    """Serve with as many gangs as the user wants; an exception anywhere stops them all."""
+    gangs = control.state.options.gangs
+    slots: list[Gang | None] = [*_take_up(control), *[None] * gangs]
+    stop = threading.Event()
+    with ThreadPoolExecutor(gangs) as pool:
+        served, went_well = list[Future[None]](), False
+        try:
+            for slot in slots[:gangs]:
+                served.append(pool.submit(_serve, control, slot, stop))
+            done = set[Future[None]]()
+            while len(done) < len(served) and not any(future.exception() for future in done):
+                # Not for ever: a signal that the system gave to another thread is heard only here.
+                done, _ = wait(served, _HEAR_S, FIRST_EXCEPTION)
+            went_well = not any(future.exception() for future in done)
+        finally:
+            if not went_well:
+                stop.set()
+    errors = [error for future in served if (error := future.exception()) is not None]
+    if errors:  # the others only stopped
+        raise min(errors, key=lambda error: isinstance(error, Stopped))
+
+
+def _take_up(control: Control) -> list[Gang]:
+    """The gangs of an earlier driver that can go on; the others and what they did are ended."""
+    jobs, kept = control.state.jobs, list[Gang]()
+    running = {job.path for job in jobs if job.phase == "running"}
+    for gang in control.state.gangs:
+        is_of_use = gang.phase not in ("ending", "ended") and gang.job in {None, *running}
+        if is_of_use and len(kept) < control.state.options.gangs:
+            kept.append(gang)
+        else:
+            end_gang(control, gang)
+    held = {gang.job for gang in kept}
+    for job in jobs:
+        if job.phase == "running" and job.path not in held:
+            job.phase = "waiting"
+    control.save()
+    return kept
+
+
+def _serve(control: Control, gang: Gang | None, stop: threading.Event) -> None:
+    """Do jobs one after the other with one gang at a time."""
+    options = control.state.options
+    try:
+        while not stop.is_set() and (job := _take(control, gang)) is not None:
+            try:
+                gang = gang or new_gang(control)
+                do(control, gang, job, stop)
+            except (NoCapacity, NoAnswer, Lost, Unreachable) as error:
+                _give_up(control, gang)
+                gang = None
+                if _again(control, job, error):
+                    stop.wait(options.retry_s)
+            except BaseException:
+                _put_back(control, job)
+                raise
+            if not options.reuse:
+                _give_up(control, gang)
+                gang = None
+    finally:
+        _give_up(control, gang)
+
+
+def _give_up(control: Control, gang: Gang | None) -> None:
+    if gang is not None:
+        end_gang(control, gang)
+
+
+def _take(control: Control, gang: Gang | None) -> Job | None:
+    """The job that a gang does already, or the next one."""
+    with control.store.lock:
+        if gang is not None and gang.job is not None:
+            for job in control.state.jobs:
+                if job.path == gang.job and job.phase == "running":
+                    return job
+        for job in control.state.jobs:
+            if job.phase == "waiting":
+                job.phase, job.attempts, job.error = "running", job.attempts + 1, None
+                control.save()
+                return job
+    return None
+
+
+def _again(control: Control, job: Job, error: RunError) -> bool:
+    """Whether a job gets another gang.
+
+    Raises:
+        NoCapacity: if it had all its attempts for nothing: other jobs would fare no better.
+    """
+    is_over = job.attempts >= control.state.options.max_attempts
+    end = f"given up after {job.attempts} attempts" if is_over else "another attempt follows"
+    warn(f"{job.name}: {error}; {end}")
+    with control.store.lock:
+        is_vain = is_over and isinstance(error, NoCapacity)
+        job.phase = "failed" if is_over and not is_vain else "waiting"
+        job.error = str(error)
+        control.save()
+    if is_vain:
+        raise error
+    return not is_over
+
+
+def _put_back(control: Control, job: Job) -> None:
+    with control.store.lock:
+        job.phase = "waiting"
+        save_anyway(control)

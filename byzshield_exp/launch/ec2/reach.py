@@ -1,0 +1,178 @@
+"""Where things are on the hosts, and how this machine reaches them."""
+
+import math
+import os
+import re
+import secrets
+import shlex
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from byzshield_exp.errors import RunError
+from byzshield_exp.files import expand_user, write_atomically
+from byzshield_exp.launch.ec2.bootstrap import Bootstrap
+from byzshield_exp.launch.ec2.cloud import told
+from byzshield_exp.launch.ec2.facts import Facts
+from byzshield_exp.launch.ec2.hosts import Host, Transport
+from byzshield_exp.launch.ec2.local import LocalTransport
+from byzshield_exp.launch.ec2.options import Options
+from byzshield_exp.launch.ec2.resources import Control
+from byzshield_exp.launch.ec2.wheel import with_torch
+
+LOCAL_PYTHON = sys.executable
+MOUNT_POINT = "/mnt/byzshield"
+_OWN_DISK = "/var/tmp/byzshield"
+_ENVIRONMENT = "/opt/byzshield"
+_METADATA = "http://169.254.169.254/latest"  # of every instance, for itself alone
+
+
+@dataclass(frozen=True)
+class Place:
+    """Folders and programs on the hosts.
+
+    Attributes:
+        python: of the environment with this package.
+        jobs: folder of job files.
+        gangs: folder of what a gang notes about itself.
+        outputs: folder of results; one per output_dir of the driver.
+        data: folder of data sets.
+        is_shared: whether all hosts see the same folders.
+        port: for torchrun's rendezvous.
+        look_every_s: between two looks at a run.
+        metadata: address of the service that tells an instance that it is taken back; None where
+            nobody takes it back.
+    """
+
+    python: str
+    jobs: str
+    gangs: str
+    outputs: str
+    data: str
+    is_shared: bool
+    port: int
+    look_every_s: float
+    metadata: str | None
+
+
+def place_of(control: Control) -> Place:
+    """The folders for a fleet."""
+    options = control.state.options
+    outputs = f"outputs/{_name_there(control.store.folder.parent)}"
+    if options.transport == "local":
+        root = str(_local_root(control))
+        return _place(root, LOCAL_PYTHON, outputs, True, _free_port(), 0.2, None)
+    root = MOUNT_POINT if options.efs is not None else _OWN_DISK
+    python = f"{_ENVIRONMENT}/venv/bin/python"
+    metadata = _METADATA if options.market == "spot" else None
+    return _place(root, python, outputs, options.efs is not None, 29500, 5.0, metadata)
+
+
+def _name_there(folder: Path) -> str:
+    """What the results of an output_dir are called on the hosts, kept in a file of its own.
+
+    It does not depend on what this machine or the folder is called now, and no two have the same.
+    """
+    path = folder / "name_on_hosts"
+    if not path.exists():
+        readable = re.sub(r"[^A-Za-z0-9._-]", "_", folder.resolve().parent.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".name.{secrets.token_hex(8)}"
+        draft.write_text(f"{readable[:50]}-{secrets.token_hex(8)}")
+        with suppress(FileExistsError):  # of two drivers at once, the first one names it
+            os.link(draft, path)
+        draft.unlink()
+    return path.read_text()
+
+
+def _place(root: str, python: str, outputs: str, *more: Any) -> Place:
+    folders = (f"{root}/jobs", f"{root}/gangs", f"{root}/{outputs}", f"{root}/data")
+    return Place(python, *folders, *more)
+
+
+def _local_root(control: Control) -> Path:
+    return control.store.folder.resolve() / "hosts"
+
+
+def bootstrap_of(options: Options, facts: Facts, efs: str | None, minutes: int) -> Bootstrap:
+    """What an instance is told at its first start."""
+    return Bootstrap(
+        max_minutes=minutes,
+        wheel=wheel_there(options, facts),
+        wheel_sha256=facts.wheel_sha256,
+        efs=efs,
+        mount_point=MOUNT_POINT,
+        region=facts.region,
+        user=options.ssh_user,
+        folder=_ENVIRONMENT,
+        pip_arguments=with_torch(shlex.split(options.pip_arguments)),
+        authorized_keys=() if facts.public_key is None else (facts.public_key,),
+        wheel_within_minutes=math.ceil(options.boot_minutes),
+    )
+
+
+def wheel_there(options: Options, facts: Facts) -> str:
+    """Where an instance finds the wheel: in S3, or where this machine brings it."""
+    wheel = options.wheel or "none.whl"
+    if wheel.startswith("s3://"):
+        return wheel
+    return f"{_OWN_DISK}/{facts.wheel_sha256[:16]}/{Path(wheel).name}"
+
+
+def transport_to(
+    control: Control, hosts: list[Host], check: Callable[[], None] = lambda: None
+) -> Transport:
+    """The way to some hosts.
+
+    Args:
+        control: of their fleet.
+        hosts: those.
+        check: called now and then; raises where waiting is to end.
+
+    Raises:
+        RunError: if their host keys are not known in time.
+    """
+    options = control.state.options
+    if options.transport == "local":
+        return LocalTransport(_local_root(control))
+    if options.transport == "ssm":
+        from byzshield_exp.launch.ec2.ssm import SsmTransport
+
+        return SsmTransport(options.bucket, control.cloud.region, options.ssh_user)
+    from byzshield_exp.launch.ec2.ssh import SshTransport
+
+    keys = {host.reach: _host_keys(control, host, check) for host in hosts}
+    lines = [f"{reach} {public}\n" for reach, found in keys.items() for public in found]
+    write_atomically(known_hosts(control, hosts[0]), "".join(lines).encode())
+    key = None if options.ssh_key is None else expand_user(options.ssh_key)
+    return SshTransport(keys, options.ssh_user, key)
+
+
+def known_hosts(control: Control, server: Host) -> Path:
+    """The file with the host keys of a gang, for ssh."""
+    return control.store.folder / f"known_hosts-{server.name}"
+
+
+def _host_keys(control: Control, host: Host, check: Callable[[], None]) -> list[str]:
+    """The public keys that an instance printed on its console, which only EC2 shows."""
+    from byzshield_exp.launch.ec2.ssh import host_keys
+
+    for _ in range(max(1, round(control.state.options.boot_minutes * 12))):
+        with told():
+            console = control.cloud.ec2.get_console_output(InstanceId=host.name, Latest=True)
+        found = host_keys(console.get("Output", ""))
+        if found:
+            return found
+        check()
+        control.pause(5)
+    raise RunError(f"{host.name} printed no host keys on its console")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,294 @@
+"""One run on one gang: its files there, torchrun on all hosts, its results back here."""
+
+import json
+import secrets
+import shlex
+import tarfile
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from byzshield_exp.errors import ConfigError, RunError, printable
+from byzshield_exp.launch.ec2 import gang as torchrun
+from byzshield_exp.launch.ec2.cloud import OUTAGE_S, told
+from byzshield_exp.launch.ec2.fleet import LimitReached, Lost, Watched, bring_up, hosts_of, move
+from byzshield_exp.launch.ec2.hosts import Host, Unreachable, on_all
+from byzshield_exp.launch.ec2.options import Options
+from byzshield_exp.launch.ec2.reach import Place, place_of
+from byzshield_exp.launch.ec2.resources import Control
+from byzshield_exp.launch.ec2.state import Gang, Job
+from byzshield_exp.notices import say, warn
+
+_PREPARE_S = 3600.0
+_FETCHES = 3
+_LAY_DOWN_S = 600.0
+_STAY = ("job.json", "status.json")  # of files that are brought back: they tell of this attempt
+
+
+def jobs_of(paths: Sequence[Path]) -> list[Job]:
+    """Jobs that nobody has begun.
+
+    Raises:
+        ConfigError: if a file cannot be read.
+    """
+    return [Job(str(path.resolve()), str(_read(path)["name"])) for path in paths]
+
+
+def check_jobs(jobs: list[Job], options: Options) -> None:
+    """Refuse jobs that do not fit a gang, before anything is rented.
+
+    Raises:
+        ConfigError: for the first one.
+    """
+    for job in jobs:
+        cluster = _config(job)["cluster"]
+        if cluster["num_processes"] != options.world_size:
+            raise ConfigError(
+                f"cluster.num_processes={cluster['num_processes']} of {job.name}: a gang has "
+                f"{options.world_size} processes (1 server, workers={options.workers} times "
+                f"processes={options.processes}); choose cluster=processes"
+            )
+
+
+def do(control: Control, gang: Gang, job: Job, stop: threading.Event) -> None:
+    """Do a job with a gang, or go on watching it; the job's phase says how it ended.
+
+    Raises:
+        Lost: if the gang cannot go on.
+        Stopped: if everything is to end.
+        LimitReached: likewise.
+    """
+    transport = bring_up(control, gang, stop)
+    try:
+        _do_there(control, gang, job, transport)
+    finally:
+        transport.close()
+
+
+def _do_there(control: Control, gang: Gang, job: Job, transport: Watched) -> None:
+    place = place_of(control)
+    with told():
+        hosts = tuple(hosts_of(control, gang))
+    options = control.state.options
+    known = gang.work if gang.job == job.path else None
+    name = known or _new_name(control, gang)
+    work = torchrun.Gang(
+        name, hosts, (1, *[options.processes] * options.workers), f"{place.jobs}/{name}.json",
+        python=place.python, folder=place.gangs, port=place.port, look_every_s=place.look_every_s,
+        metadata=place.metadata,
+        lost_after_s=OUTAGE_S,  # EC2 tells sooner of an instance that has ended
+    )  # fmt: skip
+    target = Path(job.path).parent
+    source = f"{place.outputs}/{job.name}"
+    if known is None:
+        _send_to_all(control, transport, hosts[:1] if place.is_shared else hosts, job, work.job)
+        _send_results(transport, hosts[0], target, source, f"{place.jobs}/{name}.tar")
+        gang.job, gang.work = job.path, name
+        move(control, gang, "running")
+    say(f"{job.name}: on gang {gang.number}, attempt {job.attempts}")
+    end = _run(transport, work, source, target)
+    trouble = _bring_back(transport, hosts[0], source, target, place.look_every_s)
+    if isinstance(trouble, Unreachable):  # how the run ended is not known
+        raise trouble
+    _judge(control, gang, job, _failure(end, hosts[0], target, trouble))
+
+
+def _run(transport: Watched, work: torchrun.Gang, source: str, target: Path) -> torchrun.GangEnd:
+    """Watch to the end; where that does not come, what was done by then is still brought here.
+
+    Raises:
+        Lost: if hosts are lost.
+    """
+    try:
+        end = torchrun.run_gang(transport, work)
+    except BaseException:
+        with suppress(RunError):  # a checkpoint, where there is time for one
+            torchrun.end_gang(transport.transport, work)
+        with suppress(RunError):
+            transport.fetch_at_last(work.hosts[0], source, target)
+        raise
+    if end.lost:
+        with suppress(RunError):
+            transport.fetch_at_last(work.hosts[0], source, target)
+        raise Lost("; ".join(f"{host}: {why}" for host, why in end.lost.items()))
+    return end
+
+
+def _new_name(control: Control, gang: Gang) -> str:
+    """Of no earlier job: the same run may come to the same gang again."""
+    return f"{control.state.fleet}.{gang.number}.{secrets.token_hex(4)}"
+
+
+def _failure(
+    end: torchrun.GangEnd, server: Host, target: Path, trouble: RunError | None
+) -> str | None:
+    """Why a run has failed; None where it is done.
+
+    What ``status.json`` says counts only with the exit code: it may be of an earlier attempt.
+
+    Raises:
+        Lost: if it was asked to end, by nobody here.
+    """
+    if trouble is not None:
+        return f"its results did not come back: {trouble}"
+    status, is_well = _status(target), end.codes.get(server.name) == 0
+    state = status.get("state")
+    if is_well and state == "done":
+        return None
+    if not is_well and state == "stopped":  # torchrun ends with 1 then
+        raise Lost("the job was asked to end, so its instances are being taken back")
+    error = status.get("error") if state == "failed" else None
+    return printable(str(error or _last_line(end.output)))  # a host wrote it
+
+
+def _judge(control: Control, gang: Gang, job: Job, failure: str | None) -> None:
+    with control.store.lock:
+        job.phase = "done" if failure is None else "failed"
+        job.error = failure
+        gang.job, gang.work, gang.phase = None, None, "ready"
+        control.save()
+    say(f"{job.name}: {job.phase}{'' if failure is None else f': {failure}'}")
+
+
+def _bring_back(
+    transport: Watched, host: Host, source: str, target: Path, pause_s: float
+) -> RunError | None:
+    """Copy the results here; returns why that was not possible, often as it was tried."""
+    trouble = None
+    for attempt in range(_FETCHES):
+        try:
+            transport.fetch(host, source, target)
+        except RunError as error:
+            if isinstance(error, Lost | LimitReached):  # of the watch, not of the copy
+                raise
+            trouble = error
+            if attempt < _FETCHES - 1:
+                transport.pause(pause_s)
+        else:
+            return None
+    return trouble
+
+
+def _send_to_all(
+    control: Control, transport: Watched, hosts: Sequence[Host], job: Job, target: str
+) -> None:
+    """The job with the folders of the hosts, and the data that it needs."""
+    place, retry_s = place_of(control), control.state.options.retry_s
+
+    def send(host: Host) -> None:
+        content = _read(Path(job.path))
+        config = content["config"]
+        config["output_dir"] = place.outputs
+        _prepare(transport, host, place, config, retry_s)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "job.json"
+            path.write_text(json.dumps(content))
+            transport.send(host, path, target)
+
+    for answer in on_all(hosts, send):
+        if isinstance(answer, Unreachable):
+            raise answer
+
+
+def _prepare(
+    transport: Watched, host: Host, place: Place, config: dict[str, Any], retry_s: float
+) -> None:
+    """Fetch a data set that can be fetched; the command holds a lock, and does it once.
+
+    Data of the user's own must lie on the hosts where the configuration says.
+
+    Raises:
+        Lost: if that fails twice.
+    """
+    from byzshield_exp.datasets.official import DOWNLOADS  # brings torch
+
+    dataset = config["choices"]["dataset"]
+    if dataset not in DOWNLOADS:
+        return
+    config["dataset"]["root"] = place.data
+    command = [place.python, "-m", "byzshield_exp", "prepare", f"dataset={dataset}"]
+    command += [f"dataset.root={place.data}"]
+    if config["dataset"].get("extra"):
+        command += ["dataset.extra=true"]  # svhn's further pictures
+    script = shlex.join(command)
+    ended = transport.run(host, script, _PREPARE_S)
+    if ended.code != 0:
+        warn(f"{host.name}: dataset={dataset}: {_last_line(ended.output)}; tried once more")
+        transport.pause(retry_s)
+        ended = transport.run(host, script, _PREPARE_S)
+    if ended.code != 0:
+        raise Lost(f"{host.name}: dataset={dataset}: {_last_line(ended.output)}")
+
+
+def _send_results(transport: Watched, host: Host, here: Path, there: str, archive: str) -> None:
+    """What an earlier gang made of a run, for the next one to go on with.
+
+    A host that has the folder already has what it needs.
+
+    Raises:
+        RunError: if it cannot be read.
+        Lost: if it cannot be written there.
+    """
+    from byzshield_exp.results.checkpoint import FOLDER  # brings torch
+
+    if not (here / FOLDER).is_dir():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.tar"
+        try:
+            with tarfile.open(path, "w") as content:
+                content.add(here, ".", filter=_unless_it_stays)
+        except OSError as error:
+            raise RunError(f"{here} cannot be read: {error}") from error
+        transport.send(host, path, archive)
+    ended = transport.run(host, _laying_down(archive, there), _LAY_DOWN_S)
+    if ended.code != 0:
+        raise Lost(f"{host.name}: {there} cannot be written: {_last_line(ended.output)}")
+
+
+def _unless_it_stays(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    name = PurePosixPath(member.name).name
+    return None if name.startswith(".") or name in _STAY else member
+
+
+def _laying_down(archive: str, folder: str) -> str:
+    """A script: all of the folder is there, or nothing."""
+    packed, place, partial = map(shlex.quote, (archive, folder, f"{folder}.partial"))
+    return f"""\
+set -e
+if [ ! -e {place} ]; then
+    rm -rf {partial}
+    mkdir -p {partial}
+    tar -xf {packed} -C {partial}
+    mv {partial} {place}
+fi
+rm -f {packed}
+"""
+
+
+def _config(job: Job) -> dict[str, Any]:
+    return dict(_read(Path(job.path))["config"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = dict(json.loads(path.read_text()))
+        return {"name": content["name"], "config": dict(content["config"])} | content
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"the job {path} cannot be read: {error}") from error
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    """What a run's ``status.json`` says; empty where there is none."""
+    try:
+        return dict(json.loads((folder / "status.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _last_line(output: str) -> str:
+    lines = [line for line in output.splitlines() if line.strip()]
+    return lines[-1][-500:] if lines else "it said nothing"

@@ -1,0 +1,222 @@
+"""A job: one run, described so completely that any machine with this package can do it."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from byzshield_exp.clusters import Cluster, Group
+from byzshield_exp.datasets import is_missing
+from byzshield_exp.errors import ConfigError
+from byzshield_exp.files import expand_user, write_atomically
+from byzshield_exp.notices import logged, say, warn
+from byzshield_exp.results.folder import RunFolder
+from byzshield_exp.results.status import LOG, read_status, recorded, write_status
+from byzshield_exp.training.experiment import Experiment, build
+
+JOB = "job.json"
+EXIT_STOPPED = 75  # EX_TEMPFAIL: SIGTERM came, a checkpoint was written, try again
+
+
+# The server imports these as soon as it has an optimizer and a recorder: 2 s of every run of a
+# sweep. They look for GPUs, which must not happen before the ranks are forked.
+@dataclass(frozen=True)
+class LauncherTraits:
+    """What a launcher's machines are.
+
+    Attributes:
+        runs_locally: whether they are this one.
+        fetches_data: whether it fetches data that they lack.
+        reattaches: whether it finds runs that it has begun before, and waits for them.
+        cleans_up: whether it is asked also when there is nothing to do.
+    """
+
+    runs_locally: bool = True
+    fetches_data: bool = False
+    reattaches: bool = False
+    cleans_up: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        name: of its folder.
+        config: plain and resolved.
+        data: digest of the data set; empty where it is not known yet.
+        worst: the worst case; all ranks must use the same, and a search that was ended would end
+            elsewhere on another machine.
+        lines: what it is, for a person.
+        notes: one warning a line.
+    """
+
+    name: str
+    config: dict[str, Any]
+    data: str
+    worst: dict[str, Any]
+    lines: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where its results are."""
+        return expand_user(self.config["output_dir"]) / self.name
+
+    def save(self) -> Path:
+        """Write it into its folder.
+
+        Raises:
+            ConfigError: if that cannot be written.
+        """
+        path = self.folder / JOB
+        try:
+            write_atomically(path, json.dumps(asdict(self), indent=2).encode())
+        except OSError as error:
+            where = self.config["output_dir"]
+            raise ConfigError(f"output_dir={where} cannot be written: {error}") from error
+        return path
+
+
+def load(path: Path) -> Job:
+    """Read a job; a relative ``output_dir`` is where it lies.
+
+    Raises:
+        ConfigError: if it cannot be read or is none.
+    """
+    try:
+        said = json.loads(path.read_text())
+        if not expand_user(said["config"]["output_dir"]).is_absolute():
+            said["config"]["output_dir"] = str(path.absolute().parents[1])  # whence it is started
+        return Job(**{**said, "lines": tuple(said["lines"]), "notes": tuple(said["notes"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"the job {path} cannot be read: {error}") from error
+
+
+class Described(NamedTuple):
+    """A job, and its parts as they were built to check it."""
+
+    job: Job
+    experiment: Experiment
+
+
+def describe(
+    config: Mapping[str, Any], name: str, where: LauncherTraits | None = None
+) -> Described:
+    """Check a configuration by building all parts of its run.
+
+    Args:
+        config: plain and resolved.
+        name: of its folder.
+        where: it will run, in processes of its own; None: here, with the parts that are returned.
+
+    Raises:
+        ConfigError: in one line, with the key, the value and the bound.
+    """
+    experiment = build(_here(config, where) if where else config)
+    digest = "" if _is_fetched_there(config, where) else experiment.dataset.digest.hex()
+    experiment.make_optimizer(experiment.params.clone())  # checks its arguments
+    lines = [_headline(config, experiment)]
+    if config["cluster"]["num_processes"] > 1:
+        lines.append(_bearable(config, experiment))
+    job = Job(name, {**config}, digest, asdict(experiment.worst), tuple(lines), experiment.notes)
+    return Described(job, experiment)
+
+
+def _here(config: Mapping[str, Any], where: LauncherTraits) -> dict[str, Any]:
+    """The configuration as it can be built in this process, which will not train."""
+    if where.runs_locally and config["device"] == "cuda" and torch.cuda.device_count() == 0:
+        raise ConfigError("device=cuda: torch sees no GPU on this machine")
+    built = {**config, "device": "cpu"}
+    if _is_fetched_there(config, where):
+        options = config["dataset"]
+        built["dataset"] = {
+            "_target_": "byzshield_exp.datasets.stand_in",
+            "dataset": config["choices"]["dataset"],
+            **{key: options[key] for key in ("num_validation", "extra") if key in options},
+        }
+    return built
+
+
+def _is_fetched_there(config: Mapping[str, Any], where: LauncherTraits | None) -> bool:
+    root = config["dataset"].get("root", "")
+    return bool(
+        where and where.fetches_data and is_missing(config["choices"]["dataset"], str(root))
+    )
+
+
+def perform(job: Job, do: Callable[[Job], dict[str, Any]], echo: bool = True) -> dict[str, Any]:
+    """Do a job that is not finished yet; returns its summary.
+
+    Args:
+        job: the run.
+        do: trains and returns the summary.
+        echo: whether what it says is for the terminal too.
+
+    Raises:
+        ConfigError: if its folder is in use, or holds another run.
+        Stopped: at SIGTERM, after a checkpoint.
+        RunError: if it cannot go on.
+    """
+    folder = RunFolder(job.folder)
+    with folder.open(job.config, job.data), logged(folder.path / LOG, echo):
+        announce(job, folder)
+        if folder.finished:
+            summary = folder.finished
+            if read_status(folder.path).get("state") != "done":  # killed just before it was said
+                write_status(folder.path, state="done", error=None, rank=None)
+        else:
+            with recorded(folder.path):
+                summary = do(job)
+        say(_outcome(job, summary))
+    return summary
+
+
+def announce(job: Job, folder: RunFolder) -> None:
+    """Say what will be done, and where."""
+    say(job.lines[0])
+    for note in (*job.notes, *folder.notes):
+        warn(note)
+    for line in job.lines[1:]:
+        say(line)
+    say(f"{folder.state}: {folder.path}")
+
+
+def _outcome(job: Job, summary: Mapping[str, Any]) -> str:
+    eval_split = next(key for key in summary if key.startswith("final_"))
+    name = eval_split.removeprefix("final_").replace("_", " ")
+    diverged = summary["diverged_at_step"]
+    end = f"diverged at step {diverged}" if diverged else "done"
+    return (
+        f"{end}: {name} {summary[eval_split]:.4f} after {summary['steps']} steps "
+        f"({summary['seconds_per_step']:.3f} s each), results in {job.folder}"
+    )
+
+
+def _headline(config: Mapping[str, Any], experiment: Experiment) -> str:
+    assignment, choices = experiment.assignment, config["choices"]
+    return (
+        f"{choices['approach']} + {choices['aggregator']}: K={assignment.num_workers} workers, "
+        f"f={assignment.num_files} files, r={assignment.replication} "
+        f"(majority {assignment.majority}), l={assignment.load}; "
+        f"q={experiment.num_byzantine} liars ({choices['adversary']}, {choices['attack']}) can win "
+        f"{experiment.num_corrupt} files, epsilon_hat={experiment.epsilon_hat:.2f}; "
+        f"{choices['network']} on {choices['dataset']}, d={len(experiment.params):,}, "
+        f"batch {experiment.batches.batch_size} = {assignment.num_files} x "
+        f"{experiment.batches.file_size}"
+    )
+
+
+def _bearable(config: Mapping[str, Any], experiment: Experiment) -> str:
+    options, assignment = config["cluster"], experiment.assignment
+    ranks = options["num_processes"] - 1
+    needed = assignment.majority if options["majority_of"] == "all" else 1
+    cluster = Cluster(Group(0, ranks + 1), assignment, reads_digests=False)
+    count = cluster.bearable(needed)
+    return (
+        f"{ranks} worker processes, of which any {count} may be silent or lost: every file keeps "
+        f"{needed} of its {assignment.replication} replicas"
+    )

@@ -1,0 +1,211 @@
+"""``sweep.csv``: one row a run, of this sweep and of earlier ones into the same folder."""
+
+import csv
+import fcntl
+import io
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml
+
+from byzshield_exp.errors import ConfigError
+from byzshield_exp.files import expand_user, write_atomically
+from byzshield_exp.launch.job import Job
+from byzshield_exp.notices import say
+from byzshield_exp.results.folder import RunFolder
+from byzshield_exp.results.recorder import flatten, read_summary
+from byzshield_exp.results.status import read_status
+
+MANIFEST = "sweep.csv"
+_RESULTS = ("state", "final_accuracy", "eps_hat", "seconds", "attempts", "error")
+_LOOK_S = 2.0
+_OVER = ("done", "failed", "stopped", "invalid")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a sweep.
+
+    Attributes:
+        overrides: as typed, ``key=value``.
+        title: for a person.
+        job: None where it cannot run.
+        plan: what would happen: new, queued, resume, retry, done, running, invalid.
+        reason: why, in a few words.
+    """
+
+    overrides: tuple[str, ...]
+    title: str
+    job: Job | None
+    plan: str
+    reason: str
+
+
+class Manifest:
+    """The table of a sweep; one in each output_dir, where that is swept.
+
+    Args of the constructor:
+        points: of the sweep.
+        output_dir: for points that cannot run.
+    """
+
+    def __init__(self, points: Sequence[Point], output_dir: str) -> None:
+        self._points = points
+        folders = [point.job.folder.parent if point.job else None for point in points]
+        known = {folder for folder in folders if folder is not None}
+        other = known.pop() if len(known) == 1 else expand_user(output_dir)
+        self._of: dict[Path, list[Point]] = {}
+        for point, folder in zip(points, folders, strict=True):
+            self._of.setdefault(folder or other, []).append(point)
+        self._lock = threading.Lock()
+        self._configs: dict[Path, dict[str, Any]] = {}  # of runs of earlier sweeps
+        typed = [override.partition("=")[0] for point in points for override in point.overrides]
+        self._keys = list(dict.fromkeys(key.lstrip("+~") for key in typed))
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a person."""
+        return ", ".join(str(folder / MANIFEST) for folder in self._of)
+
+    def row(self, point: Point) -> dict[str, Any]:
+        """What is known of a point now."""
+        if point.job is None:
+            given = dict(override.partition("=")[::2] for override in point.overrides)
+            values = {key: given.get(key, "") for key in self._keys}
+            return {"name": "", **values, "state": "invalid", "error": point.reason}
+        named = {"name": point.job.name, **self._values(point.job.config)}
+        return named | _results(point.job.folder, "done" if point.plan == "done" else "new")
+
+    def write(self) -> None:
+        """Bring it up to date.
+
+        Raises:
+            ConfigError: if it cannot be written.
+        """
+        with self._lock:
+            for folder, points in self._of.items():
+                with _alone(folder):
+                    self._write(folder, [self.row(point) for point in points])
+
+    def left(self) -> float | None:
+        """Seconds that the runs to do take one after the other; None before any is known."""
+        rows = [self.row(point) for point in self._points]
+        took = [row["seconds"] for row in rows if row["state"] == "done" and row["seconds"]]
+        todo = [row for row in rows if row["state"] not in ("done", "invalid")]
+        return mean(took) * len(todo) if took and todo else None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within, it is kept up to date, and progress is told."""
+        self.write()
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(over,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+            with suppress(ConfigError):
+                self.write()
+
+    def _values(self, config: dict[str, Any]) -> dict[str, Any]:
+        flat = {**flatten(config), **config.get("choices", {})}
+        return {key: flat.get(key, "") for key in self._keys}
+
+    def _write(self, folder: Path, rows: list[dict[str, Any]]) -> None:
+        kept = self._kept(folder, {row["name"] for row in rows})
+        found = [key for row in kept for key in row if key not in ("name", *_RESULTS)]
+        columns = ["name", *dict.fromkeys([*self._keys, *found]), *_RESULTS]
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows([*kept, *rows])
+        write_atomically(folder / MANIFEST, text.getvalue().encode(), shared=True)
+
+    def _kept(self, folder: Path, names: set[str]) -> list[dict[str, Any]]:
+        """The rows of other sweeps, which may be over since, or have been killed."""
+        kept = []
+        for row in _read(folder / MANIFEST):
+            run = folder / row.get("name", "")
+            if run == folder or row["name"] in names or not run.is_dir():
+                continue
+            is_over = row.get("state") in _OVER
+            kept.append(self._config_of(run) | row | ({} if is_over else _results(run, "new")))
+        return kept
+
+    def _config_of(self, run: Path) -> dict[str, Any]:
+        """What this sweep varies, of a run of an earlier one, which may not have typed it."""
+        if run not in self._configs:
+            self._configs[run] = {}
+            with suppress(OSError, yaml.YAMLError):
+                self._configs[run] = yaml.safe_load((run / "config.yaml").read_text()) or {}
+        return self._values(self._configs[run])
+
+    def _watch(self, over: threading.Event) -> None:
+        before, pause = [row["state"] for row in map(self.row, self._points)], _LOOK_S
+        start, first = time.monotonic(), sum(state in _OVER for state in before)
+        while not over.wait(pause):
+            tick = time.monotonic()
+            states = [row["state"] for row in map(self.row, self._points)]
+            if states != before:
+                with suppress(ConfigError):  # a full disk; tried again
+                    self.write()
+                done = sum(state in _OVER for state in states)
+                if len(states) > done > first and done != sum(state in _OVER for state in before):
+                    left = (tick - start) / (done - first) * (len(states) - done)
+                    say(f"sweep: {done} of {len(states)} runs over, {duration(left)} left")
+                before = states
+            pause = max(_LOOK_S, 20 * (time.monotonic() - tick))  # many runs on a slow disk
+
+
+def _results(folder: Path, otherwise: str) -> dict[str, Any]:
+    """What a run's own files say, and its state where they say none."""
+    status, summary = read_status(folder), read_summary(folder)
+    state = status.get("state", otherwise)
+    if state == "running" and not RunFolder(folder).in_use:
+        state = "stopped"  # it was killed
+    row = {"state": state, "attempts": status.get("attempts", 0)}
+    row |= {"seconds": status.get("seconds", ""), "error": status.get("error") or ""}
+    if state == "done" and summary:
+        accuracy = next(key for key in summary if key.startswith("final_"))
+        row |= {"final_accuracy": summary[accuracy], "eps_hat": summary["epsilon_hat"]}
+    return row
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within, no other process writes the folder's table.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".sweep.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise ConfigError(f"output_dir={folder} cannot be written: {error}") from error
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with suppress(OSError, csv.Error, UnicodeDecodeError):
+        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        return [{key: value for key, value in row.items() if key and value} for row in rows]
+    return []
+
+
+def duration(seconds: float) -> str:
+    """For a person, roughly."""
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"

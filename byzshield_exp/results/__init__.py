@@ -1,0 +1,1 @@
+"""WHAT A RUN LEAVES: its folder, records, checkpoints and status."""

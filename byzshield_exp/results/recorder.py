@@ -1,0 +1,143 @@
+"""What a run leaves behind: metrics, TensorBoard events, a summary. Only the server writes."""
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from byzshield_exp.files import write_atomically
+from byzshield_exp.notices import warn
+from byzshield_exp.results.events import Events
+from byzshield_exp.results.journal import Journal, Outage
+
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+
+
+def to_json(value: Any) -> Any:
+    """Standard JSON: NaN and Inf become null, tuples lists."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of JSON lines; lines that are damaged or half written are left out."""
+    records = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append(record)
+    return records
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run, one per step."""
+    return read_records(folder / METRICS)
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The summary of a finished run, None if there is none that can be read."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return None
+    return summary if "steps" in summary else None
+
+
+class Recorder:
+    """Writes one record a step to ``metrics.jsonl`` and the same numbers to TensorBoard.
+
+    What a full or vanished disk does not take is kept and written later, with a warning.
+
+    Args of the constructor:
+        folder: the run's folder.
+        first_step: records after it are of a step that will be done again, and are dropped.
+        config: for TensorBoard's text and hparams.
+    """
+
+    def __init__(self, folder: Path, first_step: int, config: Mapping[str, Any]) -> None:
+        self._folder, self._config, self._step = folder, config, first_step
+        (folder / SUMMARY).unlink(missing_ok=True)  # it would be of fewer steps
+        kept = [record for record in read_metrics(folder) if record["step"] <= first_step]
+        lines = "".join(json.dumps(record) + "\n" for record in kept)
+        self._metrics = Journal(folder / METRICS, lines.encode())
+        self._events = Events(folder, purge_step=first_step + 1)
+        self._outages = {
+            self._metrics: Outage(f"{folder / METRICS}"),
+            self._events.journal: Outage("the file of TensorBoard events"),
+        }
+        if first_step == 0:
+            from torch.utils.tensorboard.summary import text
+
+            pretty = json.dumps(to_json(config), indent=2)
+            self._events.add_summary(text("config", f"```json\n{pretty}\n```"), 0)
+
+    def step(self, record: Mapping[str, Any]) -> None:
+        """Write one record; ``record["step"]`` counts updates from 1."""
+        self._step = record["step"]
+        self._metrics.add(json.dumps(to_json(record)).encode() + b"\n")
+        values = {
+            name.replace(".", "/"): float(value)
+            for name, value in flatten(record).items()
+            if isinstance(value, int | float) and name != "step"
+        }
+        self._events.add_scalars(values, self._step)
+        for journal, outage in self._outages.items():
+            outage.attempt(self._step, journal.write)
+
+    def sync(self) -> None:
+        """Bring all records to the disk, so that no checkpoint is of a later step than they are.
+
+        Raises:
+            OSError: if the metrics cannot be written; the events are only a view of them.
+        """
+        events = self._events.journal
+        self._outages[events].attempt(self._step, events.sync)
+        self._metrics.sync()
+
+    def finish(self, summary: Mapping[str, Any], metric: str) -> None:
+        """Write the summary, then the hparams with the final accuracy.
+
+        Args:
+            summary: what is written.
+            metric: the key of the final accuracy.
+
+        Raises:
+            OSError: if the summary cannot be written.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        write_atomically(
+            self._folder / SUMMARY, (json.dumps(to_json(summary), indent=2) + "\n").encode()
+        )
+        values = {
+            key: value if isinstance(value, bool | int | float | str) else str(value)
+            for key, value in flatten(self._config).items()
+        }
+        name = f"hp/{metric}"
+        for part in hparams(values, {name: summary[metric]}):
+            self._events.add_summary(part, 0)
+        self._events.add_scalars({name: summary[metric]}, summary["steps"])
+
+    def close(self) -> None:
+        """Write what waits and close the files; what cannot be written is lost, with a warning."""
+        for journal, outage in self._outages.items():
+            if not outage.attempt(self._step, journal.close):
+                warn(f"records that are lost: {journal.waiting}")

@@ -1,0 +1,1 @@
+"""WHAT A RUN DOES: parts, loop, protocol, learner."""

@@ -1,0 +1,170 @@
+"""What holds for every attack."""
+
+import inspect
+import json
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, run_program
+from test_attacks import Rows, knowledge
+
+from byzshield_exp import attacks
+from byzshield_exp.assignments import baseline, mols
+from byzshield_exp.attacks import alie, gaussian
+from byzshield_exp.attacks.truth import Truth
+from byzshield_exp.datasets import Batches, synthetic
+from byzshield_exp.distortion import worst_case
+from byzshield_exp.networks import flatten, mlp
+from byzshield_exp.training.gradients import TrueGradients
+
+WRAPPERS = ("majorities_only", "fixed_disagreement")
+OPTIONS = {"delayed_gradient": {"delay": 3}, "mimic": {"warmup": 2}}
+ANEW = {"gaussian", "gaussian_noise", "scalar_noise", "label_shuffle", "fang_trimmed_mean"}
+FUNCTIONS = {
+    name: function
+    for name, function in vars(attacks).items()
+    if inspect.isfunction(function)
+    and next(iter(inspect.signature(function).parameters)) == "knowledge"
+}
+BOUND = {
+    **{
+        name: partial(function, **OPTIONS.get(name, {}))
+        for name, function in FUNCTIONS.items()
+        if name not in WRAPPERS
+    },
+    **{f"{name}-alie": partial(FUNCTIONS[name], attack=partial(alie, z=1.0)) for name in WRAPPERS},
+    **{f"{name}-noise": partial(FUNCTIONS[name], attack=gaussian) for name in WRAPPERS},
+    "min_max-unit": partial(FUNCTIONS["min_max"], direction="unit"),
+    "min_sum-sign": partial(FUNCTIONS["min_sum"], direction="sign"),
+    "alie-honest": partial(alie, z=1.0, ddof=1, population="honest"),
+    "alie-liars": partial(alie, z=1.0, population="liars"),
+    "noise-relative": partial(FUNCTIONS["gaussian_noise"], sigma=0.1, relative=True),
+    "random_direction-global": partial(FUNCTIONS["random_direction"], scope="global"),
+}
+LIARS = worst_case(mols(15, 3), 4).workers
+each = pytest.mark.parametrize("name", sorted(BOUND))
+
+
+def table(dtype=torch.float32, files=25, size=40):
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((files, size))).to(dtype)
+
+
+def make(name, rows, files, liars=LIARS, step=5, assignment=None):
+    return BOUND[name](knowledge(rows, assignment or mols(15, 3), liars, files, step=step))
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_every_attack_says_what_it_knows_and_where_it_is_from(name):
+    text = inspect.getdoc(FUNCTIONS[name])
+    said = re.findall(r"^Knows: (.*)$", text, flags=re.MULTILINE)
+    known = ("own gradients", "all honest gradients", "the defence", "nothing", "what the wrapped")
+    assert len(said) == 1
+    assert said[0].startswith(known)
+    assert "Source:" in text
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rows_have_the_truths_form_and_leave_it_alone(name, dtype):
+    rows = Rows(table(dtype), [30, 5, 4, 1])
+    forged = make(name, rows, (3, 7, 8))
+    assert forged.shape == (3, 40)
+    assert forged.dtype == dtype
+    assert torch.isfinite(forged).all()
+    assert torch.equal(rows.table, table(dtype))
+
+
+@each
+def test_a_row_depends_on_the_file_and_not_on_who_asks(name):
+    """Colluders on different processes hold different files and must send the same bytes."""
+    files = tuple(range(25))
+    whole = make(name, Rows(table(), [30, 5, 4, 1]), files)
+    for asked in ((7,), (8, 3), (24, 0, 11, 12)):
+        part = make(name, Rows(table(), [30, 5, 4, 1]), asked)
+        assert torch.equal(part.view(torch.int32), whole[list(asked)].view(torch.int32))
+
+
+@each
+def test_noise_is_new_at_every_step_and_nothing_else_changes(name):
+    rows, files = Rows(table(), [30, 5, 4, 1]), tuple(range(25))
+    first, again, later = (make(name, rows, files, step=step) for step in (5, 5, 6))
+    assert torch.equal(first, again)
+    if name != "delayed_gradient":
+        assert torch.equal(first, later) is not (name in ANEW or "noise" in name)
+
+
+@each
+@pytest.mark.parametrize("liars", [(), (2,), (0, 1, 2, 3, 4, 5)])
+def test_nobody_or_everybody_lying_makes_no_nan(name, liars):
+    if name == "alie" and len(liars) > 3:
+        pytest.skip("its z is unbounded, which is an error of its own")
+    forged = make(name, Rows(table(files=6), [30, 5, 4, 1]), liars, liars, 5, baseline(6))
+    assert forged.shape == (len(liars), 40)
+    assert torch.isfinite(forged).all()
+
+
+@each
+def test_a_single_honest_row_makes_no_nan(name):
+    if name == "alie":
+        pytest.skip("its z is unbounded, which is an error of its own")
+    forged = make(name, Rows(table(files=2), [30, 5, 4, 1]), (0,), (0,), 5, baseline(2))
+    assert torch.isfinite(forged).all()
+
+
+def real_truth():
+    torch.manual_seed(0)
+    data = synthetic(num_train=400, num_test=1)
+    network = mlp(data.shape, 10, hidden=[8])
+    params = flatten(network).params
+    return TrueGradients(network, data, Batches(400, 100, 25, seed=0), 25, 2), params
+
+
+def test_true_gradients_are_a_truth():
+    assert isinstance(real_truth()[0], Truth)
+    assert isinstance(Rows(table()), Truth)
+
+
+@each
+@pytest.mark.parametrize("step", [0, 4])
+def test_honest_batches_and_rows_do_not_know_of_the_attack(name, step):
+    (plain, start), (attacked, params) = real_truth(), real_truth()
+    plain.begin(step)
+    attacked.begin(step)
+    past = {0: start, 1: start / 2}
+    seen = knowledge(attacked, mols(15, 3), LIARS, (0, 7, 13), step, past=past.__getitem__)
+    BOUND[name](seen)
+    assert torch.equal(params, start)
+    assert torch.equal(attacked.rows().view(torch.int32), plain.rows().view(torch.int32))
+    assert torch.equal(attacked.losses, plain.losses)
+    assert attacked.num_computed == plain.num_computed == 25
+    for file in range(25):
+        mine, other = (truth._batches.file(step, file) for truth in (attacked, plain))
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.slow
+def test_every_attack_ends_with_the_same_bits_in_three_processes(tmp_path):
+    """Liars of two processes share files here; the vote sees that they agree."""
+    conf = Path(__file__).parents[2] / "conf" / "attack"
+    names = sorted(path.stem for path in conf.glob("*.yaml"))
+    ends = {}
+    for count in (1, 3):
+        folder = tmp_path / str(count)
+        cluster = () if count == 1 else ("cluster=processes", f"cluster.num_processes={count}")
+        for delayed, chosen in enumerate((names, ["delayed_gradient"])):
+            options = ("q=5", "aggregator=median", f"attack={','.join(chosen)}", *cluster)
+            options += ("attack.delay=2",) if delayed else ()
+            done = run_program("-m", *SMALL, *options, f"output_dir={folder}", timeout=280)
+            assert done.returncode == 0, done.stderr
+        ends[count] = {
+            path.parent.name.replace("cluster=processes,cluster.num_processes=3,", ""): (
+                json.loads(path.read_text())["parameters_sha256"]
+            )
+            for path in folder.glob("*/summary.json")
+        }
+    assert len(ends[1]) == len(names) + 1
+    assert ends[1] == ends[3]
