@@ -1,21 +1,15 @@
-"""Fixtures: runs of the real program, small enough for a test."""
+"""Fixtures: the command line in this process, a configuration, Amazon as far as moto knows it."""
 
-import json
-import os
 import signal
-import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from running import SMALL, summary_of
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# Small: a perceptron on made-up pictures.
-SMALL = ("dataset=synthetic", "network=mlp", "network.hidden=[16]", "steps=4", "eval_every=4")
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -33,39 +27,6 @@ def pytest_terminal_summary(terminalreporter):
             f"goldens: {sum(count for count, _ in done)} compared with {against or 'nothing'}, "
             f"{len(skipped)} tests skipped"
         )
-
-
-def run_program(
-    *overrides: str, timeout: float = 120, module: str = "byzshield_exp", **environment: str
-):
-    """Run the program as a user would; returns the finished process."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *overrides],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **environment},
-    )
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    """The one summary below a folder."""
-    (path,) = folder.glob("**/summary.json")
-    return json.loads(path.read_text())
-
-
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    """The records of the one run below a folder."""
-    (path,) = folder.glob("**/metrics.jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def text_of(config: dict[str, Any], folder: Path) -> str:
-    """What the ranks of a run are told."""
-    from byzshield_exp.launch.ranks import RankJob
-    from byzshield_exp.training.experiment import build
-
-    return RankJob(config, str(folder), asdict(build(config).worst)).text
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Pre-aggregators as choices of a run."""
 
 import yaml
-from conftest import SMALL
+from running import SMALL
 
 from byzshield_exp.results import checkpoint
 

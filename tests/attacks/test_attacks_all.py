@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, run_program
+from running import SMALL, run_program
 from test_attacks import Rows, knowledge
 
 from byzshield_exp import attacks

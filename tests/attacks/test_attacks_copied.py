@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, metrics_of, run_program, summary_of
+from running import SMALL, metrics_of, run_program, summary_of
 from test_attacks import Rows, knowledge
 from test_attacks_all import real_truth
 

@@ -6,7 +6,7 @@ from math import comb
 
 import pytest
 import torch
-from conftest import SMALL, metrics_of, summary_of
+from running import SMALL, metrics_of, summary_of
 from test_attacks import Rows, knowledge
 from test_attacks_all import table
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, metrics_of, run_program, summary_of, text_of
+from running import SMALL, metrics_of, run_program, summary_of, text_of
 
 from byzshield_exp.clusters import run_ranks
 from byzshield_exp.clusters.launch import root_cause

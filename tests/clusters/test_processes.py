@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, metrics_of, run_program, summary_of, text_of
+from running import SMALL, metrics_of, run_program, summary_of, text_of
 
 from byzshield_exp.clusters import run_ranks
 from byzshield_exp.clusters.fingerprint import host_name

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, metrics_of, run_program, summary_of
+from running import SMALL, metrics_of, run_program, summary_of
 
 from byzshield_exp.assignments import fractional_repetition, mols, random
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from conftest import SMALL, run_program
+from running import SMALL, run_program
 
 CASES = {
     "K does not fit": (["K=16"], "K=16 r=3; nearest are K=15 (l=5), K=21 (l=7)"),

@@ -37,7 +37,8 @@ def test_json_is_a_list_with_the_keys(q):
 
 def test_the_program_prints_only_the_list():
     done = subprocess.run(
-        [sys.executable, "-m", "byzshield_exp", "distortion", "K=15", "r=3", "q=2-7", "format=json"],
+        [sys.executable, "-m", "byzshield_exp", "distortion", "K=15", "r=3", "q=2-7",
+         "format=json"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert [row["c_max"] for row in json.loads(done.stdout)] == [1, 3, 5, 8, 12, 14]
@@ -141,7 +142,7 @@ def test_importing_the_package_imports_nothing_slow():
 
 
 def test_a_run_with_many_workers_uses_the_search(tmp_path):
-    from conftest import SMALL, run_program, summary_of
+    from running import SMALL, run_program, summary_of
 
     options = (*SMALL, "K=35", "r=5", "q=10", "batch_size=49", f"output_dir={tmp_path}")
     done = run_program(*options, timeout=120)
@@ -152,7 +153,7 @@ def test_a_run_with_many_workers_uses_the_search(tmp_path):
 
 
 def test_a_run_takes_the_upper_bound_of_an_ended_search_and_warns(cli, tmp_path, monkeypatch):
-    from conftest import SMALL, summary_of
+    from running import SMALL, summary_of
 
     from byzshield_exp.distortion import WorstCase
     from byzshield_exp.training import experiment

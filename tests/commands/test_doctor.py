@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_program
+from running import run_program
 
 from byzshield_exp.commands.doctor import (
     computer,

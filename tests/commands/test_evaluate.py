@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import SMALL, metrics_of, run_program, summary_of
+from running import SMALL, metrics_of, run_program, summary_of
 from torch.nn.functional import cross_entropy
 
 from byzshield_exp.commands import evaluate as command

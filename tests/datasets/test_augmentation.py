@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import run_program, summary_of
 from picture_files import made, write_cifar10, write_npz
+from running import run_program, summary_of
 
 from byzshield_exp.datasets import Batches, Pictures, cifar10, divided
 from byzshield_exp.datasets.pixels import augmented

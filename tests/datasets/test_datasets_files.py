@@ -11,7 +11,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from conftest import run_program
 from picture_files import (
     write_cifar10,
     write_cifar100,
@@ -20,6 +19,7 @@ from picture_files import (
     write_npz,
     write_svhn,
 )
+from running import run_program
 
 from byzshield_exp.datasets import (
     cifar10,

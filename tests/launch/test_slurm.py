@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, run_program
+from running import SMALL, run_program
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "sbatch", "sacct")
 MISSING = [name for name in PROGRAMS if not shutil.which(name, path=f"/usr/sbin:{os.defpath}")]

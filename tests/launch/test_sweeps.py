@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, run_program, summary_of
+from running import SMALL, run_program, summary_of
 
 SHORT = (*SMALL, "checkpoint_every=2")
 

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from conftest import metrics_of
 from picture_files import (
     write_cifar10,
     write_cifar100,
@@ -12,6 +11,7 @@ from picture_files import (
     write_npz,
     write_svhn,
 )
+from running import metrics_of
 from test_networks import NAMES
 
 from byzshield_exp.commands.evaluate import main as evaluate

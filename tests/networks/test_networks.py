@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import metrics_of, run_program, summary_of
+from running import metrics_of, run_program, summary_of
 from torch import nn
 
 from byzshield_exp import networks

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import metrics_of, summary_of
+from running import metrics_of, summary_of
 
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.results import checkpoint

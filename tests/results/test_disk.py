@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import SMALL, metrics_of, run_program, summary_of
+from running import SMALL, metrics_of, run_program, summary_of
 
 from byzshield_exp.training import learner as server
 

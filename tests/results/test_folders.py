@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 import yaml
-from conftest import SMALL, metrics_of, run_program, summary_of
+from running import SMALL, metrics_of, run_program, summary_of
 
 from byzshield_exp.results import checkpoint
 

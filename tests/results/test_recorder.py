@@ -6,7 +6,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import SMALL, metrics_of, summary_of
+from running import SMALL, metrics_of, summary_of
 
 KEYS = {
     "final_test_accuracy", "best_test_accuracy", "steps", "seconds_per_step", "num_parameters",

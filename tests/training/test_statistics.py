@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import metrics_of, run_program, summary_of
+from running import metrics_of, run_program, summary_of
 from torch import nn
 
 from byzshield_exp import aggregators

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, metrics_of, run_program
+from running import SMALL, metrics_of, run_program
 from torch.nn.functional import cross_entropy
 
 from byzshield_exp.binding import construct

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import metrics_of, summary_of
 from rented_hosts import Network, marked, network, why_not
+from running import metrics_of, summary_of
 
 import byzshield_exp
 from byzshield_exp.launch.ec2.gang import Gang, GangEnd, end_gang, run_gang

@@ -18,8 +18,8 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.config import Config
-from conftest import SMALL, run_program
 from ec2_cloud import SECRET, error_of
+from running import SMALL, run_program
 
 from byzshield_exp.errors import ConfigError, RunError, Stopped
 from byzshield_exp.launch.ec2 import commands, fleet, reach, resources, runs

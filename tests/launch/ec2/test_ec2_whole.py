@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import summary_of
 from rented_hosts import network, why_not
+from running import summary_of
 
 import byzshield_exp
 from byzshield_exp.launch.ec2 import commands, fleet, reach
