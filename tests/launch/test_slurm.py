@@ -39,7 +39,7 @@ def forge(knowledge, when: int = 3, z: float | None = None):
 @pytest.fixture(scope="module", autouse=True)
 def slurm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
-    script = str(Path(__file__).with_name("slurm_up.sh"))
+    script = str(Path(__file__).parents[1] / "helpers" / "slurm_up.sh")
     patch = pytest.MonkeyPatch()
     patch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin")
     patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
