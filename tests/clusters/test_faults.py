@@ -20,8 +20,8 @@ from byzshield_exp.clusters import run_ranks
 from byzshield_exp.clusters.launch import root_cause
 from byzshield_exp.clusters.wire import Header, Kind
 from byzshield_exp.clusters.worker import WorkerCluster
+from byzshield_exp.commands.exits import STOPPED as EXIT_STOPPED
 from byzshield_exp.errors import ConfigError, RunError, Stopped, TooFewReplicas
-from byzshield_exp.launch.job import EXIT_STOPPED
 from byzshield_exp.launch.ranks import run_rank
 
 HONEST = (*SMALL, "attack=none", "q=0", "network.hidden=[64]")

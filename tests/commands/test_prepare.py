@@ -188,7 +188,7 @@ def test_svhn_and_its_extra_pictures(site, prepare, tmp_path, monkeypatch):
         for one in (*official.DOWNLOADS["svhn"], official.SVHN_EXTRA)
     ]
     monkeypatch.setitem(official.DOWNLOADS, "svhn", tuple(parts[:2]))
-    monkeypatch.setattr(command, "SVHN_EXTRA", parts[2])
+    monkeypatch.setattr(official, "SVHN_EXTRA", parts[2])
     root = tmp_path / "data"
     assert prepare("dataset=svhn", f"dataset.root={root}")[0] == 0
     assert svhn(root=str(root)).num_train == 25

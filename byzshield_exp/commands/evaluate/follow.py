@@ -1,7 +1,6 @@
 """Evaluate the checkpoints of a run, on this machine or another one, as they appear."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, perf_counter, sleep
@@ -11,6 +10,7 @@ import torch
 import yaml
 
 from byzshield_exp.commands.evaluate.records import Evaluations
+from byzshield_exp.commands.evaluate.settings import Settings
 from byzshield_exp.errors import ConfigError, RunError, first_line
 from byzshield_exp.networks import parameters_sha256
 from byzshield_exp.notices import say, warn
@@ -23,29 +23,6 @@ _CONFIG = "config.yaml"
 # what a task is made of
 _KEYS = ("dataset", "network", "device", "threads", "seed", "choices")
 _TRIES = 3  # to read a checkpoint of a finished run
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to evaluate.
-
-    Attributes:
-        run: the folder of the run; only read, unless ``output`` is the same.
-        output: where the results go.
-        follow: wait for the run and its checkpoints, until it is finished.
-        every: seconds between two looks at the folder.
-        timeout: seconds without anything new after which it is given up; None: never.
-        device: None: the run's own.
-        root: of the data set; None: the run's own.
-    """
-
-    run: Path
-    output: Path
-    follow: bool = False
-    every: float = 2.0
-    timeout: float | None = None
-    device: str | None = None
-    root: str | None = None
 
 
 def evaluate_run(settings: Settings) -> None:
