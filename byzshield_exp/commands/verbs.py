@@ -45,10 +45,11 @@ def dispatch(arguments: list[str], default: str | None = None) -> int:
 
 
 def _do(verb: str, arguments: list[str], is_follower: bool) -> int:
-    if is_follower and verb in ("run", "job") and not {"-h", "--help"} & set(arguments):
-        from byzshield_exp.launch.ranks import follow_torchrun
+    if is_follower and verb in ("run", "job"):
+        if not {"-h", "--help"} & set(arguments):
+            from byzshield_exp.launch.ranks import follow_torchrun
 
-        follow_torchrun()
+            follow_torchrun()
         return 0
     code: int = import_module(f"byzshield_exp.commands.{verb}").main(arguments)
     return code
