@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from functools import wraps
 
-from byzshield_exp.errors import ConfigError, RunError, Stopped
+from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
 from byzshield_exp.notices import complain
 
 FAILED, BAD_INPUT = 1, 2
@@ -58,7 +58,7 @@ def _code_of(error: Exception) -> int:
         if isinstance(error, kind):
             complain(f"byzshield_exp: {error}")
             return code
-    complain(f"byzshield_exp: {type(error).__name__}: {error}")
+    complain(f"byzshield_exp: {type(error).__name__}: {first_line(error)}")
     return FAILED
 
 
