@@ -40,7 +40,7 @@ def words(before: Sequence[str]) -> Iterator[str]:
 
 
 def _config_dir(arguments: Sequence[str]) -> str | None:
-    return take_option([*arguments, ""], "--config-dir", "-cd")
+    return take_option([*arguments], "--config-dir", "-cd")
 
 
 def _keys(arguments: Sequence[str]) -> Iterator[Key]:
@@ -86,24 +86,30 @@ def main(arguments: list[str]) -> None:
     from byzshield_exp.commands.hydra_errors import as_config_errors
 
     sys.argv[1:] = _with_torchrun(arguments, application.torchrun_size())
-    with _hydra_raises():
+    with _hydra_raises(), _os_errors_named(), as_config_errors():
         try:
-            with as_config_errors():
-                application.compose_and_run()
-                if application.failures:
-                    raise application.failures.pop()
+            application.compose_and_run()
         except SystemExit as end:
             if end.code:
                 raise
             # else it was --hydra-help, after which the other ranks of torchrun end too
-        except BrokenPipeError:
-            raise
-        except OSError as error:  # Hydra's; our own are ConfigErrors
-            raise ConfigError(f"output_dir cannot be written: {error}") from error
+        if application.failures:
+            raise application.failures.pop()
     if application.torchrun_size():
         from byzshield_exp.launch.ranks import end_torchrun
 
         end_torchrun()
+
+
+@contextmanager
+def _os_errors_named() -> Iterator[None]:
+    """Within, an OSError is one of the folder: Hydra makes it. Our own are ConfigErrors."""
+    try:
+        yield
+    except BrokenPipeError:  # of stdout: head has seen enough
+        raise
+    except OSError as error:
+        raise ConfigError(f"output_dir cannot be written: {error}") from error
 
 
 @contextmanager

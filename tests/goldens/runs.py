@@ -131,7 +131,7 @@ def do(name: str, folder: Path) -> dict[str, object]:
 def _in_this_process(overrides: list[str]) -> None:
     from byzshield_exp.__main__ import main
 
-    sys.argv = ["byzshield_exp", *overrides]
+    sys.argv = ["byzshield", "run", *overrides]
     said = io.StringIO()
     code: object = 0
     try:

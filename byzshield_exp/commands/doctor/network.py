@@ -39,7 +39,7 @@ def address() -> Finding:
     if own is None or _is_local(own):
         advice = "give this machine an address for runs over several machines"
         return Finding("address", "note", "no way to other machines", advice)
-    said = f"{own} on {interface_of(own) or 'an unknown interface'}"
+    said = f"{own} on {_interface(own)}"
     wrong = _connect_to_self(own)
     if wrong:
         advice = "a firewall on this machine? Ports of the server are free ones, from 1024 on"
@@ -67,7 +67,11 @@ def master() -> Finding:
         wrong = _connect_to_self(own)
         state = Finding("master", "problem", f"{said}, this machine: {wrong}", "see address")
         return state if wrong else Finding("master", "ok", f"{said}, this machine")
-    said += f", reached from {own} on {interface_of(own) or 'an unknown interface'}"
+    return _remote_master(f"{said}, reached from {own} on {_interface(own)}", target, port)
+
+
+def _remote_master(said: str, target: str, port: str) -> Finding:
+    """A server on another machine, which is connected to where the port is known."""
     if not port.isdigit():
         return Finding("master", "ok", said)
     wrong = _dial(target, int(port))
@@ -84,6 +88,10 @@ def _loopback_master(said: str) -> Finding:
     advice = "fine on one machine; for several give the server's address instead"
     is_several = ranks is not None and here is not None and ranks != here
     return Finding("master", "problem" if is_several else "note", said, advice)
+
+
+def _interface(own: str) -> str:
+    return interface_of(own) or "an unknown interface"
 
 
 def interface_of(own: str) -> str | None:

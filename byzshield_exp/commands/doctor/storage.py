@@ -47,18 +47,25 @@ def folder(key: str, path: Path, is_read_only: bool = False) -> Finding:
         problems.append("mount it without nolock: locks do not reach the other machines")
     if is_read_only and not os.access(where, os.W_OK):
         said.append("read only")
-        return worst(key, said, notes, problems)
+    else:
+        _check_writing(key, where, said, notes, problems)
+    return worst(key, said, notes, problems)
+
+
+def _check_writing(
+    key: str, where: Path, said: list[str], notes: list[str], problems: list[str]
+) -> None:
+    """Try to write, and look at the space; what is found is added to the three lists."""
     try:
-        problems += _tried(where)
-        if not problems:
-            said.append("write, fsync, rename and locks work")
+        wrong = _tried(where)
+        said += [] if wrong or problems else ["write, fsync, rename and locks work"]
+        problems += wrong
     except OSError as error:
         problems.append(f"{error.strerror}: choose another {key}, or its rights")
     free = shutil.disk_usage(where).free
     said.append(f"{free / 2**30:,.1f} GiB free")
     if free < _LITTLE:
         (problems if free < _TOO_LITTLE else notes).append("make room: checkpoints are kept here")
-    return worst(key, said, notes, problems)
 
 
 def _tried(where: Path) -> list[str]:

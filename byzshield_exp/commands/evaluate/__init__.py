@@ -29,7 +29,7 @@ def words(before: Sequence[str]) -> list[str]:
     return spelled(KEYS)
 
 
-@exit_codes("the same command goes on")
+@exit_codes("the same command resumes")
 def main(arguments: list[str]) -> None:
     """Evaluate the checkpoints of a run."""
     if not arguments or asks_for_help(arguments):

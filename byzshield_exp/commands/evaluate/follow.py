@@ -16,7 +16,7 @@ from byzshield_exp.networks import parameters_sha256
 from byzshield_exp.notices import say, warn
 from byzshield_exp.results import checkpoint
 from byzshield_exp.results.recorder import read_summary
-from byzshield_exp.training.accuracy import evaluate
+from byzshield_exp.training.accuracy import Evaluation, evaluate
 from byzshield_exp.training.task import Task, build_task
 
 _CONFIG = "config.yaml"
@@ -70,19 +70,20 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 
 
 class _Patience:
-    """Waits between two looks, and gives up when nothing new has come for long."""
+    """Pauses between two looks at the folder, and gives up after ``timeout`` without news."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._news_at = monotonic()
+        self._reset_at = monotonic()
 
-    def news(self) -> None:
-        self._news_at = monotonic()
+    def reset(self) -> None:
+        """Start the timeout again: something new has come."""
+        self._reset_at = monotonic()
 
     def wait(self) -> None:
         timeout, pause = self._settings.timeout, self._settings.every
         if timeout is not None:
-            left = self._news_at + timeout - monotonic()
+            left = self._reset_at + timeout - monotonic()
             if left <= 0:
                 raise RunError(f"nothing new in {self._settings.run} for timeout={timeout:g} s")
             pause = min(pause, left)
@@ -102,13 +103,13 @@ class _Evaluator:
             found = checkpoint.checkpoints(self._folder)
             todo = [path for path in found if checkpoint.step_of(path) not in self._records.done]
             if any([self._evaluate(path) for path in todo]):
-                patience.news()
+                patience.reset()
                 continue  # more may have come
             bad = [path for path in todo if path in self._failures]
             if not self._settings.follow:
                 self._check_end(found, bad)
                 return
-            if self._is_over(summary, found) and (not todo or self._is_hopeless(bad)):
+            if self._is_over(summary, found) and (not todo or self._all_unreadable(bad)):
                 self._check_end(found, bad)
                 return
             self._records.retry(max(self._records.done, default=0))
@@ -118,7 +119,7 @@ class _Evaluator:
         steps = {checkpoint.step_of(path) for path in found} | self._records.done
         return summary is not None and summary["steps"] == max(steps, default=None)
 
-    def _is_hopeless(self, bad: list[Path]) -> bool:
+    def _all_unreadable(self, bad: list[Path]) -> bool:
         return bool(bad) and all(self._failures[path] >= _TRIES for path in bad)
 
     def _check_end(self, found: list[Path], bad: list[Path]) -> None:
@@ -137,7 +138,25 @@ class _Evaluator:
         except ConfigError as error:
             self._complain(path, error)
             return False
-        (_, params, statistics), data = self._task.flat, self._task.dataset
+        self._take(path, saved)
+        start = perf_counter()
+        result = evaluate(self._task.network, self._task.dataset.chunks("test"))
+        seconds = perf_counter() - start
+        self._record(path, saved["step"], result, seconds)
+        top5 = "" if result.top5 is None else f"  top-5 {result.top5:.4f}"
+        say(
+            f"step {saved['step']}  test loss {result.loss:.4f}  test accuracy "
+            f"{result.accuracy:.4f}{top5}  ({seconds:.2f} s)"
+        )
+        return True
+
+    def _take(self, path: Path, saved: Mapping[str, Any]) -> None:
+        """Copy a checkpoint into the network.
+
+        Raises:
+            RunError: if it is of another run.
+        """
+        _, params, statistics = self._task.flat
         sizes = len(saved["params"]), len(saved["statistics"])
         if sizes != (len(params), len(statistics)) or saved["step"] != checkpoint.step_of(path):
             raise RunError(
@@ -145,16 +164,16 @@ class _Evaluator:
             )
         params.copy_(saved["params"])
         statistics.copy_(saved["statistics"])
-        start = perf_counter()
-        result = evaluate(self._task.network, data.chunks("test"))
-        seconds = perf_counter() - start
+
+    def _record(self, path: Path, step: int, result: Evaluation, seconds: float) -> None:
+        _, params, statistics = self._task.flat
         self._records.add(
             {
-                "step": saved["step"],
+                "step": step,
                 "test_loss": result.loss,
                 "test_accuracy": result.accuracy,
                 "test_top5": result.top5,
-                "num_pictures": len(data.test_labels),
+                "num_pictures": len(self._task.dataset.test_labels),
                 "parameters_sha256": parameters_sha256(params),
                 "buffers_sha256": parameters_sha256(statistics),
                 "seconds": seconds,
@@ -162,12 +181,6 @@ class _Evaluator:
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         )
-        top5 = "" if result.top5 is None else f"  top-5 {result.top5:.4f}"
-        say(
-            f"step {saved['step']}  test loss {result.loss:.4f}  test accuracy "
-            f"{result.accuracy:.4f}{top5}  ({seconds:.2f} s)"
-        )
-        return True
 
     def _complain(self, path: Path, error: ConfigError) -> None:
         if not path.exists():
