@@ -56,12 +56,8 @@ def test_a_row_unlike_its_digest_is_caught_and_fetched_from_the_next(table):
         at.send(rank, *at.messages(rank))
     at.gather()
     answer(at, 1, row=lambda file: row_of(file) + 1)
-    answer(at, 2)
-    answer(at, 3)
-    at.pump(0.1)
-    answer(at, 2)
-    answer(at, 3)
-    files, rows = at.deliver({file: [0, 1, 2] for file in range(25)})
+    with at.answering(2, 3):
+        files, rows = at.deliver({file: [0, 1, 2] for file in range(25)})
     assert files == list(range(25))
     assert all(torch.equal(row, row_of(file)) for file, row in zip(files, rows, strict=True))
     assert any(
