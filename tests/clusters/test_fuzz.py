@@ -52,7 +52,7 @@ def feed_anything(fuzzed, data):
     feed(honest, b"".join(at.said[2]), [])
     at.opened = {1: [], 2: [], 3: []}
     at.listen()
-    inbox = server._inbox
+    inbox = server._reception.inbox
     for worker in server.seats.workers_of(2):
         for file in MOLS.files_of_worker[worker].tolist():
             replica = inbox.replicas[file][server.seats.place_of[worker, file]]
