@@ -1,17 +1,16 @@
 """How other machines reach this one: its name, its address, and the way to the server."""
 
-import fcntl
 import os
 import socket
-import struct
 import threading
+
+import psutil
 
 from byzshield_exp.clusters.fingerprint import host_name
 from byzshield_exp.commands.doctor.finding import Finding
 
 _ELSEWHERE = "192.0.2.1"  # an address for documentation: no packet is sent to it
 _PATIENCE_S = 2.0
-_SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 
 
 def own_name() -> Finding:
@@ -87,16 +86,11 @@ def _loopback_master(said: str) -> Finding:
 
 
 def interface_of(own: str) -> str | None:
-    """The name of the interface with an IPv4 address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            asked = struct.pack("256s", name.encode()[:15])
-            try:
-                answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, asked)
-            except OSError:
-                continue  # it has no address
-            if socket.inet_ntoa(answer[20:24]) == own:
-                return name
+    """The name of the interface with an address."""
+    for name, entries in psutil.net_if_addrs().items():
+        # the address of an IPv6 link is followed by % and its interface
+        if any(entry.address.partition("%")[0] == own for entry in entries):
+            return name
     return None
 
 

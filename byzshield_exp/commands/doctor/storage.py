@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
+
 from byzshield_exp.commands.doctor.finding import Finding, worst
 
 _LITTLE, _TOO_LITTLE = 5 << 30, 100 << 20  # bytes free
@@ -100,15 +102,12 @@ def _other(path: Path, name: str) -> int:
 def file_system(path: Path) -> tuple[str, frozenset[str]]:
     """The type of the file system that a path is on, and its options."""
     try:
-        lines = Path("/proc/self/mounts").read_text().splitlines()
-    except OSError:
-        return "unknown file system", frozenset()
+        mounts = psutil.disk_partitions(all=True)
+    except OSError:  # /proc is not mounted
+        mounts = []
     best, found = "", ("unknown file system", frozenset[str]())
-    resolved = str(path.resolve())
-    for line in lines:
-        _, point, kind, options, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, found = point, (kind, frozenset(options.split(",")))
+    resolved = path.resolve()
+    for mount in mounts:  # of two at the same place the later one hides the other
+        if resolved.is_relative_to(mount.mountpoint) and len(mount.mountpoint) >= len(best):
+            best, found = mount.mountpoint, (mount.fstype, frozenset(mount.opts.split(",")))
     return found
