@@ -11,7 +11,7 @@ from byzshield_exp.streams import Stream, generator
 
 
 def nearest_batch_size(num_files: int, target: int = 300) -> int:
-    """Return the multiple of ``num_files`` nearest to ``target``, the larger of two equally near."""
+    """Return the multiple of ``num_files`` nearest to ``target``; in a tie the larger one."""
     return max(1, (2 * target + num_files) // (2 * num_files)) * num_files
 
 

@@ -22,7 +22,7 @@ def mnist(
         root: the folder above ``MNIST/raw``, where the four unpacked IDX files lie. They are read
             even if they are not the official ones; ``byzshield prepare`` compares their sizes.
         num_validation: training pictures that are held out.
-        augment: ``crop``: training pictures are reflected by 4 pixels and cropped.
+        augment: ``crop``: training pictures are reflected by 4 pixels and cropped, not mirrored.
 
     Raises:
         ValueError: if files are missing or are not IDX files.
@@ -43,7 +43,7 @@ def fashion_mnist(
     Args:
         root: the folder above ``FashionMNIST/raw``, where the four unpacked IDX files lie.
         num_validation: training pictures that are held out.
-        augment: ``crop``: training pictures are reflected by 4 pixels and cropped.
+        augment: ``crop``: training pictures are reflected by 4 pixels and cropped, not mirrored.
 
     Raises:
         ValueError: if files are missing or are not IDX files.

@@ -30,7 +30,7 @@ def svhn(
         extra: whether the 531,131 easier pictures are trained on too (1.6 GB more in every process,
             and twice as much while they are read).
         num_validation: training pictures that are held out.
-        augment: ``crop``: training pictures are reflected by 4 pixels and cropped.
+        augment: ``crop``: training pictures are reflected by 4 pixels and cropped, not mirrored.
 
     Raises:
         ValueError: if files are missing or are not the official ones.
