@@ -24,14 +24,14 @@ class Official:
     """The facts about a data set that need no reading.
 
     Attributes:
-        reader: the name of its class in ``torchvision.datasets``.
+        class_name: of its reader in ``torchvision.datasets``.
         num_train: training pictures.
         num_test: test pictures.
         shape: channels, height and width of a picture.
         num_classes: C.
     """
 
-    reader: str
+    class_name: str
     num_train: int
     num_test: int
     shape: tuple[int, int, int]
@@ -49,19 +49,19 @@ SVHN_EXTRA = 531_131
 
 
 def reader(dataset: str) -> Any:
-    """The class in ``torchvision.datasets`` that reads a data set."""
+    """Return the class in ``torchvision.datasets`` that reads a data set."""
     import torchvision.datasets
 
-    return getattr(torchvision.datasets, OFFICIAL[dataset].reader)
+    return getattr(torchvision.datasets, OFFICIAL[dataset].class_name)
 
 
 def svhn_folder(root: Path) -> Path:
-    """Where SVHN's files lie: in ``root`` itself, as torchvision has them, or in ``SVHN``."""
+    """Return the folder of SVHN's files: ``root``, as torchvision has them, or ``root/SVHN``."""
     return root if (root / "train_32x32.mat").is_file() else root / "SVHN"
 
 
 def stored_files(dataset: str, root: Path, extra: bool = False) -> dict[Path, str | None]:
-    """The files that torchvision reads, and the MD5 that it insists on.
+    """List the files that torchvision reads, and the MD5 that it insists on.
 
     Args:
         dataset: a key of ``OFFICIAL``.
@@ -84,7 +84,7 @@ def stored_files(dataset: str, root: Path, extra: bool = False) -> dict[Path, st
 
 
 def is_missing(dataset: str, root: str) -> bool:
-    """Whether a data set that can be fetched is not in a folder."""
+    """Return whether a data set that can be fetched is not in a folder."""
     if dataset not in OFFICIAL:
         return False
     return not all(path.is_file() for path in stored_files(dataset, expand_user(root)))
@@ -142,7 +142,7 @@ def _part(dataset: str, root: Path, part: str) -> Pictures:
 
 
 def _check(official: Official, part: str, pictures: Pictures) -> None:
-    """Refuse what torchvision does not look at in files whose MD5 it does not check."""
+    """Refuse wrong shapes and labels: torchvision takes any unpacked file of MNIST."""
     images, labels = pictures
     sizes, bound = list(images.shape), official.num_classes - 1
     if not len(images) or sizes != [len(labels), *official.shape]:

@@ -1,4 +1,4 @@
-"""Fetch official data sets: torchvision does it, one process at a time."""
+"""Fetch official data sets with torchvision, one process at a time."""
 
 import fcntl
 import io
@@ -27,8 +27,8 @@ def prepare(dataset: str, root: Path, extra: bool = False) -> None:
         extra: SVHN's further training pictures too.
 
     Raises:
-        ConfigError: if unpacked pictures that are there are other ones, or ``root`` cannot be
-            written.
+        ConfigError: if unpacked pictures that are there are not the official ones, or ``root``
+            cannot be written.
         RunError: if the data set cannot be fetched.
     """
     _refuse_others(dataset, root)
@@ -53,9 +53,9 @@ def _is_whole(dataset: str, root: Path, extra: bool) -> bool:
 
 
 def _wrong_idx(dataset: str, root: Path) -> Iterator[tuple[Path, int]]:
-    """The unpacked files of MNIST that do not have the official size, and that size.
+    """Yield the unpacked files of MNIST that do not have the official size, and that size.
 
-    torchvision knows the MD5 of packed files only, and takes any unpacked one for whole.
+    torchvision checks the MD5 of packed files only, and takes any unpacked file for whole.
     """
     if not hasattr(reader(dataset), "resources"):
         return
@@ -68,9 +68,9 @@ def _wrong_idx(dataset: str, root: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _refuse_others(dataset: str, root: Path) -> None:
-    """Refuse unpacked pictures that the user has put there.
+    """Refuse unpacked pictures that are the user's own.
 
-    A file beside its official archive is what a process leaves that ends while it unpacks.
+    A file of a wrong size beside its official archive is left over from unpacking that was cut.
     """
     from torchvision.datasets.utils import check_integrity
 
@@ -86,10 +86,10 @@ def _refuse_others(dataset: str, root: Path) -> None:
 def _fetch(dataset: str, root: Path, extra: bool) -> None:
     for path, _ in _wrong_idx(dataset, root):
         path.unlink()
-    # its progress bar is for a terminal and not for a log
+    # a progress bar makes thousands of lines in a log
     told = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT_S)  # torchvision would wait for ever
+    socket.setdefaulttimeout(_TIMEOUT_S)  # torchvision sets none and would wait for ever
     try:
         with told, quiet():
             _download(dataset, root, extra)
