@@ -105,14 +105,11 @@ def cifar(site, tmp_path, monkeypatch):
 
 @pytest.fixture
 def packed_mnist(site, monkeypatch):
-    """Its four files on the site, behind an address that has others; small ones are official."""
-    (site.folder / "wrong").mkdir()
-    for name in MNIST_FILES:
-        (site.folder / "wrong" / f"{name}.gz").write_bytes(b"<html>log in first</html>")
+    """Its four files on the site, behind an address that is closed; small ones are official."""
     arrays = write_mnist(site.folder / "there", packed=True)
     files = [(f"{name}.gz", md5(site.folder / "there" / f"{name}.gz")) for name in MNIST_FILES]
     monkeypatch.setattr(MNIST, "resources", files)
-    monkeypatch.setattr(MNIST, "mirrors", [f"{site.url}/wrong/", f"{site.url}/there/"])
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/", f"{site.url}/there/"])
     small = official.Official("MNIST", 12, 5, (1, 28, 28), 10)
     monkeypatch.setitem(official.OFFICIAL, "mnist", small)
     return arrays
@@ -164,9 +161,7 @@ def test_the_four_files_of_mnist_from_the_second_address(site, prepare, packed_m
     data = mnist(root=str(root))
     assert data.test_labels.tolist() == packed_mnist["t10k-labels-idx1-ubyte"].tolist()
     assert np.array_equal(data.train_images[:, 0].numpy(), packed_mnist["train-images-idx3-ubyte"])
-    assert site.asked == [
-        f"/{place}/{name}.gz" for name in MNIST_FILES for place in ("wrong", "there")
-    ]
+    assert site.asked == [f"/there/{name}.gz" for name in MNIST_FILES]
     assert "all is there" in prepare("dataset=mnist", f"dataset.root={root}")[1]
 
 
