@@ -3,10 +3,9 @@
     byzshield prepare dataset=cifar10
     byzshield prepare dataset=svhn dataset.root=/shared/data dataset.extra=true
 
-What is there already is checked and not fetched again; a download that was cut goes on where it
-ended. Several machines may do it in one shared folder at the same time: one fetches, the others
-wait. Without internet, put the archive or the files into the folder by hand: what is missing is
-named.
+What is there already is checked and not fetched again; a download that was cut starts again.
+Several machines may do it in one shared folder at the same time: one fetches, the others wait.
+Without internet, put the archive into the folder by hand: it is checked and unpacked.
 
     dataset        mnist, fashion_mnist, cifar10, cifar100 or svhn
     dataset.root   the folder for the data, as for a run (data)
@@ -17,7 +16,7 @@ import sys
 from pathlib import Path
 
 from byzshield_exp.binding import did_you_mean
-from byzshield_exp.datasets.official import DOWNLOADS, SVHN_EXTRA, Download
+from byzshield_exp.datasets.official import OFFICIAL
 from byzshield_exp.datasets.prepare import prepare
 from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.files import expand_user
@@ -32,8 +31,7 @@ def main(arguments: list[str]) -> int:
         say(__doc__ or "")
         return 0
     try:
-        dataset, root, downloads = settings(arguments)
-        prepare(dataset, root, downloads)
+        prepare(*settings(arguments))
     except KeyboardInterrupt:
         return _complain("interrupted; the same command goes on", 130)
     except ConfigError as error:
@@ -44,8 +42,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def settings(arguments: list[str]) -> tuple[str, Path, tuple[Download, ...]]:
-    """The data set of a command line, its folder and its files.
+def settings(arguments: list[str]) -> tuple[str, Path, bool]:
+    """The data set of a command line, its folder, and whether it is with ``extra``.
 
     Raises:
         ConfigError: for the first argument that is wrong.
@@ -62,22 +60,22 @@ def settings(arguments: list[str]) -> tuple[str, Path, tuple[Download, ...]]:
             raise ConfigError(f"{argument}: {key} is given twice")
         given[key] = value
     if "dataset" not in given:
-        raise ConfigError(f"dataset is not given, there are {', '.join(DOWNLOADS)}")
-    return given["dataset"], expand_user(given.get("dataset.root", "data")), _downloads(given)
+        raise ConfigError(f"dataset is not given, there are {', '.join(OFFICIAL)}")
+    return given["dataset"], expand_user(given.get("dataset.root", "data")), _wants_extra(given)
 
 
-def _downloads(given: dict[str, str]) -> tuple[Download, ...]:
+def _wants_extra(given: dict[str, str]) -> bool:
     dataset, extra = given["dataset"], given.get("dataset.extra", "false")
-    if dataset not in DOWNLOADS:
-        near = did_you_mean(dataset, list(DOWNLOADS))
+    if dataset not in OFFICIAL:
+        near = did_you_mean(dataset, list(OFFICIAL))
         raise ConfigError(
-            f"dataset={dataset} is none that is fetched, there are {', '.join(DOWNLOADS)}{near}"
+            f"dataset={dataset} is none that is fetched, there are {', '.join(OFFICIAL)}{near}"
         )
     if extra not in ("true", "false"):
         raise ConfigError(f"dataset.extra={extra} must be one of true, false")
     if "dataset.extra" in given and dataset != "svhn":
         raise ConfigError(f"dataset.extra={extra}: only dataset=svhn has it")
-    return DOWNLOADS[dataset] + ((SVHN_EXTRA,) if extra == "true" else ())
+    return extra == "true"
 
 
 def _complain(line: str, code: int) -> int:

@@ -15,15 +15,14 @@ from byzshield_exp.files import expand_user
 from byzshield_exp.notices import say
 
 _KEYS = ("output_dir", "dataset.root")
-_DESCRIPTION = """Whether this machine can do runs: versions, processor, GPUs, network, folders,
-limits, Slurm and AWS where they are set up. One line a check; exit code 1 if there is a problem.
-It writes nothing but a file for a moment into the folders that are given, and contacts nobody but
-Slurm's and AWS's own services where these are configured. With MASTER_ADDR set it tries the way
-there."""
+_DESCRIPTION = """Check whether this machine can do runs: versions, processor, GPUs, network,
+folders, limits, and Slurm and AWS where they are set up. It prints one line per check; the exit
+code is 1 if there is a problem. It writes only temporary files, into the folders that are given,
+and contacts only Slurm and AWS, if they are configured, and the server that MASTER_ADDR names."""
 
 
 def main(arguments: list[str]) -> int:
-    """``doctor [output_dir=...] [dataset.root=...] [--json]``; returns the exit code."""
+    """Run ``doctor [output_dir=...] [dataset.root=...] [--json]``; return the exit code."""
     parser = argparse.ArgumentParser("byzshield doctor", description=_DESCRIPTION)
     parser.add_argument("folders", nargs="*", metavar="key=value", help="output_dir, dataset.root")
     parser.add_argument("--json", action="store_true", help="one object")
@@ -45,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def checks(folders: Mapping[str, Path]) -> dict[str, Check]:
-    """All checks, by name, in the order in which they are told."""
+    """Return all checks by name, in the order in which they are printed."""
     return {
         "versions": software.versions,
         "requirements": software.requirements,
@@ -81,7 +80,7 @@ def _folders(given: list[str]) -> dict[str, Path]:
 
 
 def _do(name: str, check: Check) -> Finding:
-    """A check that fails is a problem too, and stops no other."""
+    """Do a check; an exception is a problem too, and the other checks go on."""
     try:
         return check()
     except Exception as error:
