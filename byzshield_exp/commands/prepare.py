@@ -3,10 +3,9 @@
     byzshield prepare dataset=cifar10
     byzshield prepare dataset=svhn dataset.root=/shared/data dataset.extra=true
 
-What is there already is checked and not fetched again; a download that was cut goes on where it
-ended. Several machines may do it in one shared folder at the same time: one fetches, the others
-wait. Without internet, put the archive or the files into the folder by hand: what is missing is
-named.
+What is there already is checked and not fetched again; a download that was cut starts again.
+Several machines may do it in one shared folder at the same time: one fetches, the others wait.
+Without internet, put the archive into the folder by hand: it is checked and unpacked.
 
     dataset        mnist, fashion_mnist, cifar10, cifar100 or svhn
     dataset.root   the folder for the data, as for a run (data)
@@ -15,7 +14,6 @@ named.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from byzshield_exp.commands.arguments import asks_for_help, near, read_keys, spelled
 from byzshield_exp.commands.exits import exit_codes
@@ -43,29 +41,23 @@ def main(arguments: list[str]) -> None:
     prepare(*settings(arguments))
 
 
-def settings(arguments: list[str]) -> tuple[str, Path, tuple[Any, ...]]:
-    """The data set of a command line, its folder and its files.
+def settings(arguments: list[str]) -> tuple[str, Path, bool]:
+    """The data set of a command line, its folder, and whether it is with ``extra``.
 
     Raises:
         ConfigError: for the first argument that is wrong.
     """
-    from byzshield_exp.datasets.official import DOWNLOADS
+    from byzshield_exp.datasets.official import OFFICIAL
 
     given = read_keys(arguments, _KEYS)
+    known = ", ".join(OFFICIAL)
     if "dataset" not in given:
-        raise ConfigError(f"dataset is not given, there are {', '.join(DOWNLOADS)}")
-    return given["dataset"], expand_user(given.get("dataset.root", "data")), _downloads(given)
-
-
-def _downloads(given: dict[str, str]) -> tuple[Any, ...]:
-    from byzshield_exp.datasets.official import DOWNLOADS, SVHN_EXTRA
-
+        raise ConfigError(f"dataset is not given, there are {known}")
     dataset, extra = given["dataset"], given.get("dataset.extra", "false")
-    if dataset not in DOWNLOADS:
+    if dataset not in OFFICIAL:
         raise ConfigError(
-            f"dataset={dataset} is none that is fetched, there are {', '.join(DOWNLOADS)}"
-            f"{near(dataset, DOWNLOADS)}"
+            f"dataset={dataset} is none that is fetched, there are {known}{near(dataset, OFFICIAL)}"
         )
     if "dataset.extra" in given and dataset != "svhn":
         raise ConfigError(f"dataset.extra={extra}: only dataset=svhn has it")
-    return DOWNLOADS[dataset] + ((SVHN_EXTRA,) if extra == "true" else ())
+    return dataset, expand_user(given.get("dataset.root", "data")), extra == "true"

@@ -119,7 +119,8 @@ class ParameterServer:
 
     def take_events(self) -> list[str]:
         """Human-readable warnings since the last report, once."""
-        events, self._transport.events = self._transport.events, []
+        events = list(self._transport.events)
+        self._transport.events.clear()
         return events
 
     def end(self) -> None:

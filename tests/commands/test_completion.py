@@ -15,7 +15,7 @@ from byzshield_exp.commands.choices import paths
 from byzshield_exp.commands.completion.answers import answers
 from byzshield_exp.commands.prepare import _DATASETS
 from byzshield_exp.commands.verbs import VERBS
-from byzshield_exp.datasets.official import DOWNLOADS
+from byzshield_exp.datasets.official import OFFICIAL
 
 SCRIPTS = Path(__file__).parents[2] / "byzshield_exp" / "commands" / "completion"
 CONF = Path(__file__).parents[2] / "examples" / "conf"
@@ -73,7 +73,7 @@ def test_all_choices_of_a_group_are_offered():
 
 
 def test_the_data_sets_that_are_fetched_are_offered():
-    assert sorted(_DATASETS) == sorted(DOWNLOADS)
+    assert sorted(_DATASETS) == sorted(OFFICIAL)
 
 
 @pytest.fixture

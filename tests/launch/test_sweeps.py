@@ -492,7 +492,7 @@ def test_data_that_the_launchers_machines_will_have(cli, tmp_path):
     for launcher in ("local", "byzshield_slurm"):
         code, _, err = cli(*points, f"hydra/launcher={launcher}")
         assert code == 2
-        assert f"dataset.root={tmp_path} has no cifar-10-batches-bin" in err
+        assert f"dataset.root={tmp_path} has no cifar-10-batches-py" in err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -17,7 +17,7 @@ from byzshield_exp.binding import bind
 from byzshield_exp.datasets import Batches, digits, synthetic
 from byzshield_exp.networks import are_variances, entries_of, flatten, running_statistics, twin
 from byzshield_exp.results import checkpoint
-from byzshield_exp.training import protocol as protocols
+from byzshield_exp.training import aggregation, work
 from byzshield_exp.training.accuracy import evaluate
 from byzshield_exp.training.experiment import build
 from byzshield_exp.training.gradients import TrueGradients
@@ -79,7 +79,7 @@ def test_a_message_is_the_gradient_and_the_statistics_after_the_file(network):
     flat.statistics.uniform_(0.5, 2)  # as a server has published them
     published = flat.statistics.clone()
     truth.begin(3)
-    message = truth.message(2).clone()
+    message = truth.message(2).joined.clone()
     assert torch.equal(flat.statistics, published)  # only the server changes them
     samples = batches.file(3, 2)
     alone = copy.deepcopy(made)
@@ -118,7 +118,7 @@ def test_the_server_takes_the_trimmed_mean_of_the_statistics(
     experiment = build(json.loads(checkpoint.load(path)["config"]))
     truth = TrueGradients(experiment.network, experiment.dataset, experiment.batches, 25)
     truth.begin(0)
-    rows = np.stack([truth.message(file)[len(experiment.params) :].numpy() for file in range(25)])
+    rows = np.stack([truth.message(file).statistics.numpy() for file in range(25)])
     expected = np.sort(rows.astype(np.float64), axis=0)[trimmed : 25 - trimmed].mean(axis=0)
     assert np.array_equal(found.numpy(), expected.astype(np.float32))
 
@@ -204,7 +204,7 @@ def test_evaluation_is_as_good_with_processes(network, tmp_path, attack):
 def test_without_trimming_poisoned_statistics_would_not_be_filtered(
     network, run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(protocols, "trimmed_mean", lambda rows, trimmed: rows.mean(dim=0))
+    monkeypatch.setattr(aggregation, "trimmed_mean", lambda rows, trimmed: rows.mean(dim=0))
     options = (*TRAINED, "attack=reversed_gradient", "poison_statistics=true")
     summary = run(*options, small=False, folder=tmp_path / "out")
     assert summary["final_test_accuracy"] < 0.5  # with trimming it is above 0.9
@@ -222,7 +222,7 @@ def test_statistics_that_are_not_finite_are_left_out(network, run, tmp_path):
 
 def test_a_message_with_bad_statistics_is_set_aside_whole(network, run, tmp_path, monkeypatch):
     """Its gradient too: the rest is what is left without the liars' rows."""
-    monkeypatch.setattr(protocols, "_POISON", float("nan"))
+    monkeypatch.setattr(work, "_POISON", float("nan"))
     options = (*SMALL, "approach=baseline", "K=15", "q=3", "aggregator=mean")
     losses = {}
     for attack in ("constant", "not_a_number"):
@@ -459,13 +459,13 @@ def test_dropout_is_a_function_of_seed_step_and_file(network):
     state = torch.get_rng_state()
     assert truth.num_threads == 1  # torch has one generator a process
     truth.begin(4)
-    first = truth.message(2).clone()
+    first = truth.message(2).joined.clone()
     assert torch.equal(torch.get_rng_state(), state)
     for seed, step, file, is_same in ((3, 4, 2, True), (3, 5, 2, False), (5, 4, 2, False)):
         other = truth_of(dropping, seed=seed)[0]
         other.begin(step)
         other.message(0)
-        assert torch.equal(other.message(file), first) == is_same
+        assert torch.equal(other.message(file).joined, first) == is_same
 
 
 def test_dropout_is_the_same_for_what_an_attacker_recomputes(network):

@@ -4,10 +4,10 @@
     byzshield doctor output_dir=/shared/outputs dataset.root=/shared/data
     byzshield doctor --json
 
-Versions, processor, GPUs, network, folders, limits, and Slurm and AWS where they are set up: one
-line a check, exit code 1 if there is a problem. It writes nothing but a file for a moment into the
-folders that are given, and contacts nobody but Slurm's and AWS's own services where these are
-configured. With MASTER_ADDR set it tries the way there.
+Versions, processor, GPUs, network, folders, limits, and Slurm and AWS where they are set up. It
+prints one line per check; the exit code is 1 if there is a problem. It writes only temporary files,
+into the folders that are given, and contacts only Slurm and AWS, if they are configured, and the
+server that MASTER_ADDR names.
 
     output_dir    the folder of results that is tried (outputs)
     dataset.root  a folder of data that is tried, which is only read (none)
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
 
 
 def checks(folders: Mapping[str, Path]) -> dict[str, Check]:
-    """All checks, by name, in the order in which they are told."""
+    """Return all checks by name, in the order in which they are printed."""
     from byzshield_exp.commands.doctor import computer, graphics, network, services, software
 
     return {
@@ -91,7 +91,7 @@ def _of_folder(key: str, path: Path) -> Check:
 
 
 def _do(name: str, check: Check) -> Finding:
-    """A check that fails is a problem too, and stops no other."""
+    """Do a check; an exception is a problem too, and the other checks go on."""
     try:
         return check()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Whether a folder can carry runs: writing, renaming, locks between processes, space."""
+"""Whether runs can use a folder: writing, renaming, locks between processes, space."""
 
 import fcntl
 import os
@@ -8,11 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
+
 from byzshield_exp.commands.doctor.finding import Finding, worst
 
 _LITTLE, _TOO_LITTLE = 5 << 30, 100 << 20  # bytes free
-_LOCK_S = 20.0  # for a process that tries a lock
-_LOCKS = {"flock": fcntl.flock, "record lock": fcntl.lockf}  # of runs; of byzshield prepare
+_LOCK_S = 20.0  # time for a process to try a lock
+_LOCKS = {"flock": fcntl.flock, "record lock": fcntl.lockf}  # runs take one, prepare the other
 _TRY = """
 import fcntl, sys
 with open(sys.argv[1], "a") as file:
@@ -24,10 +26,10 @@ with open(sys.argv[1], "a") as file:
 
 
 def folder(key: str, path: Path, is_read_only: bool = False) -> Finding:
-    """Check a folder, or the one that it would be made in.
+    """Check a folder; if it does not exist yet, the nearest one above it.
 
     Args:
-        key: of the configuration.
+        key: its key in the configuration.
         path: the folder.
         is_read_only: whether runs only read it.
     """
@@ -69,10 +71,10 @@ def _check_writing(
 
 
 def _tried(where: Path) -> list[str]:
-    """Write, rename and lock in a folder of its own there; what does not hold.
+    """Write, rename and lock in a temporary folder; return what does not work.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the folder cannot be written.
     """
     with tempfile.TemporaryDirectory(dir=where, prefix=".byzshield-doctor-") as made:
         old, new = Path(made) / "old", Path(made) / "new"
@@ -87,7 +89,7 @@ def _tried(where: Path) -> list[str]:
 
 
 def _lock(path: Path, name: str) -> str:
-    """What is wrong with a kind of lock: another process must not get it, and then get it."""
+    """Try a kind of lock: another process must get it only once it is free."""
     try:
         with path.open("a") as file:
             _LOCKS[name](file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,23 +101,20 @@ def _lock(path: Path, name: str) -> str:
 
 
 def _other(path: Path, name: str) -> int:
-    """Try the lock in a process of its own; 3 where it is held."""
+    """Try the lock in another process; its exit code is 3 if the lock is held."""
     asked = [sys.executable, "-I", "-S", "-c", _TRY, str(path), _LOCKS[name].__name__]
     return subprocess.run(asked, capture_output=True, timeout=_LOCK_S).returncode
 
 
 def file_system(path: Path) -> tuple[str, frozenset[str]]:
-    """The type of the file system that a path is on, and its options."""
+    """Return the type and the mount options of the file system that a path is on."""
     try:
-        lines = Path("/proc/self/mounts").read_text().splitlines()
-    except OSError:
-        return "unknown file system", frozenset()
+        mounts = psutil.disk_partitions(all=True)
+    except OSError:  # /proc is not mounted
+        mounts = []
     best, found = "", ("unknown file system", frozenset[str]())
-    resolved = str(path.resolve())
-    for line in lines:
-        _, point, kind, options, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, found = point, (kind, frozenset(options.split(",")))
+    resolved = path.resolve()
+    for mount in mounts:  # of two at the same place the later one hides the other
+        if resolved.is_relative_to(mount.mountpoint) and len(mount.mountpoint) >= len(best):
+            best, found = mount.mountpoint, (mount.fstype, frozenset(mount.opts.split(",")))
     return found

@@ -203,10 +203,10 @@ def _prepare(
     Raises:
         Lost: if that fails twice.
     """
-    from byzshield_exp.datasets.official import DOWNLOADS  # brings torch
+    from byzshield_exp.datasets.official import OFFICIAL  # brings torch
 
     dataset = config["choices"]["dataset"]
-    if dataset not in DOWNLOADS:
+    if dataset not in OFFICIAL:
         return
     config["dataset"]["root"] = place.data
     command = [place.python, "-m", "byzshield_exp", "prepare", f"dataset={dataset}"]
