@@ -4,12 +4,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from byzshield_exp.attacks.attack import Arguments, Setting, attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 from byzshield_exp.streams import Stream, generator
 
 _RANKING = "mimic"
 
 
+def _check_mimic(arguments: Arguments, num_files: int) -> None:
+    _check_at_least_1(arguments, "warmup")
+    victim = arguments["victim"]
+    if victim is not None and not 0 <= victim < num_files:
+        raise ValueError(f"victim={victim} must be a file, from 0 to {num_files - 1}")
+
+
+@attack_traits(check=_check_mimic, is_initial_read=lambda arguments: arguments["victim"] is None)
 def mimic(
     knowledge: Knowledge, warmup: int = 10, victim: int | None = None
 ) -> Float[Tensor, "m d"]:
@@ -57,6 +66,18 @@ def _rank_victims(knowledge: Knowledge, warmup: int) -> list[int]:
     return [int(file) for file in scores.argsort(descending=True, stable=True)]
 
 
+def _check_delay(arguments: Arguments, num_files: int) -> None:
+    _check_at_least_1(arguments, "delay")
+
+
+def _why_idle(arguments: Arguments, setting: Setting) -> str:
+    delay, steps = arguments["delay"], setting.steps
+    return f"its delay of {delay} steps does not end within {steps=}" if delay >= steps else ""
+
+
+@attack_traits(
+    check=_check_delay, recent_steps=lambda arguments: arguments["delay"], why_idle=_why_idle
+)
 def delayed_gradient(knowledge: Knowledge, delay: int = 100) -> Float[Tensor, "m d"]:
     """The true row of the same file number ``delay`` steps ago; before that step, the honest row.
 
@@ -76,3 +97,8 @@ def delayed_gradient(knowledge: Knowledge, delay: int = 100) -> Float[Tensor, "m
     if before < 0:
         return knowledge.own_rows()
     return knowledge.truth.rows_at(before, knowledge.past(before), knowledge.files)
+
+
+def _check_at_least_1(arguments: Arguments, name: str) -> None:
+    if arguments[name] < 1:
+        raise ValueError(f"{name}={arguments[name]} must be at least 1")

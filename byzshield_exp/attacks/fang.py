@@ -13,9 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.aggregators import squared_distances
+from byzshield_exp.attacks.attack import attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 
 
+@attack_traits()
 def fang_krum(knowledge: Knowledge, threshold: float = 1e-5) -> Float[Tensor, "m d"]:
     """``-lambda`` times the sign of the honest mean, the largest lambda tried that Krum chooses.
 
@@ -103,6 +105,7 @@ def _krum_chooses_forged(
     return bool(scores[count:].min() < scores[:count].min())
 
 
+@attack_traits()
 def fang_trimmed_mean(knowledge: Knowledge, b: float = 2.0) -> Float[Tensor, "m d"]:
     """Per coordinate a random number just beyond the honest extreme that lies against the mean.
 

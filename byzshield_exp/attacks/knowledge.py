@@ -21,8 +21,8 @@ _CHUNK = 1 << 14  # coordinates at a time, so that the rows of a chunk stay in t
 
 def _nothing_kept(step: int) -> Tensor:
     raise ValueError(
-        f"the parameters of step {step} are not kept: they are for an attack with an argument "
-        "named delay or warmup"
+        f"the parameters of step {step} are not kept: the attack must declare "
+        "recent_steps or is_initial_read"
     )
 
 
@@ -40,9 +40,8 @@ class Knowledge:
         step: from 0.
         num_corrupt: the most files that the liars can win.
         defence: ``defence(rows, num_corrupt) -> [d]``, with the random buckets of this step.
-        past: ``past(step) -> [d]``, the parameters at the beginning of an earlier step: of the
-            last ``delay`` steps for an attack with an argument of that name, of step 0 for one
-            with an argument ``warmup``.
+        past: ``past(step) -> [d]``, the parameters at the beginning of an earlier step, of those
+            that the attack declares to read.
         memory: what an attack wants to find again at the next step. It belongs to this process
             and may be lost at any time, so it is for what can be derived again only.
     """

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.aggregators import Geometry, Plan
+from byzshield_exp.attacks.attack import attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 from byzshield_exp.rows.parallel import chunk_for, each
 
@@ -23,6 +24,7 @@ _CHUNK = 1 << 15
 _SAMPLE = 1 << 11  # coordinates at least, or one in 256
 
 
+@attack_traits()
 def alie_optimised(
     knowledge: Knowledge, highest: float = 10.0, evaluations: int = 20
 ) -> Float[Tensor, "m d"]:
@@ -49,6 +51,7 @@ def alie_optimised(
     return _strongest(knowledge, points, lambda z: [1.0, z], highest, evaluations)
 
 
+@attack_traits()
 def ipm_optimised(
     knowledge: Knowledge, highest: float = 10.0, evaluations: int = 20
 ) -> Float[Tensor, "m d"]:

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from inspect import unwrap
 
 from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.assignments import Assignment
+from byzshield_exp.attacks.attack import attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge, won_files
 
 _FILES = "fixed_disagreement"
 
 
+@attack_traits(targets=won_files)
 def majorities_only(knowledge: Knowledge, attack: Callable[..., Tensor]) -> Float[Tensor, "m d"]:
     """The attack on the files that the liars win, the truth elsewhere: no lie is wasted.
 
@@ -27,31 +27,6 @@ def majorities_only(knowledge: Knowledge, attack: Callable[..., Tensor]) -> Floa
     IEEE/ACM Transactions on Networking 2023.
     """
     return _lie_on(won_files(knowledge.assignment, knowledge.liars), knowledge, attack)
-
-
-def fixed_disagreement(knowledge: Knowledge, attack: Callable[..., Tensor]) -> Float[Tensor, "m d"]:
-    """The attack on files that the liars win against members of one fixed set only.
-
-    The q liars A lie on a file that they win if all its holders are in A or in a set D of q honest
-    workers, so that each liar disagrees with D and with nobody else, and D looks as suspicious
-    as A. Where every r workers share a file (r odd, q not below the majority), this wins half of
-    the ``C(2q, r)`` files. D is :func:`disagreement_set`.
-
-    Knows: what the wrapped attack knows, and the placement.
-
-    Args:
-        knowledge: what the attacker knows.
-        attack: another attack, ``forge(knowledge) -> rows``.
-
-    Source: ATT-2 of Aspis, Konstantinidis and Ramamoorthy, "Byzantine-Resilient Distributed
-    Training via Task Assignment", ISIT 2022 and IEEE/ACM Transactions on Networking 2023,
-    Theorem 1.
-    """
-    liars, files = knowledge.memory.get(_FILES, (None, ()))
-    if liars != knowledge.liars:
-        files = disagreement_files(knowledge.assignment, knowledge.liars)
-        knowledge.memory[_FILES] = knowledge.liars, files
-    return _lie_on(files, knowledge, attack)
 
 
 def disagreement_set(assignment: Assignment, liars: tuple[int, ...]) -> tuple[int, ...]:
@@ -83,19 +58,30 @@ def disagreement_files(assignment: Assignment, liars: tuple[int, ...]) -> tuple[
     return tuple(file for file in won_files(assignment, liars) if inside.issuperset(holders[file]))
 
 
-def forged_files(attack: object, assignment: Assignment, liars: tuple[int, ...]) -> set[int] | None:
-    """The files on which a bound attack lies, seen through wrappers; None: all that liars hold."""
-    files: set[int] | None = None
-    while isinstance(attack, partial) and callable(attack.keywords.get("attack")):
-        restrict = {
-            unwrap(majorities_only): won_files,
-            unwrap(fixed_disagreement): disagreement_files,
-        }.get(unwrap(attack.func))
-        if restrict is not None:
-            mine = set(restrict(assignment, liars))
-            files = mine if files is None else files & mine
-        attack = attack.keywords["attack"]
-    return files
+@attack_traits(targets=disagreement_files)
+def fixed_disagreement(knowledge: Knowledge, attack: Callable[..., Tensor]) -> Float[Tensor, "m d"]:
+    """The attack on files that the liars win against members of one fixed set only.
+
+    The q liars A lie on a file that they win if all its holders are in A or in a set D of q honest
+    workers, so that each liar disagrees with D and with nobody else, and D looks as suspicious
+    as A. Where every r workers share a file (r odd, q not below the majority), this wins half of
+    the ``C(2q, r)`` files. D is :func:`disagreement_set`.
+
+    Knows: what the wrapped attack knows, and the placement.
+
+    Args:
+        knowledge: what the attacker knows.
+        attack: another attack, ``forge(knowledge) -> rows``.
+
+    Source: ATT-2 of Aspis, Konstantinidis and Ramamoorthy, "Byzantine-Resilient Distributed
+    Training via Task Assignment", ISIT 2022 and IEEE/ACM Transactions on Networking 2023,
+    Theorem 1.
+    """
+    liars, files = knowledge.memory.get(_FILES, (None, ()))
+    if liars != knowledge.liars:
+        files = disagreement_files(knowledge.assignment, knowledge.liars)
+        knowledge.memory[_FILES] = knowledge.liars, files
+    return _lie_on(files, knowledge, attack)
 
 
 def _lie_on(

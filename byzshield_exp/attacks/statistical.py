@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from byzshield_exp.attacks.attack import Arguments, Setting, attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 
 Population = Literal["all", "honest", "liars"]
 
 
+@attack_traits()
 def inner_product_manipulation(knowledge: Knowledge, epsilon: float = 0.1) -> Float[Tensor, "m d"]:
     """``-epsilon`` times the mean of what honest workers send.
 
@@ -30,6 +32,13 @@ def inner_product_manipulation(knowledge: Knowledge, epsilon: float = 0.1) -> Fl
     return (-epsilon * knowledge.honest_mean()).expand(len(knowledge.files), -1)
 
 
+def _why_alie_is_idle(arguments: Arguments, setting: Setting) -> str:
+    workers, liars = setting.num_workers, setting.num_byzantine
+    z = alie_z(workers, liars) if arguments["z"] is None else arguments["z"]
+    return f"the z of alie is 0 at K={workers} q={liars}" if z == 0 else ""
+
+
+@attack_traits(why_idle=_why_alie_is_idle)
 def alie(
     knowledge: Knowledge, z: float | None = None, ddof: int = 0, population: Population = "all"
 ) -> Float[Tensor, "m d"]:

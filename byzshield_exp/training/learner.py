@@ -289,7 +289,7 @@ class Learner:
             "bytes_in_per_step": self._bytes_in,
             "server_memory_bytes": self._memory.peak,
             "files_computed": [int(n) if n == int(n) else n for n in self._files_computed],
-            "attack_effective": experiment.attack_effective,
+            "attack_effective": experiment.is_attack_effective,
             "diverged_at_step": self._diverged,
             "versions": {
                 "python": platform.python_version(),

@@ -48,7 +48,7 @@ def train(
     truth = TrueGradients(
         experiment.network, experiment.dataset, experiment.batches,
         experiment.assignment.num_files, _parallel_files(group.world_size * runs, config),
-        experiment.seed if experiment.draws else None, config["precision"],
+        experiment.seed if experiment.is_stochastic else None, config["precision"],
     )  # fmt: skip
     options = config["cluster"]
     cluster = cluster_of(

@@ -241,7 +241,7 @@ class ParameterServer:
         self.truth.compute(files)
         size = rows.shape[1]
         statistics = torch.stack([self.truth.message(file)[size:] for file in files])
-        if self.experiment.poisons_statistics:
+        if self.experiment.is_poisoning_statistics:
             forged = forged_files(self.experiment.forge, self.experiment.assignment, liars)
             poisoned = [forged is None or file in forged for file in files]
             statistics[poisoned] *= _POISON

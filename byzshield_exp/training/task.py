@@ -17,7 +17,7 @@ from byzshield_exp.streams import Stream, generator, torch_seeded
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class LearningTask:
     """A data set and a network for it, on the device of the run.
 
     Attributes:
@@ -31,7 +31,7 @@ class Task:
     flat: Flat
 
 
-def build_task(config: Mapping[str, Any]) -> Task:
+def build_task(config: Mapping[str, Any]) -> LearningTask:
     """Build the data set and the network, on a GPU after making that deterministic.
 
     Raises:
@@ -41,10 +41,10 @@ def build_task(config: Mapping[str, Any]) -> Task:
         prepare_gpu()
     dataset: Dataset = _on_device(construct("dataset", config["dataset"]), config["device"])
     network = _network(config, dataset).train()
-    return Task(dataset, network, flatten(network))
+    return LearningTask(dataset, network, flatten(network))
 
 
-def draws_random_numbers(config: Mapping[str, Any], task: Task, file_size: int) -> bool:
+def draws_random_numbers(config: Mapping[str, Any], task: LearningTask, file_size: int) -> bool:
     """Try the network on a few zeros; whether it draws random numbers while it learns (dropout).
 
     Raises:

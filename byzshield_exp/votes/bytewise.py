@@ -8,12 +8,14 @@ from torch import Tensor
 
 from byzshield_exp.rows.digests import equal_memory
 from byzshield_exp.votes.counting import ABSENT, as_labels, for_each
+from byzshield_exp.votes.vote import vote_traits
 
 _CHUNK = 1 << 21  # bytes of a row; the first row's stay in the cache while others are compared
 _TASKS = 4  # per thread, at least
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+@vote_traits(is_exact=True)
 def majority(replicas: Sequence[Sequence[Tensor | None]]) -> Int[Tensor, "f r"]:
     """Label replicas by their bytes: equal labels within a file mean equal bytes.
 

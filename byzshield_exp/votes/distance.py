@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,11 +13,17 @@ from torch import Tensor
 from byzshield_exp.rows.parallel import each
 from byzshield_exp.votes.bytewise import majority
 from byzshield_exp.votes.counting import ABSENT, as_labels, device_of, is_finite
+from byzshield_exp.votes.vote import vote_traits
 
 _CHUNK = 1 << 15  # entries of a row looked at together
 _LEAST = 1e-250  # of a squared norm
 
 
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    check_rtol(arguments["rtol"])
+
+
+@vote_traits(check=_check_arguments)
 def tolerant(
     replicas: Sequence[Sequence[Tensor | None]],
     rtol: float = 1e-5,
