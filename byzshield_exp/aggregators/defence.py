@@ -22,7 +22,7 @@ _CHUNK = 1 << 20  # mixed columns at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class DefencePlan:
     """What a defence does to rows of a given geometry: ``rule(weights @ rows)``.
 
     Attributes:
@@ -70,7 +70,7 @@ class Defence:
         return None if parameter is None else self.rule.keywords.get("trusted", parameter.default)
 
     @property
-    def wants_previous(self) -> bool:
+    def is_previous_read(self) -> bool:
         """Whether the rule uses the result of the step before."""
         return "previous" in inspect.signature(self.rule.func).parameters
 
@@ -109,11 +109,11 @@ class Defence:
         geometry: Geometry,
         num_corrupt: int,
         previous: Tensor | None = None,
-    ) -> Plan:
+    ) -> DefencePlan:
         """What happens to rows of this geometry; arguments and errors as above."""
         if not self._is_linear:
             whole = partial(self._step_by_step, num_corrupt=num_corrupt, previous=previous)
-            return Plan(None, whole, is_whole=True)
+            return DefencePlan(None, whole, is_whole=True)
         generator = self.make_generator() if self.make_generator else None
         weights = None
         for step in self.before:
@@ -125,16 +125,16 @@ class Defence:
         parts = vars(inspect.unwrap(self.rule.func, stop=lambda f: "kind" in vars(f)))
         rule = partial(self._bound(previous), num_corrupt=num_corrupt)
         if "weigh" not in parts:
-            return Plan(weights, rule, is_whole=parts.get("kind") != "coordinate-wise")
+            return DefencePlan(weights, rule, is_whole=parts.get("kind") != "coordinate-wise")
         options = self.rule.keywords
         chosen = parts["weigh"](geometry, num_corrupt, **options)
         if parts["kind"] == "weighing":
-            return Plan((chosen if weights is None else chosen @ weights)[None], None)
+            return DefencePlan((chosen if weights is None else chosen @ weights)[None], None)
         weights = (
             torch.eye(len(chosen), device=chosen.device).double() if weights is None else weights
         )
         then = partial(parts["then"], num_corrupt=num_corrupt, **options)
-        return Plan(weights[chosen > 0], then)
+        return DefencePlan(weights[chosen > 0], then)
 
     @property
     def _is_linear(self) -> bool:
@@ -165,7 +165,7 @@ def _wanted(step: "partial[Any]", value: Any, name: str = "generator") -> dict[s
     return {name: value} if name in inspect.signature(step.func).parameters else {}
 
 
-def _carry_out(plan: Plan, rows: Tensor) -> Tensor:
+def _carry_out(plan: DefencePlan, rows: Tensor) -> Tensor:
     if plan.weights is None:
         raise ValueError("a plan without weights is the rule itself")
     if plan.rule is None:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from byzshield_exp.aggregators import Geometry, Plan
+from byzshield_exp.aggregators import DefencePlan, Geometry
 from byzshield_exp.attacks.attack import attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 from byzshield_exp.rows.parallel import chunk_for, each
@@ -89,7 +89,7 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
+class ForgedLine:
     """The defence's answer to forged rows on a line.
 
     Attributes:
@@ -117,7 +117,7 @@ class Line:
             return Answer(harm, float(plan.weights[0, list(self.knowledge.won_files)].sum()))
         return Answer(self._harm_on_sample(plan, strength), 0.0)
 
-    def _harm_on_sample(self, plan: Plan, strength: float) -> float:
+    def _harm_on_sample(self, plan: DefencePlan, strength: float) -> float:
         """Lengths on the sample are made as long as they are on all coordinates."""
         seen, points, stretch = self._sample
         rows = seen.clone()
@@ -173,7 +173,7 @@ def _strongest(
     """
     if not highest > 0 or evaluations < 4:
         raise ValueError(f"needs highest > 0 and evaluations >= 4, got {highest=} {evaluations=}")
-    line = Line(knowledge, points, weights_at)
+    line = ForgedLine(knowledge, points, weights_at)
     tried = {strength: line.harm(strength) for strength in _grid(highest, evaluations // 2)}
     while len(tried) < evaluations:
         edge = _edge(tried) if len(tried) < 3 * evaluations // 4 else []

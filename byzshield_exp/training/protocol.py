@@ -348,7 +348,7 @@ class ParameterServer:
             lost = len(bad) - len(files)
             ties = f"; {lost} files have no majority" if lost else ""
             raise RunError(f"step {step + 1}: {error}{ties}") from error
-        if defence.wants_previous:
+        if defence.is_previous_read:
             self.state["previous_update"] = update.clone()
         return update
 

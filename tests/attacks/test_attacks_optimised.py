@@ -11,7 +11,7 @@ from byzshield_exp import aggregators
 from byzshield_exp.aggregators import Defence
 from byzshield_exp.assignments import baseline, mols
 from byzshield_exp.attacks import alie_optimised, ipm_optimised
-from byzshield_exp.attacks.optimised import Line, _mean_and_deviation
+from byzshield_exp.attacks.optimised import ForgedLine, _mean_and_deviation
 from byzshield_exp.distortion import worst_case
 
 
@@ -47,8 +47,8 @@ def setting(name, before=(), size=60, assignment=None, q=4):
 def line_of(known, kind="alie"):
     points = _mean_and_deviation(known.all_rows(), known.honest_weights())
     if kind == "alie":
-        return Line(known, points, lambda z: [1.0, z])
-    return Line(known, points[:1], lambda epsilon: [-epsilon])
+        return ForgedLine(known, points, lambda z: [1.0, z])
+    return ForgedLine(known, points[:1], lambda epsilon: [-epsilon])
 
 
 def real_harm(known, row):
