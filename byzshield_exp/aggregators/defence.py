@@ -18,7 +18,7 @@ from torch import Tensor
 from byzshield_exp.aggregators.geometry import Geometry, mixed_rows, weighted_sum
 from byzshield_exp.aggregators.policy import Unclean, check_rows, set_aside
 
-_CHUNK = 1 << 20  # mixed columns at a time
+_CHUNK = 1 << 20  # mixed columns made at a time, to bound the memory of the mixed rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,10 @@ class Defence:
     make_generator: Callable[[], np.random.Generator] | None = None
 
     def for_rows(self, numbers: Sequence[int]) -> "Defence":
-        """The same for rows of which these are left, in order; a trusted row keeps its number.
+        """Adapt the defence to a subset of the rows: the trusted row is found at its new place.
+
+        Args:
+            numbers: of the rows that are left, in order.
 
         Raises:
             ValueError: if the trusted row is not among them.
@@ -80,12 +83,12 @@ class Defence:
         num_corrupt: int,
         previous: Float[Tensor, " d"] | None = None,
     ) -> Float[Tensor, " d"]:
-        """The aggregate.
+        """Aggregate the rows.
 
         Args:
             rows: one gradient per row.
             num_corrupt: how many rows may be forged.
-            previous: the aggregate of the step before, for rules that want it.
+            previous: the aggregate of the step before, for rules that read it.
 
         Raises:
             ValueError: if a formula is undefined for these numbers.
@@ -110,7 +113,7 @@ class Defence:
         num_corrupt: int,
         previous: Tensor | None = None,
     ) -> DefencePlan:
-        """What happens to rows of this geometry; arguments and errors as above."""
+        """Plan what happens to rows of this geometry; arguments and errors as for a call."""
         if not self._is_linear:
             whole = partial(self._step_by_step, num_corrupt=num_corrupt, previous=previous)
             return DefencePlan(None, whole, is_whole=True)
@@ -138,7 +141,7 @@ class Defence:
 
     @property
     def _is_linear(self) -> bool:
-        """Whether all pre-aggregators are mixings; one of the user's own need not be."""
+        """Whether all pre-aggregators are mixings: one of the user's own need not be."""
         return all(hasattr(step.func, "mix") for step in self.before)
 
     def _step_by_step(self, rows: Tensor, num_corrupt: int, previous: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ A rule is called as ``rule(rows [n, d], num_corrupt, **options) -> [d]``, whatev
 
 * a *coordinate-wise* rule treats any slice of the coordinates alike;
 * a *weighing* sees the rows through their :class:`Geometry` and returns one weight per row;
-* a *choice* weighs, and then a coordinate-wise rule has the rows of positive weight;
+* a *choice* weighs, and then a coordinate-wise rule aggregates the rows of positive weight;
 * any other rule needs all rows at once.
 
 The kinds let a defence run on parts of the rows (``Defence``); a caller need not know them.
@@ -102,7 +102,8 @@ def mixing(
 ) -> Callable[Concatenate[Tensor, int, P], tuple[Tensor, int]]:
     """Make a pre-rule ``(rows, num_corrupt) -> (rows, num_corrupt)`` of a mixing.
 
-    ``mix(geometry, num_corrupt) -> (weights [m, n], num_corrupt)``; the new rows are the mixed.
+    ``mix(geometry, num_corrupt) -> (weights [m, n], num_corrupt)``: the new rows are
+    ``weights @ rows``.
     """
     signature = inspect.signature(mix)
 
@@ -133,9 +134,9 @@ def _finish(
     lacks: tuple[str, ...],
     **parts: Any,
 ) -> Callable[P, Tensor]:
-    """The rule with checked input, rows that are not finite set aside, and its declaration."""
+    """Add the checks, the policy for rows that are not finite, and the declaration to a rule."""
     signature = inspect.signature(written)
-    is_ours = written.__module__.startswith("byzshield_exp.")  # these see it by themselves
+    is_ours = written.__module__.startswith("byzshield_exp.")  # ours raise Unclean by themselves
 
     @wraps(written)
     def apply(*args: P.args, **options: P.kwargs) -> Tensor:
