@@ -1,8 +1,7 @@
-"""What an attack declares of itself, and what follows for one whose arguments are bound.
+"""What an attack declares about itself, and the questions a run asks a bound attack.
 
-A function without a declaration is an attack too, of which the least is assumed: it lies on all
-files, from the first step on, and reads no parameters of earlier steps. An attack among the
-arguments of another is wrapped by it, and asked as well.
+An attack without a declaration is taken to lie on all files from the first step on, and to read no
+parameters of earlier steps. If an argument of an attack is an attack, both are asked.
 """
 
 import inspect
@@ -127,7 +126,7 @@ def why_idle(attack: Callable[..., Any], setting: Setting) -> str:
 
 
 def _layers(attack: Callable[..., Any] | None) -> Iterator[tuple[str, AttackTraits, Arguments]]:
-    """An attack and those within it: the names of the arguments that lead there, and its own."""
+    """Yield an attack and those that it wraps: the path of argument names, traits, arguments."""
     path = ""
     while attack is not None:
         given = _arguments(attack)

@@ -30,17 +30,17 @@ def mimic(
 
     Args:
         knowledge: what the attacker knows.
-        warmup: the direction ``z`` of largest variance between files is looked for on the batches
-            of so many first steps, and the victim is the file whose rows add up to the longest
-            shadow on it; at least 1.
+        warmup: number of first steps whose batches decide the victim, at least 1. They give the
+            direction ``z`` of largest variance between files; the victim is the file whose rows
+            have the longest sum along it.
         victim: a file, from 0; None: by the warm-up.
 
     Source: Karimireddy, He and Jaggi, "Byzantine-Robust Learning on Heterogeneous Datasets via
     Bucketing", ICLR 2022, Section 3.2. The paper follows ``z`` while training goes on and mimics
-    the file ahead so far. Here all gradients of the warm-up are at the initial parameters, so that
-    every process, and a run that is resumed, finds the same victim without being told; and ``z``
-    is found by candid incremental PCA (Weng et al. 2003), which is the paper's Oja iteration made
-    free of the gradients' scale.
+    the file that leads so far. Here all gradients of the warm-up are at the initial parameters, so
+    that every process, and a resumed run, finds the same victim. ``z`` is found by candid
+    incremental PCA (Weng et al. 2003): the paper's Oja iteration, independent of the gradients'
+    scale.
     """
     if victim is None:
         if _RANKING not in knowledge.memory:
@@ -51,7 +51,7 @@ def mimic(
 
 
 def _rank_victims(knowledge: Knowledge, warmup: int) -> list[int]:
-    """All files, the best to mimic first."""
+    """Rank all files, the best to mimic first."""
     random = generator(knowledge.seed, Stream.ATTACK_ONCE)
     direction = knowledge.truth.blank_row()
     direction.copy_(torch.from_numpy(random.standard_normal(len(direction), dtype="float32")))

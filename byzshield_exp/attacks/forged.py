@@ -1,4 +1,4 @@
-"""What liars send. Every function is ``forge(knowledge) -> rows [m, d]``, one per asked file.
+"""What liars send. Every function is ``forge(knowledge) -> rows [m, d]``, a row per asked file.
 
 Rows depend on the file and not on the liar, so colluders send equal bytes for the same file.
 """

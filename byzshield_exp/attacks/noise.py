@@ -1,4 +1,4 @@
-"""Random lies. Colluders share the noise of a file, so that their replicas agree."""
+"""Random lies. All liars send the same noise for a file, so that their replicas agree."""
 
 from typing import Literal
 

@@ -32,10 +32,9 @@ def majorities_only(knowledge: Knowledge, attack: Callable[..., Tensor]) -> Floa
 def disagreement_set(assignment: Assignment, liars: tuple[int, ...]) -> tuple[int, ...]:
     """As many honest workers as there are liars, chosen so that these win many files.
 
-    Greedy: of the files that the liars win, the one that needs fewest new members comes next, of
-    equal ones the one with the least number, as long as there is room; then the honest workers
-    with the least numbers fill up.
-    (Aspis needs no choice: in its placement all sets are alike.)
+    Greedy: of the files that the liars win, the one that needs fewest new members is added next
+    (of equal ones, the lowest number) while there is room. The lowest-numbered honest workers fill
+    the rest. Aspis needs no choice: in its placement all sets are equivalent.
     """
     chosen: set[int] = set()
     missing = {

@@ -59,9 +59,10 @@ def alie(
         ValueError: unless ``z`` is finite.
 
     Source: Baruch, Baruch and Goldberg, "A Little Is Enough", NeurIPS 2019, Algorithm 3, where
-    the population is ``liars``. The default is that of the ByzShield and DETOX codes but for their
-    z of 1.0. ByzFL: z=1.5, ddof=1, honest. Blades: z=None, ddof=1, honest. krum (calicarpa):
-    z=None, ddof=0, honest. The sign is +, as in these codes; a negative z shifts the other way.
+    the population is ``liars``. The default is that of the ByzShield and DETOX codes except
+    that their z is 1.0. ByzFL: z=1.5, ddof=1, honest. Blades: z=None, ddof=1, honest. krum
+    (calicarpa): z=None, ddof=0, honest. The sign is +, as in these codes; a negative z shifts the
+    other way.
     """
     if z is None:
         z = alie_z(knowledge.assignment.num_workers, len(knowledge.liars))
@@ -71,7 +72,7 @@ def alie(
     size = knowledge.assignment.num_files if weights is None else float(weights.sum())
     correction = (size / (size - ddof)) ** 0.5 if size > ddof else 0.0
 
-    def forge(rows: Tensor) -> Tensor:  # ten times the speed of torch.std_mean over dimension 0
+    def forge(rows: Tensor) -> Tensor:  # 10 times as fast as torch.std_mean over dimension 0
         centre = _mean(rows, weights)
         deviation = _mean((rows - centre).square_(), weights).sqrt_()
         return centre + shift * (correction * deviation)
