@@ -1,4 +1,4 @@
-"""Equality of digests: replicas are compared without being there."""
+"""Equality of digests: replicas are compared before any row is sent."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""What a vote declares of itself, and what follows for one whose arguments are bound.
+"""What a vote declares about itself, and the questions a run asks a bound vote.
 
-A function without a declaration is a vote too: it is given rows, and replicas need not be equal.
+A vote without a declaration is given rows, and honest replicas need not be equal.
 """
 
 import inspect
@@ -20,8 +20,8 @@ class VoteTraits:
         reads: whether it is given the replicas' ``rows`` or their ``digests``.
         is_exact: whether honest replicas must have the same bits.
         check: ``check(arguments)`` raises ValueError for an argument out of its range.
-        stands_for: ``stands_for(is_local)``: the vote that a run takes in its place, where one
-            process plays everybody and where not; None: itself.
+        stands_for: ``stands_for(is_local)``: the vote that a run uses instead, given whether one
+            process plays everybody; None: itself.
     """
 
     reads: Literal["rows", "digests"] = "rows"
