@@ -1,7 +1,7 @@
-"""Checks across the parts of a run: each refuses or notes one thing that cannot go well.
+"""Checks across the parts of a run: each refuses or notes one thing.
 
-A check returns a warning for a person, ``""`` where there is none; what it refuses it raises as a
-``ConfigError`` in one line with the key, the value and the bound.
+``check_...`` and ``try_...`` raise a ``ConfigError`` in one line with the key, the value and the
+bound; ``note_...`` returns a warning for the user, or ``""``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from byzshield_exp.datasets import nearest_batch_size
 from byzshield_exp.distortion import WorstCase
 from byzshield_exp.errors import ConfigError, first_line
 
-_ROUGH = 8  # samples of a file
+_ROUGH = 8  # samples of a file, below which BatchNorm's statistics are noisy
 
 Config = Mapping[str, Any]
 Forge = Callable[..., Tensor]
@@ -74,7 +74,7 @@ def note_batch(config: Config, batch_size: int, num_files: int) -> str:
 
 
 def note_worst_case(config: Config, worst: WorstCase) -> str:
-    """Note that ``num_corrupt`` is a bound only, because the search for the worst case ended."""
+    """Note a search for the worst case that hit its limit: ``num_corrupt`` is then a bound only."""
     if worst.exact:
         return ""
     return (

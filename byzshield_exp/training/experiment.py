@@ -85,7 +85,7 @@ class Experiment:
 
     @lru_cache(maxsize=64)  # noqa: B019  (an experiment lives as long as the process)
     def num_corrupt_without(self, absent: tuple[int, ...]) -> int:
-        """The same when these workers are absent and a majority of the others is enough."""
+        """``num_corrupt`` when these workers are absent and a majority of the others is enough."""
         return most_without(self.assignment, self.num_byzantine, absent)
 
     def defence_at(self, step: int) -> Defence:
