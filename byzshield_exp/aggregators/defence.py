@@ -17,6 +17,7 @@ from torch import Tensor
 
 from byzshield_exp.aggregators.geometry import Geometry, mixed_rows, weighted_sum
 from byzshield_exp.aggregators.policy import Unclean, check_rows, set_aside
+from byzshield_exp.aggregators.rule import rule_traits
 
 _CHUNK = 1 << 20  # mixed columns made at a time, to bound the memory of the mixed rows
 
@@ -120,29 +121,29 @@ class Defence:
         generator = self.make_generator() if self.make_generator else None
         weights = None
         for step in self.before:
-            mixed, num_corrupt = step.func.mix(  # type: ignore[attr-defined]
+            mixed, num_corrupt = rule_traits(step).mix(  # type: ignore[misc]
                 geometry, num_corrupt, **step.keywords, **_wanted(step, generator)
             )
             geometry = geometry.mixed(mixed)
             weights = mixed if weights is None else mixed @ weights
-        parts = vars(inspect.unwrap(self.rule.func, stop=lambda f: "kind" in vars(f)))
+        traits = rule_traits(self.rule)
         rule = partial(self._bound(previous), num_corrupt=num_corrupt)
-        if "weigh" not in parts:
-            return DefencePlan(weights, rule, is_whole=parts.get("kind") != "coordinate-wise")
+        if traits.weigh is None:
+            return DefencePlan(weights, rule, is_whole=traits.kind != "coordinate-wise")
         options = self.rule.keywords
-        chosen = parts["weigh"](geometry, num_corrupt, **options)
-        if parts["kind"] == "weighing":
+        chosen = traits.weigh(geometry, num_corrupt, **options)
+        if traits.then is None:
             return DefencePlan((chosen if weights is None else chosen @ weights)[None], None)
         weights = (
             torch.eye(len(chosen), device=chosen.device).double() if weights is None else weights
         )
-        then = partial(parts["then"], num_corrupt=num_corrupt, **options)
+        then = partial(traits.then, num_corrupt=num_corrupt, **options)
         return DefencePlan(weights[chosen > 0], then)
 
     @property
     def _is_linear(self) -> bool:
         """Whether all pre-aggregators are mixings: one of the user's own need not be."""
-        return all(hasattr(step.func, "mix") for step in self.before)
+        return all(rule_traits(step).mix is not None for step in self.before)
 
     def _step_by_step(self, rows: Tensor, num_corrupt: int, previous: Tensor | None) -> Tensor:
         generator = self.make_generator() if self.make_generator else None
@@ -156,7 +157,7 @@ class Defence:
         def rule(rows: Tensor, num_corrupt: int) -> Tensor:
             generator = self.make_generator() if self.make_generator else None
             more = _wanted(self.rule, generator) | _wanted(self.rule, previous, "previous")
-            if not hasattr(self.rule.func, "kind"):  # a function of the user's
+            if not rule_traits(self.rule).kind:  # a function of the user's
                 kept, num_corrupt = set_aside(rows, num_corrupt)
                 rows = rows if bool(kept.all()) else rows[kept]
             return self.rule(rows, num_corrupt, **more)

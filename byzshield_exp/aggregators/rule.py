@@ -12,6 +12,7 @@ The kinds let a defence run on parts of the rows (``Defence``); a caller need no
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
@@ -27,6 +28,37 @@ P = ParamSpec("P")
 Bound = Callable[[int, int], float]
 
 PROPERTIES = ("permutation", "equal rows", "translation", "scale", "bound")
+
+
+@dataclass(frozen=True)
+class RuleTraits:
+    """What a rule or a pre-aggregator declares.
+
+    Attributes:
+        kind: ``coordinate-wise``, ``weighing``, ``choice``, ``whole`` or ``mixing``; ``""`` where
+            nothing is declared.
+        properties: those of :data:`PROPERTIES` that a rule has.
+        bound: ``bound(n, num_corrupt)`` as for :func:`coordinate_wise`.
+        weigh: of a weighing or a choice.
+        then: of a choice.
+        mix: of a mixing.
+    """
+
+    kind: str = ""
+    properties: tuple[str, ...] = ()
+    bound: Bound | None = None
+    weigh: Callable[..., Tensor] | None = None
+    then: Callable[..., Tensor] | None = None
+    mix: Callable[..., tuple[Tensor, int]] | None = None
+
+
+_UNDECLARED = RuleTraits()
+
+
+def rule_traits(function: Callable[..., Any] | None) -> RuleTraits:
+    """What a rule or a pre-aggregator declares, its options bound or not."""
+    traits: RuleTraits = getattr(getattr(function, "func", function), "rule_traits", _UNDECLARED)
+    return traits
 
 
 def coordinate_wise(
@@ -122,7 +154,7 @@ def mixing(
             weights, left = mix(Geometry.of(rows), left, **given)  # type: ignore[call-arg]
             return mixed_rows(weights, rows), left
 
-    vars(apply).update(kind="mixing", mix=mix)
+    apply.rule_traits = RuleTraits(kind="mixing", mix=mix)  # type: ignore[attr-defined]
     return apply
 
 
@@ -158,5 +190,5 @@ def _finish(
 
     lacking = set(lacks) | (set() if bound else {"bound"})
     properties = tuple(name for name in PROPERTIES if name not in lacking)
-    vars(apply).update(kind=kind, bound=bound, properties=properties, **parts)
+    apply.rule_traits = RuleTraits(kind, properties, bound, **parts)  # type: ignore[attr-defined]
     return apply

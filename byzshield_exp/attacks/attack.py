@@ -62,7 +62,7 @@ def attack_traits(**traits: Any) -> Callable[[Forge], Forge]:
     """Declare an attack: the arguments are the attributes of :class:`AttackTraits`."""
 
     def declare(forge: Forge) -> Forge:
-        forge.traits = AttackTraits(**traits)  # type: ignore[attr-defined]
+        forge.attack_traits = AttackTraits(**traits)  # type: ignore[attr-defined]
         return forge
 
     return declare
@@ -137,7 +137,7 @@ def _layers(attack: Callable[..., Any] | None) -> Iterator[tuple[str, AttackTrai
 
 
 def _is_attack(value: object) -> bool:
-    return isinstance(value, partial) or hasattr(value, "traits")
+    return isinstance(value, partial) or hasattr(value, "attack_traits")
 
 
 def _arguments(attack: Callable[..., Any]) -> Arguments:
@@ -145,6 +145,10 @@ def _arguments(attack: Callable[..., Any]) -> Arguments:
     return {one.name: one.default for one in parameters if one.default is not one.empty}
 
 
+def _function(attack: Callable[..., Any]) -> Callable[..., Any]:
+    return attack.func if isinstance(attack, partial) else attack
+
+
 def _traits(attack: Callable[..., Any]) -> AttackTraits:
-    traits: AttackTraits = getattr(getattr(attack, "func", attack), "traits", _UNDECLARED)
+    traits: AttackTraits = getattr(_function(attack), "attack_traits", _UNDECLARED)
     return traits

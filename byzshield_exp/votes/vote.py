@@ -37,7 +37,7 @@ def vote_traits(**traits: Any) -> Callable[[Vote], Vote]:
     """Declare a vote: the arguments are the attributes of :class:`VoteTraits`."""
 
     def declare(vote: Vote) -> Vote:
-        vote.traits = VoteTraits(**traits)  # type: ignore[attr-defined]
+        vote.vote_traits = VoteTraits(**traits)  # type: ignore[attr-defined]
         return vote
 
     return declare
@@ -70,5 +70,6 @@ def resolve(vote: "partial[Any]", is_local: bool) -> "partial[Any]":
 
 
 def _traits(vote: Callable[..., Any]) -> VoteTraits:
-    traits: VoteTraits = getattr(getattr(vote, "func", vote), "traits", _UNDECLARED)
+    function = vote.func if isinstance(vote, partial) else vote
+    traits: VoteTraits = getattr(function, "vote_traits", _UNDECLARED)
     return traits

@@ -9,6 +9,7 @@ from test_attacks import Rows, knowledge
 
 from byzshield_exp import aggregators
 from byzshield_exp.aggregators import Defence
+from byzshield_exp.aggregators.rule import rule_traits
 from byzshield_exp.assignments import baseline, mols
 from byzshield_exp.attacks import alie_optimised, ipm_optimised
 from byzshield_exp.attacks.optimised import ForgedLine, _mean_and_deviation
@@ -23,7 +24,7 @@ def own(rows, num_corrupt):
 RULES = {
     name: getattr(aggregators, name)
     for name in aggregators.__all__
-    if hasattr(getattr(aggregators, name), "properties")
+    if rule_traits(getattr(aggregators, name)).kind not in ("", "mixing")
 } | {"own": own}
 BEFORE = [(), ("nnm",), ("bucketing",), ("arc", "nnm")]
 
