@@ -241,7 +241,7 @@ def parameter_server(
     truth = TrueGradients(
         experiment.network, experiment.dataset, experiment.batches, num_files,
         _parallel_files(channel.world_size * runs, config),
-        experiment.seed if experiment.draws else None, config["precision"],
+        experiment.seed if experiment.is_stochastic else None, config["precision"],
     )  # fmt: skip
     if channel.world_size == 1:
         rows = truth.table  # winners stay where they are computed

@@ -22,7 +22,7 @@ def facts_of(experiment: Experiment, steps: int) -> dict[str, Any]:
         "byzantine": list(experiment.choose(max(0, steps - 1))),
         "parameters_sha256": parameters_sha256(experiment.params),
         "buffers_sha256": parameters_sha256(experiment.flat.statistics),
-        "attack_effective": experiment.attack_effective,
+        "attack_effective": experiment.is_attack_effective,
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "numpy", "byzshield_exp")},
