@@ -271,8 +271,8 @@ def test_poison_that_does_nothing_is_said(network, plain_config, options, said):
     experiment = build(plain_config(*options, "poison_statistics=true", small=False))
     assert [note for note in experiment.notes if "poison" in note] == ([said] if said else [])
     if said is None:  # the z of alie is 0, the statistics are false
-        assert experiment.attack_effective
-        assert experiment.poisons_statistics
+        assert experiment.is_attack_effective
+        assert experiment.is_poisoning_statistics
 
 
 def test_small_files_are_warned_of(network, plain_config):
@@ -447,7 +447,7 @@ def test_networks_that_would_fail_at_the_first_step_are_refused(more, cli, tmp_p
 
 def test_a_network_learns_in_training_mode(more, plain_config):
     experiment = build(plain_config(*more("judging"), small=False))
-    assert experiment.draws
+    assert experiment.is_stochastic
     assert experiment.network.training
 
 

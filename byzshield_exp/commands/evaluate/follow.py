@@ -17,7 +17,7 @@ from byzshield_exp.notices import say, warn
 from byzshield_exp.results import checkpoint
 from byzshield_exp.results.recorder import read_summary
 from byzshield_exp.training.accuracy import Evaluation, evaluate
-from byzshield_exp.training.task import Task, build_task
+from byzshield_exp.training.task import LearningTask, build_task
 
 _CONFIG = "config.yaml"
 # what a task is made of
@@ -91,7 +91,7 @@ class _Patience:
 
 
 class _Evaluator:
-    def __init__(self, settings: Settings, task: Task, records: Evaluations) -> None:
+    def __init__(self, settings: Settings, task: LearningTask, records: Evaluations) -> None:
         self._settings, self._task, self._records = settings, task, records
         self._folder = settings.run / checkpoint.FOLDER
         self._failures: dict[Path, int] = {}  # checkpoints that could not be read, how often
