@@ -493,6 +493,17 @@ def test_an_error_under_torchrun_ends_all(start, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_typo_under_torchrun_ends_all_when_they_are_asked_to(start):
+    """Ranks that wait for rank 0 do not have to be killed, which torchrun does after 30 s."""
+    run = start("atack=alie", count=0, prefix=torchrun())
+    code, err = run.end(60)
+    assert code == 1
+    assert "unknown key atack; did you mean 'attack'?" in err
+    assert "SIGTERM" in err
+    assert "SIGKILL" not in err
+
+
+@pytest.mark.slow
 def test_a_point_that_cannot_write_under_torchrun_does_not_stop_the_others(start, tmp_path):
     points = ("-m", *HONEST, "steps=3", "seed=1,2")
     run = start(*points, count=0, prefix=torchrun())
