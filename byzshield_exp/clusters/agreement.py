@@ -1,4 +1,4 @@
-"""Whether all ranks compute the same bits from the same data, as far as they say it."""
+"""Check that all ranks compute the same bits from the same data."""
 
 from byzshield_exp.clusters.introduction import DATA, Introduction, explain
 from byzshield_exp.clusters.transport import Transport
@@ -58,7 +58,7 @@ class Agreement:
         return sorted(rank for rank, one in self._said.items() if one.entries.get(DATA) != data)
 
     def _dissenting_ranks(self) -> list[int]:
-        """Ranks whose digest is not the most common one."""
+        """Return the ranks whose digest is not the most common one."""
         digests = {rank: one.digest for rank, one in self._said.items()}
         common = max(digests.values(), key=list(digests.values()).count)
         return sorted(rank for rank, digest in digests.items() if digest != common)

@@ -13,7 +13,7 @@ from byzshield_exp.rows.message import Message
 
 
 class Alone:
-    """The transport of a run in one process; see :class:`Transport`."""
+    """The transport of a run in one process: see :class:`Transport`."""
 
     rank = 0
     traffic = 0, 0
@@ -26,14 +26,14 @@ class Alone:
         self._said = Said()
 
     def introduce(self, said: bytes) -> dict[int, bytes]:
-        """There is nobody to meet."""
+        """Do nothing: there is no other rank."""
         return {}
 
     def drop(self, rank: int, reason: str) -> None:
-        """There is no other rank."""
+        """Do nothing: there is no other rank."""
 
     def share(self, content: Tensor) -> None:
-        """It is here."""
+        """Do nothing: the tensor is here."""
 
     def publish(self, step: int | None, params: Tensor | None) -> int | None:
         """Empty the inbox."""
@@ -51,21 +51,21 @@ class Alone:
             self._inbox.put(file, place, row, False, message.loss)
 
     def collect(self, step: int, statement: Statement, lying: Collection[int]) -> Inbox:
-        """All of it is here."""
+        """Return the inbox."""
         self._inbox.statements[0] = statement
         return self._inbox
 
     def fetch(
         self, wanted: Mapping[int, Sequence[int]], refused: Collection[int] = ()
     ) -> list[Fetched]:
-        """The rows behind the digests."""
+        """Return the rows behind the digests."""
         return [
             Fetched(file, workers[0], *self._said.row(workers[0], file))
             for file, workers in wanted.items()
         ]
 
     def end(self) -> None:
-        """Nobody waits."""
+        """Do nothing: no rank waits."""
 
 
 class AloneChannel:
@@ -75,10 +75,10 @@ class AloneChannel:
     world_size = 1
 
     def tell(self, text: str) -> None:
-        """There is nobody to tell."""
+        """Do nothing: there is no other rank."""
 
     def hear(self) -> str:
-        """There is nobody to hear.
+        """Refuse: there is no server to hear.
 
         Raises:
             LostServer: always.
@@ -86,8 +86,8 @@ class AloneChannel:
         raise LostServer("there is no server")
 
     def open(self, seats: Seats, options: Options, rows: Tensor) -> Alone:
-        """A transport for a run."""
+        """Open the transport of a run."""
         return Alone(seats, options.reads_digests)
 
     def close(self) -> None:
-        """There is no connection."""
+        """Do nothing: there is no connection."""

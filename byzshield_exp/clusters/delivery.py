@@ -1,4 +1,4 @@
-"""Getting the winning rows, and believing none of them before it equals its digest."""
+"""Get the winning rows, and accept none that differs from its digest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Delivery:
 
 
 def deliver(transport: Transport, inbox: Inbox, classes: Classes, step: int) -> Delivery:
-    """The row of each winning class; with digests, it is asked for and compared with them.
+    """Get the row of each winning class; where digests were voted, fetch it and compare.
 
     A worker whose row is another one is caught, and the next one of its class is asked.
     """

@@ -1,4 +1,4 @@
-"""What a host is as far as the bits of a gradient depend on it."""
+"""What the bits of a gradient depend on, apart from the run: processor, versions, variables."""
 
 import os
 import platform
@@ -16,12 +16,12 @@ _PACKAGES = ("torch", "numpy", "byzshield_exp")
 
 
 def host_name() -> str:
-    """The name of this machine."""
+    """Return the name of this machine."""
     return socket.gethostname()
 
 
 def cpu_model() -> str:
-    """The processor's name."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -31,7 +31,7 @@ def cpu_model() -> str:
 
 
 def bit_entries(device: str) -> dict[str, str]:
-    """What makes other bits, by name: processor, threads, versions, GPU, environment variables.
+    """List what changes bits, by name: processor, threads, versions, GPU, environment variables.
 
     Args:
         device: ``cpu`` or ``cuda``, of the gradients.

@@ -1,4 +1,4 @@
-"""What comes to the server in a step."""
+"""What arrives at the server in a step."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class Statement:
 
 @dataclass(eq=False)
 class Inbox:
-    """What came for a step.
+    """What arrived for a step.
 
     Attributes:
         replicas: for each of f files its r replicas, in the order of ``workers_of_file``: a joined
@@ -80,7 +80,7 @@ class Inbox:
 
     @classmethod
     def empty(cls, assignment: Assignment, reads_digests: bool) -> "Inbox":
-        """An inbox in which nothing is yet."""
+        """Return an inbox with no replica."""
         shape = assignment.num_files, assignment.replication
         return cls(
             [[None] * shape[1] for _ in range(shape[0])],

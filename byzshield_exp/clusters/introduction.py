@@ -41,7 +41,7 @@ class Introduction:
     entries: Entries
 
     def pack(self) -> bytes:
-        """At most :data:`MOST_INTRODUCTION` bytes; entries that are too long are cut."""
+        """Return at most :data:`MOST_INTRODUCTION` bytes; long entries are cut."""
         lines = "\n".join(f"{name}={_plain(value)}" for name, value in self.entries.items())
         return self.digest + lines.encode()[:_MOST_TEXT]
 
@@ -67,7 +67,7 @@ def _plain(text: str, most: int = _MOST_CHARACTERS) -> str:
 
 
 def explain(odd: Iterable[int], said: Mapping[int, Entries], own: Entries) -> str:
-    """Why ranks computed other bits, as far as they say it, and what to do; one line.
+    """Explain in one line why ranks computed other bits, by what they say, and what to do.
 
     Args:
         odd: the ranks.
@@ -92,7 +92,7 @@ def explain(odd: Iterable[int], said: Mapping[int, Entries], own: Entries) -> st
 def _differences(
     ranks: Iterable[int], said: Mapping[int, Entries], own: Entries
 ) -> dict[tuple[str, tuple[tuple[str, str], ...]], list[int]]:
-    """The ranks by host and by the entries in which they differ from the server."""
+    """Group ranks by host and by the entries in which they differ from the server."""
     found: dict[tuple[str, tuple[tuple[str, str], ...]], list[int]] = {}
     for rank in ranks:
         entries = said[rank]

@@ -1,4 +1,4 @@
-"""Starting ranks on this machine, and ending all of them when the run is over or has failed.
+"""Start ranks on this machine, and end all of them when the run is over or has failed.
 
 The ranks are forked from a preloaded server process (multiprocessing's forkserver), so that torch
 is imported once and not once per rank. The caller only watches; it is no rank. A rank with workers
@@ -223,7 +223,7 @@ def _collect(ranks: list[_Rank], timeout_s: float) -> None:
 
 
 def _end(ranks: list[_Rank]) -> None:
-    """End what still runs: the server is asked to, the others lose it; what is left is killed."""
+    """End what still runs: ask the server to; the others lose it; kill what is left."""
     if ranks and ranks[0].number == 0 and not ranks[0].done:
         ranks[0].process.terminate()
     deadline = time.monotonic() + _GRACE_S

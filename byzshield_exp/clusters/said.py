@@ -1,4 +1,4 @@
-"""The rows that a process has said the digests of."""
+"""The rows whose digests a process has sent."""
 
 from torch import Tensor
 
@@ -7,19 +7,19 @@ from byzshield_exp.rows.finite import is_finite
 
 
 class Said:
-    """Rows by worker and file, and their digests; several workers share the memory of a row."""
+    """Rows and digests by worker and file; workers with the same row share its memory."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[int, int], Tensor] = {}
         self._digests: dict[tuple[int, int], tuple[bytes, bool]] = {}  # by file and memory
 
     def clear(self) -> None:
-        """Forget all: a step begins."""
+        """Forget all rows, at the beginning of a step."""
         self._rows.clear()
         self._digests.clear()
 
     def keep(self, worker: int, file: int, row: Tensor, step: int) -> tuple[bytes, bool]:
-        """Keep a row for whoever asks for it; its digest, and whether it is finite."""
+        """Keep a row until it is fetched; return its digest and whether it is finite."""
         self._rows[worker, file] = row
         key = file, row.data_ptr()
         if key not in self._digests:
@@ -28,6 +28,6 @@ class Said:
         return self._digests[key]
 
     def row(self, worker: int, file: int) -> tuple[Tensor | None, bytes | None]:
-        """A row that was kept and its digest; None where there is none."""
+        """Return a row that was kept and its digest; None where there is none."""
         row = self._rows.get((worker, file))
         return (None, None) if row is None else (row, self._digests[file, row.data_ptr()][0])

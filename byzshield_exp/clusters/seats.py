@@ -1,4 +1,4 @@
-"""Who plays whom: which process has which workers, and how many processes may be lost."""
+"""Which process plays which workers, and how many processes may be lost."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -29,7 +29,7 @@ class Seats:
 
     @property
     def players(self) -> range:
-        """The ranks with workers."""
+        """The ranks that play workers."""
         return range(0 if self.server_plays or self.world_size == 1 else 1, self.world_size)
 
     def workers_of(self, rank: int) -> range:
@@ -55,14 +55,14 @@ class Seats:
         }
 
     def name(self, rank: int) -> str:
-        """A rank and its workers, for a message."""
+        """Name a rank and its workers, for a message."""
         workers = self.workers_of(rank)
         if len(workers) == 1:
             return f"rank {rank} (worker {workers.start})"
         return f"rank {rank} (workers {workers.start} to {workers.stop - 1})"
 
     def holders(self, workers: Collection[int]) -> dict[int, list[int]]:
-        """By file, in the order in which some workers hold them, those that hold it."""
+        """Map each file that some workers hold to those that hold it."""
         holders: dict[int, list[int]] = {}
         for worker in workers:
             for file in self.assignment.files_of_worker[worker].tolist():
@@ -70,7 +70,7 @@ class Seats:
         return holders
 
     def order_of(self, rank: int, lying: Collection[int]) -> list[tuple[int, int]]:
-        """Workers and files in the order in which a rank sends them: the truth first, by file."""
+        """List (worker, file) in the order in which a rank sends them: the truth first, by file."""
         workers = self.workers_of(rank)
         honest = self.holders([worker for worker in workers if worker not in lying])
         lies = self.holders([worker for worker in workers if worker in lying])
@@ -78,7 +78,7 @@ class Seats:
         return truth + [(worker, file) for file in lies for worker in lies[file]]
 
     def bearable(self, needed: int) -> int:
-        """How many ranks with workers may be lost, whichever, so that each file has replicas left.
+        """Count how many ranks may be lost, whichever, so that each file keeps enough replicas.
 
         Args:
             needed: replicas of each file, ``1..r``.

@@ -1,4 +1,4 @@
-"""How messages travel: what every transport can do, and what opens one.
+"""How messages travel: the verbs of every transport, and of the channel that opens one.
 
 Every rank of a run calls the verbs of :class:`Transport` in the same order: ``introduce`` and
 ``share`` before the first step; in each step ``publish``, ``send`` for each of its replicas,
@@ -82,7 +82,7 @@ class Transport(Protocol):
         ...
 
     def drop(self, rank: int, reason: str) -> None:
-        """On the server: have nothing more to do with a rank."""
+        """On the server, close the connection to a rank."""
         ...
 
     def share(self, content: Tensor) -> None:
@@ -146,15 +146,15 @@ class Channel(Protocol):
     world_size: int
 
     def tell(self, text: str) -> None:
-        """On the server: send a job to all ranks; an empty one is the last."""
+        """On the server, send a job to all ranks; an empty one is the last."""
         ...
 
     def hear(self) -> str:
-        """On other ranks: wait for the server's next job."""
+        """On other ranks, wait for the server's next job."""
         ...
 
     def open(self, seats: Seats, options: Options, rows: Tensor) -> Transport:
-        """A transport for a run.
+        """Open the transport of a run.
 
         Args:
             seats: who plays whom.
@@ -165,5 +165,5 @@ class Channel(Protocol):
         ...
 
     def close(self) -> None:
-        """Close what connects this process."""
+        """Close this process's connections."""
         ...

@@ -1,4 +1,4 @@
-"""How well the network does on pictures that it was not trained on."""
+"""Accuracy and loss on pictures that the network was not trained on."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Evaluation(NamedTuple):
 def evaluate(
     network: nn.Module, chunks: Iterable[tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]]
 ) -> Evaluation:
-    """Accuracy and loss in evaluation mode.
+    """Measure accuracy and loss in evaluation mode.
 
     Args:
         network: as it was afterwards.

@@ -30,7 +30,7 @@ class Aggregation:
         num_corrupt: int,
         step: int,
     ) -> Float[Tensor, " d"]:
-        """The aggregate.
+        """Return the aggregate of the winning rows.
 
         Args:
             rows: the winners; overwritten.
@@ -60,7 +60,7 @@ class Aggregation:
         return update
 
     def statistics(self, statistics: Float[Tensor, "n s"], num_corrupt: int) -> Float[Tensor, " s"]:
-        """The coordinate-wise trimmed mean of the finite winners; no variance below 0.
+        """Return the coordinate-wise trimmed mean of the finite winners; no variance is below 0.
 
         The variance of few samples is skewed: its median would be too small, its mean is not.
         """
@@ -75,7 +75,7 @@ class Aggregation:
     def _with_momentum(
         self, rows: Float[Tensor, "n d"], files: list[int], bad: Bool[Tensor, " f"]
     ) -> Float[Tensor, "n d"]:
-        """Worker momentum, kept per file after the vote: ``m <- beta m + (1 - beta) row``.
+        """Apply worker momentum, kept per file after the vote: ``m <- beta m + (1 - beta) row``.
 
         A row that is not finite leaves the memory of its file as it was, and is passed on.
         """

@@ -223,7 +223,7 @@ class TrueGradients:
         return loss.detach()
 
     def _dropout_rng(self, step: int, file: int) -> AbstractContextManager[None]:
-        """In it torch's global generator is at the beginning of a file's random numbers."""
+        """Seed torch for (seed, step, file)."""
         if self._seed is None:
             return nullcontext()
         random = generator(self._seed, Stream.DROPOUT, step, file)
@@ -232,7 +232,7 @@ class TrueGradients:
 
 @contextmanager
 def _tf32() -> Iterator[None]:
-    """For the network alone: rules multiply as well."""
+    """Allow TF32 for the network alone: rules multiply as well."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     try:
@@ -244,7 +244,7 @@ def _tf32() -> Iterator[None]:
 
 @contextmanager
 def _set_to(parameters: Iterable[nn.Parameter], params: Float[Tensor, " d"]) -> Iterator[None]:
-    """Parameters have other values for a while."""
+    """Give parameters other values for a while."""
     mine = [parameter.detach() for parameter in parameters]
     before = [parameter.clone() for parameter in mine]
     try:
@@ -257,7 +257,7 @@ def _set_to(parameters: Iterable[nn.Parameter], params: Float[Tensor, " d"]) -> 
 
 
 class _Networks:
-    """One network a thread: the parameters are shared, running statistics are not.
+    """One network per thread: parameters are shared, running statistics are not.
 
     Args of the constructor:
         network: the published one.

@@ -13,7 +13,9 @@ _DATA_DIGITS = 16  # of the digest of the data, where a person reads it
 
 
 def introduction(experiment: Experiment, truth: TrueGradients, plays: bool) -> Introduction:
-    """A digest of the data and, where replicas must be equal, of file 0's gradient; and the host.
+    """Make the introduction: the host, and a digest of the data and of file 0's gradient.
+
+    Where replicas need not be equal, the digest is of the data alone.
 
     Args:
         experiment: the parts.

@@ -137,7 +137,7 @@ class ParameterServer:
     def _left_out(
         self, outcome: Outcome, classes: Mapping[int, list[int]], delivery: Delivery, step: int
     ) -> Outcome:
-        """Files have no winner whose class was caught to the last.
+        """Take the win from files whose whole class was caught.
 
         Raises:
             TooFewReplicas: if others of a class cannot be asked any more.
@@ -179,7 +179,7 @@ class ParameterServer:
         return self._experiment.num_corrupt
 
     def _statement(self) -> Statement:
-        """What this process has done in a step; the server's step is not over."""
+        """Return what this process has done in a step so far; the server's goes on."""
         if self._transport.rank == 0:
             seconds, cpu_seconds = dict(self._watch.seconds), dict(self._watch.cpu_seconds)
         else:
@@ -229,7 +229,7 @@ class ParameterServer:
 def parameter_server(
     experiment: Experiment, config: Mapping[str, Any], channel: Channel, runs: int = 1
 ) -> ParameterServer:
-    """This rank's end of the protocol.
+    """Make this rank's end of the protocol.
 
     Args:
         experiment: the parts, built from ``config``.
@@ -261,7 +261,7 @@ def parameter_server(
 
 
 def _parallel_files(processes: int, config: Mapping[str, Any]) -> int:
-    """How many files this process computes at a time: its share of the cores; on a GPU one."""
+    """Return how many files to compute at a time: by this process's share of the cores."""
     if config["device"] == "cuda":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,4 +1,4 @@
-"""What a person sees while the server trains: a bar on a terminal, plain lines elsewhere."""
+"""Progress while rank 0 trains: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Progress:
             self._bar.start()
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
-        """Say how good the network is now."""
+        """Show an evaluation."""
         line = (
             f"step {record['step']}/{self._steps}  loss {record['loss']:.4f}  "
             f"{self._split} accuracy {record[f'{self._split}_accuracy']:.4f}"
@@ -48,7 +48,7 @@ class Progress:
             self._bar.update(self._task, description=line)
 
     def advance(self, record: Mapping[str, Any]) -> None:
-        """One more step is done."""
+        """Count one more step."""
         if self._bar is not None:
             self._bar.update(self._task, completed=record["step"])
 

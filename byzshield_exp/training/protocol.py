@@ -1,4 +1,4 @@
-"""What the loop and the learner know of a protocol, whichever it is."""
+"""What the loop and the learner know of any protocol."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -36,7 +36,7 @@ class Report:
     profile: dict[str, Any] | None = None
 
     def record(self) -> dict[str, Any]:
-        """What of it belongs into the record of a step, beside loss and seconds."""
+        """Return what belongs into the record of a step, beside loss and seconds."""
         record = {"byzantine": self.byzantine, **self.table, "bytes_in": self.bytes_in}
         more = {"events": self.events or None, "profile": self.profile}
         return record | {name: value for name, value in more.items() if value is not None}

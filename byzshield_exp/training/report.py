@@ -13,7 +13,7 @@ _NAMED = 5  # files or workers of a line
 
 
 def listed(values: Sequence[int]) -> str:
-    """A few numbers, and how many more there are."""
+    """Name a few numbers, and how many more there are."""
     named = ", ".join(map(str, values[:_NAMED]))
     return named + (f" and {len(values) - _NAMED} more" if len(values) > _NAMED else "")
 

@@ -46,7 +46,7 @@ class Outcome:
         return self.won & ~finite
 
     def classes(self) -> dict[int, list[int]]:
-        """By file that has a winner, the places of its class, the winner first."""
+        """Map each file that has a winner to the places of its class, the winner first."""
         classes = {}
         for file, place in enumerate(self.places.tolist()):
             if place != NO_WINNER:
@@ -56,14 +56,14 @@ class Outcome:
         return classes
 
     def count_won_by(self, liars: Sequence[int]) -> int:
-        """Files whose winning class has no honest member, if these workers lie."""
+        """Count the files whose winning class has no honest member, if these workers lie."""
         workers = self.assignment.workers_of_file
         honest = ~torch.isin(workers, torch.tensor(liars, dtype=torch.int64))
         supported = ((self.labels == self._winning_labels()) & honest).any(dim=1)
         return int((~supported & self.won).sum())
 
     def senders_of_bad(self, most: int = 5) -> str:
-        """Which workers sent the winners that are not finite, by file."""
+        """Name the workers that sent winners that are not finite, by file."""
         workers, won = self.assignment.workers_of_file, self._winning_labels()
         bad = self.bad.nonzero().flatten().tolist()
         named = [
@@ -74,7 +74,7 @@ class Outcome:
         return ", ".join(named) + more
 
     def without(self, files: Sequence[int]) -> "Outcome":
-        """The same where nobody wins these files."""
+        """Return the same vote where nobody wins these files."""
         places = self.places.clone()
         places[list(files)] = NO_WINNER
         return Outcome(self.assignment, self.labels, self.finite, places)

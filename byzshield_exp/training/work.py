@@ -72,7 +72,7 @@ class Work:
                 self._transport.send(step, worker, file, message)
 
     def _computed(self, files: Sequence[int]) -> Iterator[int]:
-        """Compute files; where they travel, only so many at a time as there are threads."""
+        """Compute files; where rows travel, only as many at a time as there are threads."""
         at_once = max(1, self._truth.num_threads if self._travels else len(files))
         for start in range(0, len(files), at_once):
             some = files[start : start + at_once]
@@ -115,7 +115,7 @@ class Work:
     def _with_statistics(
         self, rows: Float[Tensor, "m d"], files: Sequence[int], liars: tuple[int, ...]
     ) -> Float[Tensor, "m d_plus_s"]:
-        """Forged rows with the running statistics that the liars send behind them."""
+        """Put the running statistics that the liars send behind forged rows."""
         if self._truth.num_statistics == 0:
             return rows
         self._truth.compute(files)

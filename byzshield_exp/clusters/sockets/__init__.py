@@ -1,1 +1,1 @@
-"""Connections of our own: a run outlives silent, dead and nonsense-talking processes."""
+"""Connections of our own: a run outlives processes that are silent, dead or send nonsense."""

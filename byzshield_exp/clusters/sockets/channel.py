@@ -1,4 +1,4 @@
-"""What connects the processes of a sweep: jobs go out, and each run has a transport of its own."""
+"""The connections of a sweep: they carry jobs, and each run opens a transport on them."""
 
 from torch import Tensor
 
@@ -39,7 +39,7 @@ class ServerChannel:
         self.hub.flush(self.hub.alive)
 
     def hear(self) -> str:
-        """Nobody tells the server.
+        """Refuse: nobody sends jobs to the server.
 
         Raises:
             LostServer: always.
@@ -47,7 +47,7 @@ class ServerChannel:
         raise LostServer("this is the server")
 
     def open(self, seats: Seats, options: Options, rows: Tensor) -> SocketServer:
-        """The server's transport for a run."""
+        """Open the server's transport for a run."""
         return SocketServer(seats, options, rows, self.hub, self._run)
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class WorkerChannel:
         self.rank, self.world_size, self._line, self._run = rank, world_size, line, run
 
     def tell(self, text: str) -> None:
-        """Only the server tells."""
+        """Do nothing: only the server sends jobs."""
 
     def hear(self) -> str:
         """Wait for the server's next job.
@@ -84,7 +84,7 @@ class WorkerChannel:
                 return bytes(content).decode()
 
     def open(self, seats: Seats, options: Options, rows: Tensor) -> SocketWorker:
-        """A worker's transport for a run."""
+        """Open a worker's transport for a run."""
         return SocketWorker(seats, self.rank, options.reads_digests, self._line, self._run)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Rows that the server asks for: of whom, what has come, and what is late."""
+"""Rows that the server requests: whom it asks, what arrived, what is late."""
 
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
@@ -37,7 +37,7 @@ class Fetch:
         self._hasher = RowHasher(row.dtype, len(row), step, file, is_finite)
 
     def answer(self) -> Fetched:
-        """What has become of it."""
+        """Return what has become of it."""
         if self.is_over and self.is_wanted:
             return Fetched(self.file, self.worker, self.row, self._hasher.digest())
         return Fetched(self.file, self.worker, is_false=self.is_false)
@@ -55,19 +55,19 @@ class Fetch:
         expect("dtype", header.dtype, DTYPES[self.row.dtype])
 
     def room(self, most: int) -> memoryview:
-        """The rest of the row; a row that is not wanted any more goes nowhere."""
+        """Return the memory of the rest of the row; a row that was given up goes nowhere."""
         if not self.is_wanted:
             return Drain().room(most)
         return self._content[self._at : self._at + most].data
 
     def fill(self, count: int) -> None:
-        """Hash what came."""
+        """Hash what arrived."""
         if self.is_wanted:
             self._hasher.update(self._content[self._at : self._at + count])
             self._at += count
 
     def close(self) -> None:
-        """It has come whole."""
+        """Note that it has arrived whole."""
         self.is_over = True
 
 
@@ -89,7 +89,7 @@ class Fetching:
         self._of_file: dict[int, Fetch] = {}  # the last request of this step
 
     def begin(self, step: int) -> None:
-        """A step begins: nothing of the one before is wanted."""
+        """Begin a step: nothing of the previous one is wanted."""
         self.keep_only(())
         self._step = step
         self._of_file.clear()
@@ -123,14 +123,14 @@ class Fetching:
         return file in self._of_file
 
     def load(self, rank: int) -> int:
-        """How many rows a rank has still to send."""
+        """Count the rows that a rank has still to send."""
         queue = self._queues[rank]
         while queue and queue[0].is_over:
             queue.popleft()
         return len(queue)
 
     def accept(self, rank: int, header: Header) -> Fetch:
-        """The next row that a rank was asked for.
+        """Return the next row that a rank was asked for.
 
         Raises:
             Rejected: if nothing, or something else, was asked of it; the row will not come then.
@@ -146,17 +146,17 @@ class Fetching:
         return fetch
 
     def keep_only(self, files: Collection[int]) -> None:
-        """Only the rows of these files are waited for; others may still come."""
+        """Wait for the rows of these files only; others may still arrive."""
         for _, fetch in self._waits():
             fetch.is_wanted = fetch.file in files
 
     def give_up(self, rank: int) -> None:
-        """Do not wait for this rank's rows; they may still come."""
+        """Stop waiting for this rank's rows; they may still arrive."""
         for _, fetch in filter(lambda wait: wait[0] == rank, self._waits()):
             fetch.is_wanted = False
 
     def lose(self, rank: int) -> None:
-        """Nothing comes from this rank any more."""
+        """Forget a rank whose connection is closed."""
         self.give_up(rank)
         self._queues[rank].clear()
 
@@ -165,11 +165,11 @@ class Fetching:
         return next(self._waits(), None) is None
 
     def first_deadline(self) -> float:
-        """When the first rank should have sent a row, by the hub's clock."""
+        """Return when the first rank should have sent a row, by the hub's clock."""
         return min(fetch.asked_at + self._patience.of(rank) for rank, fetch in self._waits())
 
     def late_ranks(self) -> list[int]:
-        """Ranks that should have sent a row by now."""
+        """Return the ranks that should have sent a row by now."""
         now = self._hub.now()
         late = {
             rank for rank, fetch in self._waits() if now - fetch.asked_at >= self._patience.of(rank)
@@ -177,7 +177,7 @@ class Fetching:
         return sorted(late)
 
     def answer(self, file: int) -> Fetched:
-        """What has become of the request for a file's row."""
+        """Return what has become of the request for a file's row."""
         fetch = self._of_file.get(file)
         return Fetched(file) if fetch is None else fetch.answer()
 

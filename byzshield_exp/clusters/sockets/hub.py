@@ -1,4 +1,4 @@
-"""The server's end of the connections to all workers: one thread, no peer can hold it up."""
+"""The server's end of all connections: one thread that no peer can hold up."""
 
 import selectors
 import socket
@@ -24,7 +24,7 @@ class Handler(Protocol):
     """What to do with messages."""
 
     def accept(self, peer: "Peer", header: Header) -> Sink:
-        """Where the payload goes; raises :class:`Rejected`."""
+        """Return where the payload goes; raises :class:`Rejected`."""
         ...
 
     def reject(self, peer: "Peer", rejected: Rejected) -> None:
@@ -79,7 +79,7 @@ class Hub:
         return [peer for peer in self.peers.values() if peer.is_alive]
 
     def listen_to(self, handler: Handler, longest: int, bucket: int) -> None:
-        """Let a handler have all messages from now on.
+        """Give all messages to a handler from now on.
 
         Args:
             handler: of a run.
@@ -100,7 +100,7 @@ class Hub:
                 self._write(peer)
 
     def now(self) -> float:
-        """Seconds, without those in which this process was stopped while it waited."""
+        """Return seconds, without those in which this process was stopped while it waited."""
         return monotonic() - self._paused
 
     def pump(self, done: Callable[[], bool], deadline: Callable[[], float]) -> bool:
@@ -124,7 +124,7 @@ class Hub:
         return True
 
     def _turn(self, seconds: float) -> bool:
-        """Serve all connections once; whether there was anything to do."""
+        """Serve all connections once; return whether there was anything to do."""
         start = monotonic()
         ready = self._selector.select(seconds)
         for key, events in ready:
@@ -138,7 +138,7 @@ class Hub:
         return bool(ready)
 
     def flush(self, peers: Iterable[Peer]) -> None:
-        """Wait, not long, until these peers have been sent everything; nothing is read."""
+        """Wait at most 2 s until everything has been sent to these peers; read nothing."""
         waiting = list(peers)
         deadline = monotonic() + _END_S
         while monotonic() < deadline:

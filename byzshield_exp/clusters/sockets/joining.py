@@ -1,4 +1,4 @@
-"""Joining: every worker process connects to the server's, and nobody else can.
+"""Join the processes of a run: each worker process connects to the server's, and nobody else can.
 
 Processes find each other by torch.distributed's store (torchrun), or in a folder of this machine.
 From then on there are plain connections and no process group: gloo ends the whole process when a
@@ -51,7 +51,7 @@ class Rendezvous:
 
 @contextmanager
 def meeting_place(world_size: int) -> Iterator[list[Rendezvous]]:
-    """Where the processes of this machine meet, by rank; no port is opened."""
+    """Make a place where the processes of this machine meet; it opens no port."""
     secret = secrets.token_hex(_SECRET_BYTES)
     with tempfile.TemporaryDirectory(prefix="byzshield-") as folder:
         path = str(Path(folder) / "server")
@@ -73,7 +73,7 @@ def join(rendezvous: Rendezvous) -> Channel:
 
 
 def torchrun_size() -> int | None:
-    """The number of processes when torchrun started this one, else None."""
+    """Return the number of processes if torchrun started this one, else None."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"])
     return None
@@ -111,7 +111,7 @@ def join_torchrun() -> Channel:
 
 
 def _own_address() -> str:
-    """Where the other machines reach this one: by the name that torchrun's own store has."""
+    """Return the address at which other machines reach this one: that of torchrun's store."""
     return f"{os.environ['MASTER_ADDR']}:0"
 
 
@@ -129,7 +129,7 @@ def _listen(address: str) -> socket.socket:
 
 
 def _enter(find: Callable[[], Rendezvous]) -> Channel:
-    """A worker's place. Where the server is is asked again and again: it may have moved."""
+    """Connect to the server; its address is looked up for each try, as it may have moved."""
     deadline = monotonic() + JOIN_S
     while True:
         rendezvous = find()
@@ -161,12 +161,12 @@ def _dial(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     connection = socket.create_connection((host, int(port)), timeout=_HELLO_S)
     connection.settimeout(None)
-    _care(connection)
+    _set_options(connection)
     return connection
 
 
-def _care(connection: socket.socket) -> None:
-    """Small messages leave at once, and a machine that is gone is noticed."""
+def _set_options(connection: socket.socket) -> None:
+    """Send small messages at once, and notice a machine that is gone."""
     if connection.family == socket.AF_UNIX:
         return
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -177,7 +177,7 @@ def _care(connection: socket.socket) -> None:
 
 
 def _welcome(door: socket.socket, rendezvous: Rendezvous) -> Channel:
-    """Take one connection of each rank; whoever does not know the secret is sent away."""
+    """Accept one connection from each rank; close those that do not know the secret."""
     connections: dict[int, socket.socket] = {}
     deadline = monotonic() + JOIN_S
     ranks = set(range(1, rendezvous.world_size))
@@ -188,17 +188,17 @@ def _welcome(door: socket.socket, rendezvous: Rendezvous) -> Channel:
         except TimeoutError as error:
             missing = sorted(ranks - connections.keys())
             raise RunError(f"ranks {missing} did not come within {JOIN_S:.0f} s") from error
-        rank = _who(connection, rendezvous.secret)
+        rank = _identify(connection, rendezvous.secret)
         if rank in ranks - connections.keys():
-            _care(connection)
+            _set_options(connection)
             connections[rank] = connection
         else:
             connection.close()
     return ServerChannel(rendezvous.world_size, Hub(connections))
 
 
-def _who(connection: socket.socket, secret: str) -> int:
-    """The rank at the other end; -1 for a stranger."""
+def _identify(connection: socket.socket, secret: str) -> int:
+    """Return the rank at the other end; -1 for a stranger."""
     deadline = monotonic() + _HELLO_S
     try:
         header = unpack(_exactly(connection, HEADER_BYTES, deadline))

@@ -13,7 +13,7 @@ Parts = tuple[bytes | memoryview, ...]
 
 
 class Line:
-    """Sends in the order of the calls, while the caller computes; answers the server's fetches.
+    """Send in the order of the calls while the caller computes; answer the server's requests.
 
     Attributes:
         bytes_in: received so far.
@@ -32,7 +32,7 @@ class Line:
             threading.Thread(target=work, daemon=True).start()
 
     def serve(self, answer: Callable[[Header], Parts]) -> None:
-        """From now on answer fetches with ``answer(header)``."""
+        """Answer requests for rows with ``answer(header)`` from now on."""
         self._answer = answer
 
     def send(self, *parts: bytes | memoryview) -> None:

@@ -7,7 +7,7 @@ _FAIR = 3.0  # times what half of the ranks took, everybody has
 
 
 class Patience:
-    """The waiting of a server.
+    """How long a server waits for each rank.
 
     A rank has half as many seconds each time that it was silent, until it answers in time again, so
     that it cannot slow every step; but nobody has less than a multiple of what the others needed.
@@ -30,18 +30,18 @@ class Patience:
         self._asked = self._answers = 0
 
     def ask(self, ranks: int) -> None:
-        """So many ranks are asked at the same time: a step begins."""
+        """Begin a step, in which this number of ranks is asked at the same time."""
         self._half_took, self._asked, self._answers = None, ranks, 0
 
     def of(self, rank: int) -> float:
-        """Seconds for a rank; all of them until half of the others have answered."""
+        """Return the seconds that a rank has: all of them until half of the ranks have answered."""
         if self._half_took is None:
             return self.timeout
         least = _FAIR * self._half_took
         return min(self.timeout, max(self.timeout / 2 ** self.slowness[rank], least))
 
     def answered(self, rank: int, seconds: float) -> None:
-        """A rank has answered in time, so many seconds after it was asked."""
+        """Note that a rank has answered in time, and after how many seconds."""
         self._answers += 1
         if self._half_took is None and 2 * self._answers >= self._asked:
             self._half_took = seconds
@@ -49,7 +49,7 @@ class Patience:
             self.slowness[rank] = max(0.0, self.slowness[rank] - _FORGIVEN)
 
     def gave_up(self, rank: int) -> bool:
-        """A rank has not answered in time; whether that is new."""
+        """Note that a rank has not answered in time; return whether that is new."""
         if rank in self.silent:
             return False
         self.silent.add(rank)

@@ -1,4 +1,4 @@
-"""Cutting a stream of bytes into messages, without believing any of them."""
+"""Cut a stream of bytes into messages, without trusting any of them."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -13,15 +13,15 @@ class Sink(Protocol):
     """Where the payload of one message goes."""
 
     def room(self, most: int) -> memoryview:
-        """Where to put the next bytes, ``1..most`` of them."""
+        """Return memory for the next ``1..most`` bytes."""
         ...
 
     def fill(self, count: int) -> None:
-        """``count`` bytes were put there."""
+        """Note that ``count`` bytes were put there."""
         ...
 
     def close(self) -> None:
-        """The payload is complete."""
+        """Note that the payload is complete."""
         ...
 
 
@@ -29,14 +29,14 @@ class Drain:
     """A sink that forgets."""
 
     def room(self, most: int) -> memoryview:
-        """A place that is written over again and again."""
+        """Return memory that is overwritten again and again."""
         return memoryview(_DRAIN)[:most]
 
     def fill(self, count: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Collect:
@@ -46,11 +46,11 @@ class Collect:
         self._content, self._at, self._use = bytearray(length), 0, use
 
     def room(self, most: int) -> memoryview:
-        """The rest of the bytes."""
+        """Return the memory of the rest."""
         return memoryview(self._content)[self._at : self._at + most]
 
     def fill(self, count: int) -> None:
-        """Go on behind them."""
+        """Advance."""
         self._at += count
 
     def close(self) -> None:
@@ -79,13 +79,13 @@ class Reader:
         self._sink: Sink | None = None
 
     def room(self, most: int) -> memoryview:
-        """Where to put the next bytes of the stream, at most ``most``, at least one."""
+        """Return memory for the next bytes of the stream, ``1..most`` of them."""
         if self._sink is None:
             return memoryview(self._head)[self._got :]
         return self._sink.room(min(most, self._left))
 
     def fill(self, count: int) -> None:
-        """``count`` bytes of the stream were put there.
+        """Take ``count`` bytes that were put there.
 
         Raises:
             Rejected: if what follows cannot be understood.

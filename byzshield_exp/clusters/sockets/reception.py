@@ -1,4 +1,4 @@
-"""What ranks owe the server, and what has come: each message is checked before it is read."""
+"""What ranks owe the server and what arrived: each message is checked before it is read."""
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ INTRODUCTION = -1  # owed before the first step
 
 
 class Reception:
-    """Takes what comes for a run; see :class:`~byzshield_exp.clusters.sockets.hub.Handler`.
+    """Takes the messages of a run; see :class:`~byzshield_exp.clusters.sockets.hub.Handler`.
 
     Args of the constructor:
         hub: whose messages it takes.
@@ -75,11 +75,11 @@ class Reception:
         self.answers_at.clear()
 
     def owing(self, step: int) -> list[int]:
-        """Ranks whose statement of a step has not come."""
+        """Return the ranks whose statement of a step has not arrived."""
         return sorted(rank for rank, owed in self.owed.items() if owed == step)
 
     def say(self, what: str) -> None:
-        """Note a warning."""
+        """Add a warning."""
         self.events.append(f"step {self.step + 1}: {what}")
 
     # What the hub tells.
@@ -110,7 +110,7 @@ class Reception:
         return self._accept_replica(peer, header)
 
     def reject(self, peer: Peer, rejected: Rejected) -> None:
-        """Count it; the first ones of a rank are told."""
+        """Count a rejected message; warn of the first ones of a rank."""
         self.inbox.rejected += 1
         count = self._num_rejected[peer.rank] = self._num_rejected.get(peer.rank, 0) + 1
         if count <= _TOLD:
@@ -120,7 +120,7 @@ class Reception:
             self._hub.lose(peer, f"{count} of its messages were rejected")
 
     def lost(self, peer: Peer, reason: str) -> None:
-        """Its workers are absent from now on."""
+        """Note that a rank's workers are absent from now on."""
         self.owed.pop(peer.rank, None)
         self.say(f"lost {self._seats.name(peer.rank)} for the rest of the run: {reason}")
         self._fetching.lose(peer.rank)
@@ -157,12 +157,12 @@ class Reception:
         return Copy(self._shelf, header.file, lambda row: self._store(header, place, row))
 
     def _store(self, header: Header, place: int, replica: Tensor | bytes) -> None:
-        """Store a replica that has come whole, which may be after its step."""
+        """Store a replica that has arrived whole, unless its step is over."""
         if header.step == self.step:
             self.inbox.put(header.file, place, replica, header.finite, header.loss)
 
     def _store_digest(self, header: Header, place: int, said: bytes) -> None:
-        """Ask for the row as soon as a majority has said the same, whatever the others say."""
+        """Store a digest; request the row as soon as a majority has sent the same one."""
         self._store(header, place, said)
         file, assignment = header.file, self._seats.assignment
         if header.step != self.step or not header.finite or self._fetching.is_asked(file):
@@ -174,7 +174,7 @@ class Reception:
             self._fetching.want(file, [holders[at] for at in same], header.finite)
 
     def _store_statement(self, peer: Peer, said: bytes) -> None:
-        """A rank has answered; if that is late, it is back from now on."""
+        """Note that a rank has answered, in time or late."""
         statement: Statement = unpack_statement(said)
         if self.owed.pop(peer.rank) == self.step:
             self.inbox.statements[peer.rank] = statement

@@ -79,7 +79,7 @@ class SocketServer:
         self._send(self._hub.alive, Header(Kind.SHARE, self._run, 0), content)
 
     def publish(self, step: int | None, params: Tensor | None) -> int | None:
-        """Order the step from all that have answered the one before."""
+        """Order a step from all ranks that have answered the previous one."""
         if step is None:
             self.end()
             return None
@@ -99,7 +99,7 @@ class SocketServer:
         return step
 
     def send(self, step: int, worker: int, file: int, message: Message) -> None:
-        """Nothing: the server plays no workers over sockets."""
+        """Do nothing: over sockets the server plays no workers."""
 
     def collect(self, step: int, statement: Statement, lying: Collection[int]) -> Inbox:
         """Wait until all have answered, for each rank no longer than the patience with it."""
@@ -120,7 +120,7 @@ class SocketServer:
     def fetch(
         self, wanted: Mapping[int, Sequence[int]], refused: Collection[int] = ()
     ) -> list[Fetched]:
-        """Wait for the rows; many were asked for as soon as a majority had said the same."""
+        """Wait for rows; most were requested as soon as a majority had sent the same digest."""
         for worker in refused:
             self._patience.distrust(self.seats.rank_of[worker])
         finite = self._reception.inbox.finite

@@ -36,7 +36,7 @@ class SocketWorker:
         self._send(Header(Kind.CHECK, self._run, self.rank), said)
 
     def drop(self, rank: int, reason: str) -> None:
-        """Only the server does that."""
+        """Do nothing: only the server does that."""
 
     def share(self, content: Tensor) -> None:
         """Wait for the server's.
@@ -88,7 +88,7 @@ class SocketWorker:
         return []
 
     def end(self) -> None:
-        """Only the server does that."""
+        """Do nothing: only the server does that."""
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -103,7 +103,7 @@ class SocketWorker:
                 return header, content
 
     def _in_host_memory(self, file: int, row: Tensor) -> Tensor:
-        """The row, copied from a GPU once, whoever sends it."""
+        """Return the row in host memory; copy it from a GPU once, whoever sends it."""
         if row.device.type == "cpu":
             return row
         key = file, row.data_ptr()
