@@ -24,11 +24,11 @@ from byzshield_exp.aggregators import columns, median
 from byzshield_exp.assignments import fractional_repetition
 from byzshield_exp.clusters import (
     Channel,
-    Options,
     Rendezvous,
     Seats,
     Statement,
     Transport,
+    TransportOptions,
     deliver,
     in_first_rows,
     join,
@@ -108,7 +108,7 @@ def _measured(reads_digests: bool, dimension: int) -> Step:
 
 def _open(channel: Channel, reads_digests: bool, rows: torch.Tensor) -> Transport:
     assignment = fractional_repetition(_WORKERS, _REPLICATION)
-    options = Options(reads_digests, _TIMEOUT_S, _BUCKET)
+    options = TransportOptions(reads_digests, _TIMEOUT_S, _BUCKET)
     return channel.open(Seats(assignment, _RANKS + 1), options, rows)
 
 

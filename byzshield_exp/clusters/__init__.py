@@ -6,10 +6,23 @@ from byzshield_exp.clusters.inbox import Inbox, Statement
 from byzshield_exp.clusters.processes import Node, run_ranks, start_forkserver
 from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.sockets.joining import Rendezvous, join, join_torchrun, torchrun_size
-from byzshield_exp.clusters.transport import Channel, Options, Transport
+from byzshield_exp.clusters.transport import Channel, Transport, TransportOptions
 
 __all__ = [
-    "AloneChannel", "Channel", "Inbox", "Node", "Options", "Rendezvous", "Seats", "Statement",
-    "Transport", "deliver", "in_first_rows", "join", "join_torchrun", "run_ranks",
-    "start_forkserver", "torchrun_size",
+    "AloneChannel",
+    "Channel",
+    "Inbox",
+    "Node",
+    "Rendezvous",
+    "Seats",
+    "Statement",
+    "Transport",
+    "TransportOptions",
+    "deliver",
+    "in_first_rows",
+    "join",
+    "join_torchrun",
+    "run_ranks",
+    "start_forkserver",
+    "torchrun_size",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from torch import Tensor
 from byzshield_exp.clusters.inbox import Inbox, Statement
 from byzshield_exp.clusters.said import Said
 from byzshield_exp.clusters.seats import Seats
-from byzshield_exp.clusters.transport import Fetched, Options
+from byzshield_exp.clusters.transport import Fetched, TransportOptions
 from byzshield_exp.errors import LostServer
 from byzshield_exp.rows.message import Message
 
@@ -85,7 +85,7 @@ class AloneChannel:
         """
         raise LostServer("there is no server")
 
-    def open(self, seats: Seats, options: Options, rows: Tensor) -> Alone:
+    def open(self, seats: Seats, options: TransportOptions, rows: Tensor) -> Alone:
         """Open the transport of a run."""
         return Alone(seats, options.reads_digests)
 

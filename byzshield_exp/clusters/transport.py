@@ -37,7 +37,7 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Options:
+class TransportOptions:
     """How a run uses its transport.
 
     Attributes:
@@ -153,7 +153,7 @@ class Channel(Protocol):
         """On other ranks, wait for the server's next job."""
         ...
 
-    def open(self, seats: Seats, options: Options, rows: Tensor) -> Transport:
+    def open(self, seats: Seats, options: TransportOptions, rows: Tensor) -> Transport:
         """Open the transport of a run.
 
         Args:

@@ -13,10 +13,10 @@ from byzshield_exp.attacks import PastParameters
 from byzshield_exp.clusters import (
     Channel,
     Inbox,
-    Options,
     Seats,
     Statement,
     Transport,
+    TransportOptions,
     deliver,
     in_first_rows,
 )
@@ -30,8 +30,8 @@ from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.introducing import introduction
 from byzshield_exp.training.protocol import Report
-from byzshield_exp.training.report import listed, middle_loss, phases, profile
 from byzshield_exp.training.stopwatch import Stopwatch
+from byzshield_exp.training.tables import listed, middle_loss, phases, profile
 from byzshield_exp.training.voting import MajorityOf, Outcome, vote
 from byzshield_exp.training.work import Work
 from byzshield_exp.votes import count_disagreements, reads_digests
@@ -249,7 +249,7 @@ def parameter_server(
         rows = new_rows(num_files if channel.rank == 0 else 0, experiment.flat.state[None].cpu())
     transport = channel.open(
         Seats(experiment.assignment, channel.world_size),
-        Options(
+        TransportOptions(
             reads_digests(experiment.vote), options["worker_timeout"],
             int(options["bucket_mib"] * 2**20),
         ),

@@ -12,7 +12,7 @@ from byzshield_exp.assignments import Assignment
 from byzshield_exp.clusters import Inbox
 from byzshield_exp.errors import TooFewReplicas
 from byzshield_exp.training.experiment import Experiment
-from byzshield_exp.training.report import listed
+from byzshield_exp.training.tables import listed
 from byzshield_exp.votes import ABSENT, NO_WINNER, is_finite, winners
 
 MajorityOf = Literal["all", "present"]

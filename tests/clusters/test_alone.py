@@ -4,7 +4,7 @@ import pytest
 import torch
 from socket_table import MOLS, STATEMENT
 
-from byzshield_exp.clusters import AloneChannel, Options, Seats, deliver, in_first_rows
+from byzshield_exp.clusters import AloneChannel, Seats, TransportOptions, deliver, in_first_rows
 from byzshield_exp.rows.message import Message
 
 
@@ -12,7 +12,7 @@ from byzshield_exp.rows.message import Message
 def test_winners_are_moved_without_being_mixed_up(reads_digests):
     table = torch.arange(100.0).view(25, 4)
     true = table.clone()
-    alone = AloneChannel().open(Seats(MOLS), Options(reads_digests), table)
+    alone = AloneChannel().open(Seats(MOLS), TransportOptions(reads_digests), table)
     alone.publish(0, torch.zeros(4))
     workers = MOLS.workers_of_file.tolist()
     for file in range(25):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from socket_table import MOLS, SIZE, row_of
 
-from byzshield_exp.clusters import Options, Seats
+from byzshield_exp.clusters import Seats, TransportOptions
 from byzshield_exp.clusters.sockets.channel import WorkerChannel
 from byzshield_exp.clusters.sockets.line import Line
 from byzshield_exp.clusters.sockets.wire import HEADER_BYTES, Header, Kind, unpack
@@ -29,7 +29,9 @@ def test_a_worker_hears_that_the_server_is_gone():
 def test_rows_are_fetched_from_a_worker_while_it_computes():
     ours, theirs = socket.socketpair()
     line = Line(ours)
-    worker = WorkerChannel(1, 4, line, run=1).open(Seats(MOLS, 4), Options(True), torch.zeros(0))
+    worker = WorkerChannel(1, 4, line, run=1).open(
+        Seats(MOLS, 4), TransportOptions(True), torch.zeros(0)
+    )
     params = torch.zeros(SIZE)
     order = torch.arange(float(SIZE))
     payload = bytes(bytes_of(order))

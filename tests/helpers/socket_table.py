@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 
 from byzshield_exp.assignments import mols
-from byzshield_exp.clusters import Options, Seats, Statement, deliver, in_first_rows
+from byzshield_exp.clusters import Seats, Statement, TransportOptions, deliver, in_first_rows
 from byzshield_exp.clusters.sockets.channel import ServerChannel
 from byzshield_exp.clusters.sockets.hub import Hub
 from byzshield_exp.clusters.sockets.wire import (
@@ -53,7 +53,7 @@ class Table:
             self.server.publish(4, torch.zeros(size))
 
     def open_transport(self):
-        options = Options(self.reads_digests, self.timeout, bucket=64)
+        options = TransportOptions(self.reads_digests, self.timeout, bucket=64)
         seats = Seats(self.assignment, self.channel.world_size)
         self.server = self.channel.open(seats, options, self.rows)
 

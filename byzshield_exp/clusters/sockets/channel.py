@@ -8,7 +8,7 @@ from byzshield_exp.clusters.sockets.line import Line
 from byzshield_exp.clusters.sockets.server import SocketServer
 from byzshield_exp.clusters.sockets.wire import Header, Kind
 from byzshield_exp.clusters.sockets.worker import SocketWorker
-from byzshield_exp.clusters.transport import Options
+from byzshield_exp.clusters.transport import TransportOptions
 from byzshield_exp.errors import LostServer
 
 
@@ -46,7 +46,7 @@ class ServerChannel:
         """
         raise LostServer("this is the server")
 
-    def open(self, seats: Seats, options: Options, rows: Tensor) -> SocketServer:
+    def open(self, seats: Seats, options: TransportOptions, rows: Tensor) -> SocketServer:
         """Open the server's transport for a run."""
         return SocketServer(seats, options, rows, self.hub, self._run)
 
@@ -83,7 +83,7 @@ class WorkerChannel:
                 self._run = header.run
                 return bytes(content).decode()
 
-    def open(self, seats: Seats, options: Options, rows: Tensor) -> SocketWorker:
+    def open(self, seats: Seats, options: TransportOptions, rows: Tensor) -> SocketWorker:
         """Open a worker's transport for a run."""
         return SocketWorker(seats, self.rank, options.reads_digests, self._line, self._run)
 

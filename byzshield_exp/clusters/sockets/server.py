@@ -12,7 +12,7 @@ from byzshield_exp.clusters.sockets.patience import Patience
 from byzshield_exp.clusters.sockets.reception import INTRODUCTION, Reception
 from byzshield_exp.clusters.sockets.shelf import Shelf
 from byzshield_exp.clusters.sockets.wire import STATEMENT_BYTES, Header, Kind
-from byzshield_exp.clusters.transport import Fetched, Options
+from byzshield_exp.clusters.transport import Fetched, TransportOptions
 from byzshield_exp.errors import RunError
 from byzshield_exp.rows.digests import bytes_of
 from byzshield_exp.rows.message import Message
@@ -29,7 +29,9 @@ class SocketServer:
 
     rank = 0
 
-    def __init__(self, seats: Seats, options: Options, rows: Tensor, hub: Hub, run: int) -> None:
+    def __init__(
+        self, seats: Seats, options: TransportOptions, rows: Tensor, hub: Hub, run: int
+    ) -> None:
         self.seats = seats
         self._hub, self._run, self._options = hub, run, options
         self._shelf = Shelf(rows, options.bucket)
