@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from running import SMALL, run_program
+from running import SMALL, modules_in, run_program
 from sweeping import RULES, SHORT, manifest
 
 
@@ -113,7 +113,7 @@ def test_sigterm_during_the_check_ends_the_sweep(tmp_path):
     done = run_program(
         "-m", *SHORT, "aggregator=mean", "aggregator._target_=rules.rule",
         "+aggregator.how=sigterm,fine", "on_invalid=skip", f"output_dir={tmp_path}/out",
-        PYTHONPATH=str(tmp_path),
+        **modules_in(tmp_path),
     )  # fmt: skip
     assert done.returncode == 128 + signal.SIGTERM
     assert not list(tmp_path.glob("out/*/status.json"))

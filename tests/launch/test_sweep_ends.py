@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from running import SMALL
+from running import SMALL, modules_in
 from sweeping import CRASHING, SHORT, hashes, manifest, said, states
 
 
@@ -93,7 +93,7 @@ def test_a_sweep_of_which_points_are_impossible_and_one_crashes(tmp_path):
         sys.executable, "-m", "byzshield_exp", "--config-dir", str(tmp_path / "conf"), *points,
         f"output_dir={tmp_path / 'out'}",
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, **modules_in(tmp_path)}
 
     def start():
         return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
