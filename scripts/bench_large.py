@@ -22,7 +22,20 @@ import torch
 
 from byzshield_exp.aggregators import columns, median
 from byzshield_exp.assignments import fractional_repetition
-from byzshield_exp.clusters import Cluster, Group, Rendezvous, Statement, cluster_of, join
+from byzshield_exp.clusters import (
+    Channel,
+    Options,
+    Rendezvous,
+    Seats,
+    Statement,
+    Transport,
+    deliver,
+    in_first_rows,
+    join,
+)
+from byzshield_exp.clusters.sockets.channel import ServerChannel
+from byzshield_exp.rows.message import Message
+from byzshield_exp.rows.parallel import new_rows
 
 _WORKERS, _REPLICATION, _RANKS, _STEPS = 20, 5, 3, 12
 _TIMEOUT_S, _BUCKET = 60.0, 1 << 20
@@ -79,33 +92,42 @@ def _measured(reads_digests: bool, dimension: int) -> Step:
     ]
     for worker in workers:
         worker.start()
-    group = join(places[0])
-    assignment = fractional_repetition(_WORKERS, _REPLICATION)
-    server = cluster_of(group, assignment, reads_digests, _TIMEOUT_S, _BUCKET)
+    channel = join(places[0])
     params = torch.zeros(dimension)
-    steps = [_step(group, server, params, number) for number in range(_STEPS)]
+    rows = new_rows(_WORKERS // _REPLICATION, params[None])
+    server = _open(channel, reads_digests, rows)
+    steps = [_step(channel, server, params, rows, number) for number in range(_STEPS)]
     server.end()
     for worker in workers:
         worker.join()
-    group.close()
+    channel.close()
     return Step(
         *(statistics.median(column) for column in zip(*map(astuple, steps[1:]), strict=True))
     )
 
 
-def _step(group: Group, server: Cluster, params: torch.Tensor, number: int) -> Step:
-    hub = group.hub
-    if hub is None:
+def _open(channel: Channel, reads_digests: bool, rows: torch.Tensor) -> Transport:
+    assignment = fractional_repetition(_WORKERS, _REPLICATION)
+    options = Options(reads_digests, _TIMEOUT_S, _BUCKET)
+    return channel.open(Seats(assignment, _RANKS + 1), options, rows)
+
+
+def _step(
+    channel: Channel, server: Transport, params: torch.Tensor, rows: torch.Tensor, number: int
+) -> Step:
+    if not isinstance(channel, ServerChannel):
         raise RuntimeError("this is no server")
     start = time.thread_time()
-    server.begin_step(params, number)
-    hub.flush(hub.alive)
+    server.publish(number, params)
+    channel.hub.flush(channel.hub.alive)
     given = time.thread_time()
-    inbox = server.gather(number)
-    files = range(server.assignment.num_files)
-    server.deliver({file: list(range(_REPLICATION)) for file in files})
+    inbox = server.collect(number, Statement({}, {}, 0), ())
+    if inbox is None:
+        raise RuntimeError("this is no server")
+    classes = {file: list(range(_REPLICATION)) for file in range(len(rows))}
+    in_first_rows(deliver(server, inbox, classes, number).rows, rows)
     taken = time.thread_time()
-    received = 0 if inbox is None else inbox.bytes_in
+    received, _ = server.traffic
     return Step(given - start, taken - given, _RANKS * params.nbytes / 1e9, received / 1e9)
 
 
@@ -122,17 +144,17 @@ def _median_ns(count: int) -> float:
 
 def _work(place: Rendezvous, reads_digests: bool, dimension: int) -> None:
     torch.set_num_threads(1)
-    group = join(place)
-    assignment = fractional_repetition(_WORKERS, _REPLICATION)
-    worker = cluster_of(group, assignment, reads_digests, _TIMEOUT_S, _BUCKET)
+    channel = join(place)
+    worker = _open(channel, reads_digests, torch.empty(0, dimension))
+    seats = worker.seats
     params, generator = torch.zeros(dimension), torch.Generator().manual_seed(0)
-    rows = torch.randn(assignment.num_files, dimension, generator=generator)
-    while (step := worker.begin_step(params, None)) is not None:
-        for own in worker.workers:
-            for file in assignment.files_of_worker[own].tolist():
-                worker.put(step, own, file, rows[file], 0.0)
-        worker.finish(step, Statement({}, {}, 0))
-    group.close()
+    rows = torch.randn(seats.assignment.num_files, dimension, generator=generator)
+    while (step := worker.publish(None, params)) is not None:
+        for own, file in seats.order_of(place.rank, ()):
+            worker.send(step, own, file, Message(rows[file], dimension, 0.0))
+        worker.collect(step, Statement({}, {}, 0), ())
+        worker.fetch({})
+    channel.close()
 
 
 if __name__ == "__main__":

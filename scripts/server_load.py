@@ -27,7 +27,7 @@ from typing import Literal
 
 import numpy as np
 
-from byzshield_exp.clusters.wire import HEADER_BYTES, STATEMENT_BYTES
+from byzshield_exp.clusters.sockets.wire import HEADER_BYTES, STATEMENT_BYTES
 from byzshield_exp.rows.digests import DIGEST_BYTES
 
 Vote = Literal["majority", "digest"]

@@ -1,34 +1,15 @@
-"""WHERE WORKERS LIVE: one process, or several that connect to the server's."""
+"""WHERE WORKERS LIVE: who plays whom, and how messages travel."""
 
-from byzshield_exp.assignments import Assignment
-from byzshield_exp.clusters.cluster import Cluster, Inbox
-from byzshield_exp.clusters.group import Group, Rendezvous, join, join_torchrun, torchrun_size
-from byzshield_exp.clusters.introduction import DATA, HOST
-from byzshield_exp.clusters.launch import Node, run_ranks, start_forkserver
-from byzshield_exp.clusters.server import ServerCluster
-from byzshield_exp.clusters.wire import Statement
-from byzshield_exp.clusters.worker import WorkerCluster
+from byzshield_exp.clusters.alone import AloneChannel
+from byzshield_exp.clusters.delivery import deliver, in_first_rows
+from byzshield_exp.clusters.inbox import Inbox, Statement
+from byzshield_exp.clusters.processes import Node, run_ranks, start_forkserver
+from byzshield_exp.clusters.seats import Seats
+from byzshield_exp.clusters.sockets.joining import Rendezvous, join, join_torchrun, torchrun_size
+from byzshield_exp.clusters.transport import Channel, Options, Transport
 
 __all__ = [
-    "DATA", "HOST", "Cluster", "Group", "Inbox", "Node", "Rendezvous", "Statement", "cluster_of",
-    "join", "join_torchrun", "run_ranks", "start_forkserver", "torchrun_size",
+    "AloneChannel", "Channel", "Inbox", "Node", "Options", "Rendezvous", "Seats", "Statement",
+    "Transport", "deliver", "in_first_rows", "join", "join_torchrun", "run_ranks",
+    "start_forkserver", "torchrun_size",
 ]  # fmt: skip
-
-
-def cluster_of(
-    group: Group, assignment: Assignment, reads_digests: bool, worker_timeout: float, bucket: int
-) -> Cluster:
-    """This process's end of a run.
-
-    Args:
-        group: this process's place.
-        assignment: who computes what.
-        reads_digests: whether the vote is on digests.
-        worker_timeout: seconds after which a rank that has not answered is absent from a step.
-        bucket: bytes that the server receives and compares at a time.
-    """
-    if group.hub is not None:
-        return ServerCluster(group, assignment, reads_digests, group.hub, worker_timeout, bucket)
-    if group.line is not None:
-        return WorkerCluster(group, assignment, reads_digests, group.line)
-    return Cluster(group, assignment, reads_digests)

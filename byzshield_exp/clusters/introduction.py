@@ -4,11 +4,13 @@ It is text of a process that is not believed: short, printable ASCII, and only s
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from byzshield_exp.clusters.fingerprint import BIT_VARIABLES
-from byzshield_exp.clusters.wire import Rejected
+from byzshield_exp.rows.digests import DIGEST_BYTES
 
-MOST_BYTES = 2048  # of an introduction
+_MOST_TEXT = 2048  # bytes
+MOST_INTRODUCTION = DIGEST_BYTES + _MOST_TEXT  # bytes
 HOST, DATA = "host", "data"
 _MOST_CHARACTERS = 64  # of a value
 _NAMED = 5  # groups of ranks in a message
@@ -26,26 +28,38 @@ _OTHERWISE = "use the same processor type, versions and data on all machines"
 Entries = Mapping[str, str]
 
 
-def pack_introduction(entries: Entries) -> bytes:
-    """Entries as text of at most :data:`MOST_BYTES` bytes; what is too long is cut."""
-    lines = "\n".join(f"{name}={_plain(value)}" for name, value in entries.items())
-    return lines.encode()[:MOST_BYTES]
+@dataclass(frozen=True)
+class Introduction:
+    """What a rank says of itself before the first step.
 
-
-def unpack_introduction(content: bytes) -> dict[str, str]:
-    """Read what :func:`pack_introduction` made; whatever the bytes are, there is no other error.
-
-    Raises:
-        Rejected: if it is too long, or no printable ASCII.
+    Attributes:
+        digest: 32 bytes: of file 0's gradient and the data; zeros on a rank that computes none.
+        entries: of its host and data, by name.
     """
-    if len(content) > MOST_BYTES:
-        raise Rejected(f"an introduction of {len(content):,} bytes")
-    text = content.decode("latin-1")
-    lines = text.split("\n")
-    if any(_plain(line, MOST_BYTES) != line for line in lines):
-        raise Rejected("an introduction that is not printable ASCII")
-    pairs = (line.partition("=") for line in lines)
-    return {name: value[:_MOST_CHARACTERS] for name, _, value in pairs if name}
+
+    digest: bytes
+    entries: Entries
+
+    def pack(self) -> bytes:
+        """At most :data:`MOST_INTRODUCTION` bytes; entries that are too long are cut."""
+        lines = "\n".join(f"{name}={_plain(value)}" for name, value in self.entries.items())
+        return self.digest + lines.encode()[:_MOST_TEXT]
+
+    @classmethod
+    def unpack(cls, content: bytes) -> "Introduction":
+        """Read what :meth:`pack` made; whatever the bytes are, there is no other error.
+
+        Raises:
+            ValueError: if it has another length, or is no printable ASCII.
+        """
+        digest, text = content[:DIGEST_BYTES], content[DIGEST_BYTES:].decode("latin-1")
+        if len(digest) < DIGEST_BYTES or len(text) > _MOST_TEXT:
+            raise ValueError(f"an introduction of {len(content):,} bytes")
+        lines = text.split("\n")
+        if any(_plain(line, _MOST_TEXT) != line for line in lines):
+            raise ValueError("an introduction that is not printable ASCII")
+        pairs = (line.partition("=") for line in lines)
+        return cls(digest, {name: value[:_MOST_CHARACTERS] for name, _, value in pairs if name})
 
 
 def _plain(text: str, most: int = _MOST_CHARACTERS) -> str:

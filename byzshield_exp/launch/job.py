@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from byzshield_exp.clusters import Cluster, Group
+from byzshield_exp.clusters import Seats
 from byzshield_exp.datasets import is_missing
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import expand_user, write_atomically
@@ -214,8 +214,7 @@ def _bearable(config: Mapping[str, Any], experiment: Experiment) -> str:
     options, assignment = config["cluster"], experiment.assignment
     ranks = options["num_processes"] - 1
     needed = assignment.majority if options["majority_of"] == "all" else 1
-    cluster = Cluster(Group(0, ranks + 1), assignment, reads_digests=False)
-    count = cluster.bearable(needed)
+    count = Seats(assignment, ranks + 1).bearable(needed)
     return (
         f"{ranks} worker processes, of which any {count} may be silent or lost: every file keeps "
         f"{needed} of its {assignment.replication} replicas"

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from byzshield_exp.clusters import (
-    Group,
+    AloneChannel,
+    Channel,
     Node,
     Rendezvous,
     join,
@@ -33,7 +34,7 @@ _PRELOAD = ("byzshield_exp.training.loop", "byzshield_exp.networks", "byzshield_
 # The server imports these as soon as it has an optimizer and a recorder: 2 s of every run of a
 # sweep. They look for GPUs, which must not happen before the ranks are forked.
 _PRELOAD_WITHOUT_GPU = ("torch._dynamo", "torch.utils.tensorboard.summary")
-_torchrun: list[Group] = []  # the group that torchrun started, once it is joined
+_torchrun: list[Channel] = []  # to the processes that torchrun started, once they are joined
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,15 @@ def rank_job(job: Job, **place: Any) -> RankJob:
 
 def run_rank(rendezvous: Rendezvous, text: str) -> str | None:
     """Play one rank of a run, :attr:`RankJob.text`; on rank 0 the summary as JSON."""
-    group = join(rendezvous)
+    channel = join(rendezvous)
     try:
-        summary = play(group, text)
+        summary = play(channel, text)
         return None if summary is None else json.dumps(summary)
     finally:
-        group.close()
+        channel.close()
 
 
-def play(group: Group, text: str) -> dict[str, Any] | None:
+def play(channel: Channel, text: str) -> dict[str, Any] | None:
     """Play this process's part of a run, :attr:`RankJob.text`; the server returns the summary.
 
     Raises:
@@ -94,30 +95,30 @@ def play(group: Group, text: str) -> dict[str, Any] | None:
         RunError: likewise :func:`train`.
     """
     part = RankJob(**json.loads(text))
-    _take_gpu(part.config, group.rank + part.first_gpu)
+    _take_gpu(part.config, channel.rank + part.first_gpu)
     worst = WorstCase(**{**part.worst, "workers": tuple(part.worst["workers"])})
     folder = Path(part.folder)
-    with logged(folder / LOG, part.echo) if group.rank == 0 else nullcontext():
+    with logged(folder / LOG, part.echo) if channel.rank == 0 else nullcontext():
         experiment = build(part.config, worst)
-        if group.rank == 0 and part.data not in ("", experiment.dataset.digest.hex()):
+        if channel.rank == 0 and part.data not in ("", experiment.dataset.digest.hex()):
             raise ConfigError(
                 f"dataset={part.config['choices']['dataset']} holds other data on this machine "
                 "than where the run was described"
             )
-        return train(experiment, part.config, folder, group, part.runs)
+        return train(experiment, part.config, folder, channel, part.runs)
 
 
 def follow_torchrun() -> None:
     """A rank above 0 under torchrun: play the jobs that rank 0 sends, until it sends none."""
+    channel = join_torchrun()  # until then SIGTERM ends this process: rank 0 may never come
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it too and ends in order
-    group = join_torchrun()
     try:
-        while job := group.hear():
-            play(group, job)
+        while job := channel.hear():
+            play(channel, job)
     except LostServer:
         sys.exit(1)  # the server has said why
     finally:
-        group.close()
+        channel.close()
 
 
 def _take_gpu(config: Mapping[str, Any], rank: int) -> None:
@@ -149,17 +150,16 @@ def preload() -> tuple[str, ...]:
 
 def in_this_process(job: Job) -> dict[str, Any]:
     """Train here; the data are checked against the job's."""
-    return play(Group(), rank_job(job).text) or {}
+    return play(AloneChannel(), rank_job(job).text) or {}
 
 
 def over_torchrun(job: Job) -> dict[str, Any]:
     """Train in the processes that torchrun started; this is rank 0."""
     if not _torchrun:
         _torchrun.append(join_torchrun())
-    group, text = _torchrun[0], rank_job(job).text
-    group.run += 1
-    group.tell(text)
-    return play(group, text) or {}
+    channel, text = _torchrun[0], rank_job(job).text
+    channel.tell(text)
+    return play(channel, text) or {}
 
 
 def end_torchrun() -> None:
@@ -167,9 +167,9 @@ def end_torchrun() -> None:
     if not _torchrun and (torchrun_size() or 1) > 1:
         _torchrun.append(join_torchrun())
     while _torchrun:
-        group = _torchrun.pop()
-        group.tell("")
-        group.close()
+        channel = _torchrun.pop()
+        channel.tell("")
+        channel.close()
 
 
 def runner_for(job: Job) -> Callable[[Job], dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Truth and lies: the two tables of gradient rows, one row per file."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, runtime_checkable
@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from byzshield_exp import interrupts
 from byzshield_exp.datasets import Batches, Dataset
 from byzshield_exp.networks import entries_of, running_statistics, twin, views_of
+from byzshield_exp.rows.message import Message
 from byzshield_exp.streams import Stream, generator, torch_seeded
 
 
@@ -21,8 +22,8 @@ from byzshield_exp.streams import Stream, generator, torch_seeded
 class Table(Protocol):
     """What is sent of each file: its gradient, and running statistics where there are some."""
 
-    def message(self, file: int) -> Float[Tensor, " d_plus_s"]:
-        """The row of one file."""
+    def message(self, file: int) -> Message:
+        """What is sent of one file."""
         ...
 
 
@@ -119,10 +120,10 @@ class TrueGradients:
         self._computed.update(todo)
         self.num_computed += len(todo)
 
-    def message(self, file: int) -> Float[Tensor, " d_plus_s"]:
-        """The gradient of one file, and the running statistics after it."""
+    def message(self, file: int) -> Message:
+        """The gradient of one file, the running statistics after it, and its loss."""
         self.compute([file])
-        return self._row(file)
+        return Message(self._row(file), self._size, float(self.losses[file]))
 
     @property
     def table(self) -> Float[Tensor, "f d_plus_s"]:
@@ -278,9 +279,9 @@ def _statistics_of(network: nn.Module) -> list[Tensor]:
 class Lies:
     """What the liars of this process send: a forged message for each file that they hold."""
 
-    def __init__(self, files: Iterable[int], messages: Float[Tensor, "m d_plus_s"]) -> None:
-        self._messages: dict[int, Tensor] = dict(zip(files, messages, strict=True))
+    def __init__(self, messages: Mapping[int, Message]) -> None:
+        self._messages = messages
 
-    def message(self, file: int) -> Float[Tensor, " d_plus_s"]:
+    def message(self, file: int) -> Message:
         """The forged message of one file."""
         return self._messages[file]

@@ -23,7 +23,7 @@ from byzshield_exp.training.accuracy import evaluate
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.memory import Memory
 from byzshield_exp.training.progress import Progress
-from byzshield_exp.training.protocol import ParameterServer, Report
+from byzshield_exp.training.protocol import Report, TrainingProtocol
 
 PATIENCE_S = 60.0  # how long the end of a run waits for a disk that takes its results
 _RETRY_SHARE = 0.1  # of the time may go into checkpoints that cannot be written ...
@@ -36,7 +36,7 @@ class Learner:
     def __init__(
         self,
         experiment: Experiment,
-        protocol: ParameterServer,
+        protocol: TrainingProtocol,
         config: Mapping[str, Any],
         folder: Path,
     ) -> None:
@@ -89,14 +89,8 @@ class Learner:
             "step": self._done,
             "loss": report.loss,
             "lr": lr,
-            "distorted_files": report.distorted_files,
-            "files_without_majority": report.files_without_majority,
-            "vote_disagreements": report.vote_disagreements,
-            "nonfinite_files": report.nonfinite_files,
             "byzantine": report.byzantine,
-            "absent": report.absent,
-            "rejected": report.rejected,
-            "caught": report.caught,
+            **report.table,
             "bytes_in": report.bytes_in,
             "skipped": not applied,
             "seconds": {**report.seconds, "update": end - start, "total": end - self._tick},
@@ -141,7 +135,7 @@ class Learner:
 
     def save_early(self) -> str:
         """Save what was done before the run ends early; returns a line about it."""
-        for event in self._protocol.cluster.events:
+        for event in self._protocol.take_events():
             warn(event)
         if self._saved_at != self._done:
             self._save()

@@ -1,6 +1,5 @@
 """The one loop, on every rank of a run."""
 
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,33 +8,28 @@ from typing import Any
 import torch
 
 from byzshield_exp import interrupts
-from byzshield_exp.clusters import (
-    Cluster,
-    Group,
-    cluster_of,
-)
+from byzshield_exp.clusters import AloneChannel, Channel
 from byzshield_exp.errors import Stopped, TooFewReplicas
 from byzshield_exp.training.experiment import Experiment
-from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.learner import Learner
-from byzshield_exp.training.protocol import ParameterServer
-from byzshield_exp.votes import reads_digests
+from byzshield_exp.training.parameter_server import parameter_server
+from byzshield_exp.training.protocol import TrainingProtocol
 
 
 def train(
     experiment: Experiment,
     config: Mapping[str, Any],
     folder: Path,
-    group: Group | None = None,
+    channel: Channel | None = None,
     runs: int = 1,
 ) -> dict[str, Any] | None:
-    """Train in this process; the server returns the summary that it wrote, other ranks None.
+    """Train in this process; rank 0 returns the summary that it wrote, other ranks None.
 
     Args:
         experiment: the parts, built from ``config``.
         config: plain and resolved.
-        folder: of the run; only the server writes to it.
-        group: this process's place; None is the simulation: this process plays everybody.
+        folder: of the run; only rank 0 writes to it.
+        channel: what connects this process with the others; None: it plays everybody.
         runs: that share this machine's cores.
 
     Raises:
@@ -44,56 +38,28 @@ def train(
         RunError: if the run cannot go on for another reason.
     """
     torch.set_num_threads(config["threads"])
-    group = group or Group()
-    truth = TrueGradients(
-        experiment.network, experiment.dataset, experiment.batches,
-        experiment.assignment.num_files, _parallel_files(group.world_size * runs, config),
-        experiment.seed if experiment.draws else None, config["precision"],
-    )  # fmt: skip
-    options = config["cluster"]
-    cluster = cluster_of(
-        group, experiment.assignment, reads_digests(experiment.vote), options["worker_timeout"],
-        int(options["bucket_mib"] * 2**20),
-    )  # fmt: skip
-    if cluster.world_size == 1:
-        cluster.keep_rows_in(truth.table)
-    protocol = ParameterServer(
-        experiment, cluster, truth, options["majority_of"], profiles=bool(config["profile"])
-    )
-    server = None
+    channel = channel or AloneChannel()
+    protocol = parameter_server(experiment, config, channel, runs)
+    learner = None
     try:
-        server = Learner(experiment, protocol, config, folder) if cluster.is_server else None
-        with interrupts.heard() if server else nullcontext():  # workers wait for the server's word
-            return _loop(experiment, cluster, protocol, server)
+        learner = Learner(experiment, protocol, config, folder) if channel.rank == 0 else None
+        with interrupts.heard() if learner else nullcontext():  # others wait for rank 0's word
+            return _loop(protocol, learner)
     except (Stopped, TooFewReplicas) as error:
-        if server:
-            raise type(error)(f"{error}; {server.save_early()}") from error
+        if learner:
+            raise type(error)(f"{error}; {learner.save_early()}") from error
         raise
     finally:
-        cluster.end()
-        if server:
-            server.close()
+        protocol.end()
+        if learner:
+            learner.close()
 
 
-def _loop(
-    experiment: Experiment, cluster: Cluster, protocol: ParameterServer, server: Learner | None
-) -> dict[str, Any] | None:
-    protocol.check_replicas()
-    while (
-        step := cluster.begin_step(experiment.flat.state, server.next_step if server else None)
-    ) is not None:
+def _loop(protocol: TrainingProtocol, learner: Learner | None) -> dict[str, Any] | None:
+    protocol.prepare()
+    while (step := protocol.begin(learner.next_step if learner else None)) is not None:
         interrupts.check()
-        update, report = protocol.step(step)
-        if server and update is not None and report is not None:
-            server.finish_step(update, report)
-    return server.finish() if server else None
-
-
-def _parallel_files(processes: int, config: Mapping[str, Any]) -> int:
-    """How many files this process computes at a time: its share of the cores; on a GPU one."""
-    if config["device"] == "cuda":
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    threads: int = config["threads"]
-    return max(1, (cores or 1) // max(1, ranks - 1) // threads)
+        done = protocol.step(step)
+        if learner and done:
+            learner.finish_step(*done)
+    return learner.finish() if learner else None

@@ -17,9 +17,9 @@ import torch
 from running import SMALL, metrics_of, run_program, summary_of, text_of
 
 from byzshield_exp.clusters import run_ranks
-from byzshield_exp.clusters.launch import root_cause
-from byzshield_exp.clusters.wire import Header, Kind
-from byzshield_exp.clusters.worker import WorkerCluster
+from byzshield_exp.clusters.processes import root_cause
+from byzshield_exp.clusters.sockets.wire import Header, Kind
+from byzshield_exp.clusters.sockets.worker import SocketWorker
 from byzshield_exp.errors import ConfigError, RunError, Stopped, TooFewReplicas
 from byzshield_exp.launch.job import EXIT_STOPPED
 from byzshield_exp.launch.ranks import run_rank
@@ -272,9 +272,9 @@ def test_a_silent_majority_stops_the_run(start):
 def talking_rank(rendezvous, job):
     """A rank; the last of them sends nonsense beside its replicas, at last so that it is closed."""
     if rendezvous.rank == 3:
-        finish = WorkerCluster.finish
+        collect = SocketWorker.collect
 
-        def finish_badly(self, step, statement):
+        def finish_badly(self, step, statement, lying):
             head = Header(Kind.ROW, self._run, self.rank, 11, 3, step)
             for kind in Kind:
                 self._line.send(Header(kind, self._run, self.rank, 11, 3, step).pack())
@@ -282,16 +282,16 @@ def talking_rank(rendezvous, job):
             self._line.send(Header(Kind.DIGEST, 0, 1, 2, 3, step, 32).pack(), bytes(32))
             if step == 20:
                 self._line.send(b"\xff" * 300)
-            finish(self, step, statement)
+            collect(self, step, statement, lying)
 
-        WorkerCluster.finish = finish_badly
+        SocketWorker.collect = finish_badly
     return run_rank(rendezvous, job)
 
 
 def lying_rank(rendezvous, job):
     """A rank; the last of them sends other rows than its digests say."""
     if rendezvous.rank == 3:
-        answer = WorkerCluster._answer
+        answer = SocketWorker._answer
 
         def answer_badly(self, asked):
             head, content = answer(self, asked)
@@ -299,7 +299,7 @@ def lying_rank(rendezvous, job):
             changed[17] ^= 1
             return head, memoryview(changed)
 
-        WorkerCluster._answer = answer_badly
+        SocketWorker._answer = answer_badly
     return run_rank(rendezvous, job)
 
 

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from running import SMALL, metrics_of, run_program, summary_of, text_of
 
 from byzshield_exp.clusters import run_ranks
 from byzshield_exp.clusters.fingerprint import host_name
-from byzshield_exp.clusters.wire import HEADER_BYTES, STATEMENT_BYTES
-from byzshield_exp.clusters.worker import WorkerCluster
+from byzshield_exp.clusters.sockets.wire import HEADER_BYTES, STATEMENT_BYTES
+from byzshield_exp.clusters.sockets.worker import SocketWorker
 from byzshield_exp.errors import RunError
 from byzshield_exp.launch.ranks import run_rank
 from byzshield_exp.rows.digests import DIGEST_BYTES
@@ -133,15 +134,15 @@ def test_the_server_receives_every_replica_or_every_winner_once(tmp_path, vote, 
 def flipping_rank(rendezvous, job):
     """A rank; the first of them flips one bit of its first row on the wire."""
     if rendezvous.rank == 1:
-        put = WorkerCluster.put
+        send = SocketWorker.send
 
-        def put_flipped(self, step, worker, file, row, loss):
+        def send_flipped(self, step, worker, file, message):
             if (worker, file) == (0, 0):
-                row = row.clone()
-                row.view(torch.int32)[7] ^= 1
-            put(self, step, worker, file, row, loss)
+                message = replace(message, joined=message.joined.clone())
+                message.joined.view(torch.int32)[7] ^= 1
+            send(self, step, worker, file, message)
 
-        WorkerCluster.put = put_flipped
+        SocketWorker.send = send_flipped
     return run_rank(rendezvous, job)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from byzshield_exp.clusters.wire import HEADER_BYTES, Header, Rejected, unpack
+from byzshield_exp.clusters.sockets.wire import HEADER_BYTES, Header, Rejected, unpack
 
 _DRAIN = bytearray(1 << 20)  # what nobody reads
 

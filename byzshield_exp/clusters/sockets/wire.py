@@ -11,6 +11,8 @@ from enum import IntEnum
 import numpy as np
 import torch
 
+from byzshield_exp.clusters.inbox import Statement
+
 _FORM = struct.Struct("<I4B5IqQf")  # the fields of Header in order, after the magic number
 _MAGIC = 0x42595A32  # "BYZ2"
 HEADER_BYTES = _FORM.size
@@ -45,6 +47,16 @@ class Rejected(Exception):
     def __init__(self, reason: str, is_fatal: bool = False) -> None:
         super().__init__(reason)
         self.is_fatal = is_fatal
+
+
+def expect(name: str, got: int, wanted: int) -> None:
+    """Compare a field of a header.
+
+    Raises:
+        Rejected: if it is another one.
+    """
+    if got != wanted:
+        raise Rejected(f"{name}={got} instead of {wanted}")
 
 
 @dataclass(frozen=True)
@@ -101,25 +113,6 @@ def unpack(content: bytes | bytearray | memoryview) -> Header:
     return Header(
         Kind(kind), run, sender, worker, file, step, length, dtype, bool(finite), loss
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Statement:
-    """What a rank says at the end of its step.
-
-    Attributes:
-        seconds: wall clock per phase.
-        cpu_seconds: of the process, per phase.
-        files_computed: true gradients since the start of the run.
-        bytes_out: sent in this step, without this message.
-        bytes_in: received for this step.
-    """
-
-    seconds: dict[str, float]
-    cpu_seconds: dict[str, float]
-    files_computed: int
-    bytes_out: int = 0
-    bytes_in: int = 0
 
 
 PHASES = ("data", "compute", "attack", "send", "total")

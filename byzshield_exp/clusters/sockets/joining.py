@@ -1,9 +1,9 @@
 """Joining: every worker process connects to the server's, and nobody else can.
 
-A group lives on torch.distributed's rendezvous (torchrun), or on a folder of this machine. From
-then on there are plain connections and no process group: gloo ends the whole process when a peer
-sends more than was expected, and closes all connections when one peer is late, so that one liar
-could stop the server.
+Processes find each other by torch.distributed's store (torchrun), or in a folder of this machine.
+From then on there are plain connections and no process group: gloo ends the whole process when a
+peer sends more than was expected, and closes all connections when one peer is late, so that one
+liar could stop the server.
 """
 
 import hmac
@@ -13,15 +13,18 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic, sleep
 
-from byzshield_exp.clusters.hub import Hub
-from byzshield_exp.clusters.line import Line
-from byzshield_exp.clusters.wire import HEADER_BYTES, Header, Kind, Rejected, unpack
-from byzshield_exp.errors import LostServer, RunError, first_line
+from byzshield_exp.clusters.alone import AloneChannel
+from byzshield_exp.clusters.sockets.channel import ServerChannel, WorkerChannel
+from byzshield_exp.clusters.sockets.hub import Hub
+from byzshield_exp.clusters.sockets.line import Line
+from byzshield_exp.clusters.sockets.wire import HEADER_BYTES, Header, Kind, Rejected, unpack
+from byzshield_exp.clusters.transport import Channel
+from byzshield_exp.errors import RunError, first_line
 
 JOIN_S = 300.0  # for all processes to come
 _HELLO_S = 3.0  # for one connection to say who it is
@@ -46,56 +49,6 @@ class Rendezvous:
     world_size: int
 
 
-@dataclass(eq=False)
-class Group:
-    """This process's place among the processes of a run, and its connections.
-
-    Attributes:
-        rank: 0 is the server.
-        world_size: 1 has no connections.
-        hub: the server's end.
-        line: a worker's end.
-        run: counts the runs of this group.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    hub: Hub | None = field(default=None, repr=False)
-    line: Line | None = field(default=None, repr=False)
-    run: int = 0
-
-    def close(self) -> None:
-        """Close all connections."""
-        if self.hub is not None:
-            self.hub.close()
-        if self.line is not None:
-            self.line.close()
-
-    def tell(self, text: str) -> None:
-        """On the server: send a job to all workers; an empty one is the last."""
-        if self.hub is None:
-            return
-        content = text.encode()
-        header = Header(Kind.JOB, self.run, 0, length=len(content)).pack()
-        for peer in self.hub.alive:
-            self.hub.send(peer, header, content)
-        self.hub.flush(self.hub.alive)
-
-    def hear(self) -> str:
-        """On a worker: wait for the server's next job.
-
-        Raises:
-            LostServer: if there is none any more.
-        """
-        if self.line is None:
-            raise LostServer("there is no server")
-        while True:
-            header, content = self.line.next()
-            if header.kind is Kind.JOB:
-                self.run = header.run
-                return bytes(content).decode()
-
-
 @contextmanager
 def meeting_place(world_size: int) -> Iterator[list[Rendezvous]]:
     """Where the processes of this machine meet, by rank; no port is opened."""
@@ -105,14 +58,14 @@ def meeting_place(world_size: int) -> Iterator[list[Rendezvous]]:
         yield [Rendezvous(path, secret, rank, world_size) for rank in range(world_size)]
 
 
-def join(rendezvous: Rendezvous) -> Group:
+def join(rendezvous: Rendezvous) -> Channel:
     """Join a group; a single process needs no connections, and plays everybody.
 
     Raises:
         RunError: if the others do not come.
     """
     if rendezvous.world_size == 1:
-        return Group()
+        return AloneChannel()
     if rendezvous.rank == 0:
         with _listen(rendezvous.address) as door:
             return _welcome(door, rendezvous)
@@ -126,7 +79,7 @@ def torchrun_size() -> int | None:
     return None
 
 
-def join_torchrun() -> Group:
+def join_torchrun() -> Channel:
     """Join the group that torchrun started this process in.
 
     Raises:
@@ -175,7 +128,7 @@ def _listen(address: str) -> socket.socket:
     return socket.create_server(where, family=found[0], backlog=socket.SOMAXCONN)
 
 
-def _enter(find: Callable[[], Rendezvous]) -> Group:
+def _enter(find: Callable[[], Rendezvous]) -> Channel:
     """A worker's place. Where the server is is asked again and again: it may have moved."""
     deadline = monotonic() + JOIN_S
     while True:
@@ -193,7 +146,7 @@ def _enter(find: Callable[[], Rendezvous]) -> Group:
     secret = rendezvous.secret.encode()
     header = Header(Kind.HELLO, 0, rendezvous.rank, length=len(secret))
     connection.sendall(header.pack() + secret)
-    return Group(rendezvous.rank, rendezvous.world_size, line=Line(connection))
+    return WorkerChannel(rendezvous.rank, rendezvous.world_size, Line(connection))
 
 
 def _dial(address: str) -> socket.socket:
@@ -223,7 +176,7 @@ def _care(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _welcome(door: socket.socket, rendezvous: Rendezvous) -> Group:
+def _welcome(door: socket.socket, rendezvous: Rendezvous) -> Channel:
     """Take one connection of each rank; whoever does not know the secret is sent away."""
     connections: dict[int, socket.socket] = {}
     deadline = monotonic() + JOIN_S
@@ -241,7 +194,7 @@ def _welcome(door: socket.socket, rendezvous: Rendezvous) -> Group:
             connections[rank] = connection
         else:
             connection.close()
-    return Group(0, rendezvous.world_size, hub=Hub(connections))
+    return ServerChannel(rendezvous.world_size, Hub(connections))
 
 
 def _who(connection: socket.socket, secret: str) -> int:

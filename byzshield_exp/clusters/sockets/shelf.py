@@ -38,10 +38,9 @@ class Shelf:
         times_cleared: a copy of before is not wanted any more.
     """
 
-    def __init__(self, num_files: int, like: Tensor, bucket: int) -> None:
-        """Make room for rows of the size and type of ``like``; ``bucket`` bytes are compared."""
-        self._like = like[None].cpu()
-        self.matrix = new_rows(num_files, self._like)
+    def __init__(self, matrix: Tensor, bucket: int) -> None:
+        """Take the memory of ``matrix``; ``bucket`` bytes are compared at a time."""
+        self.matrix = matrix
         self.rows = [Row.of(tensor) for tensor in self.matrix]
         self.others: list[Row] = []
         self._spare: list[Row] = []
@@ -58,7 +57,7 @@ class Shelf:
 
     def new_row(self) -> Row:
         """One more row."""
-        row = self._spare.pop() if self._spare else Row.of(new_rows(1, self._like)[0])
+        row = self._spare.pop() if self._spare else Row.of(new_rows(1, self.matrix)[0])
         self.others.append(row)
         return row
 

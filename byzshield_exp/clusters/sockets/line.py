@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from byzshield_exp.clusters.wire import HEADER_BYTES, Header, Kind, Rejected, unpack
+from byzshield_exp.clusters.sockets.wire import HEADER_BYTES, Header, Kind, Rejected, unpack
 from byzshield_exp.errors import LostServer
 
 Parts = tuple[bytes | memoryview, ...]

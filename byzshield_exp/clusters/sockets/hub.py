@@ -9,8 +9,8 @@ from time import monotonic, sleep
 from typing import Protocol, runtime_checkable
 
 from byzshield_exp import interrupts
-from byzshield_exp.clusters.reader import Drain, Reader, Sink
-from byzshield_exp.clusters.wire import Header, Rejected
+from byzshield_exp.clusters.sockets.reader import Drain, Reader, Sink
+from byzshield_exp.clusters.sockets.wire import Header, Rejected
 
 _LOOK_S = 0.2  # how often a wait looks for a request to stop
 _PAUSE_S = 1.0  # a look that takes so much longer was a pause of this process

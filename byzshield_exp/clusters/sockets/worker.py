@@ -1,0 +1,127 @@
+"""A worker process's end of the sockets."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from byzshield_exp.clusters.inbox import Statement
+from byzshield_exp.clusters.said import Said
+from byzshield_exp.clusters.seats import Seats
+from byzshield_exp.clusters.sockets.line import Line, Parts
+from byzshield_exp.clusters.sockets.wire import DTYPES, Header, Kind, pack_statement
+from byzshield_exp.clusters.transport import Fetched
+from byzshield_exp.errors import LostServer
+from byzshield_exp.rows.digests import bytes_of
+from byzshield_exp.rows.message import Message
+
+
+class SocketWorker:
+    """Replicas leave while the next ones are computed; with digests, rows only when asked for.
+
+    See :class:`~byzshield_exp.clusters.transport.Transport` for the verbs.
+    """
+
+    def __init__(self, seats: Seats, rank: int, reads_digests: bool, line: Line, run: int) -> None:
+        self.seats, self.rank = seats, rank
+        self.events: list[str] = []
+        self._reads_digests, self._line, self._run = reads_digests, line, run
+        self._at_start = 0, 0
+        self._said = Said()
+        self._copies: dict[tuple[int, int], Tensor] = {}  # of rows on a GPU, by file and memory
+        line.serve(self._answer)
+
+    def introduce(self, said: bytes) -> None:
+        """Send it to the server."""
+        self._send(Header(Kind.CHECK, self._run, self.rank), said)
+
+    def drop(self, rank: int, reason: str) -> None:
+        """Only the server does that."""
+
+    def share(self, content: Tensor) -> None:
+        """Wait for the server's.
+
+        Raises:
+            LostServer: if there is none any more.
+        """
+        header, payload = self._next()
+        if header.kind is not Kind.SHARE:
+            raise LostServer("the run ended before its first step")
+        content.copy_(torch.frombuffer(payload, dtype=content.dtype).view_as(content))
+
+    def publish(self, step: int | None, params: Tensor | None) -> int | None:
+        """Wait for the next order."""
+        header, content = self._next()
+        if header.kind is not Kind.ORDER:
+            return None
+        self._said.clear()
+        self._copies.clear()
+        if params is not None:
+            params.copy_(torch.frombuffer(content, dtype=params.dtype))
+        self._at_start = self._line.bytes_in - header.length, self._line.bytes_out
+        return header.step
+
+    def send(self, step: int, worker: int, file: int, message: Message) -> None:
+        """Send a row or its digest; the row waits for being asked for."""
+        row = self._in_host_memory(file, message.joined)
+        kind, is_finite = Kind.ROW, False
+        content: bytes | memoryview
+        if self._reads_digests:
+            kind = Kind.DIGEST
+            content, is_finite = self._said.keep(worker, file, row, step)
+        else:
+            content = bytes_of(row).data
+        head = Header(
+            kind, self._run, self.rank, worker, file, step, dtype=DTYPES[row.dtype],
+            finite=is_finite, loss=message.loss,
+        )  # fmt: skip
+        self._send(head, content)
+
+    def collect(self, step: int, statement: Statement, lying: Collection[int]) -> None:
+        """Say that all was sent, and how long it took."""
+        self._send(Header(Kind.DONE, self._run, self.rank, step=step), pack_statement(statement))
+
+    def fetch(
+        self, wanted: Mapping[int, Sequence[int]], refused: Collection[int] = ()
+    ) -> list[Fetched]:
+        """A thread of the connection answers, also while this one computes."""
+        return []
+
+    def end(self) -> None:
+        """Only the server does that."""
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes received and sent since the order of this step came, without what is queued."""
+        return self._line.bytes_in - self._at_start[0], self._line.bytes_out - self._at_start[1]
+
+    def _next(self) -> tuple[Header, memoryview]:
+        """The next message of this run."""
+        while True:
+            header, content = self._line.next()
+            if header.run == self._run:
+                return header, content
+
+    def _in_host_memory(self, file: int, row: Tensor) -> Tensor:
+        """The row, copied from a GPU once, whoever sends it."""
+        if row.device.type == "cpu":
+            return row
+        key = file, row.data_ptr()
+        if key not in self._copies:
+            self._copies[key] = row.cpu()
+        return self._copies[key]
+
+    def _send(self, header: Header, payload: bytes | memoryview) -> None:
+        self._line.send(header.carrying(len(payload)).pack(), payload)
+
+    def _answer(self, asked: Header) -> Parts:
+        """The row that the server asks for; nothing for one that there is not."""
+        row, _ = self._said.row(asked.worker, asked.file)
+        if row is None:
+            return ()
+        content = bytes_of(row).data
+        head = Header(
+            Kind.ROW, self._run, self.rank, asked.worker, asked.file, asked.step,
+            len(content), DTYPES[row.dtype],
+        )  # fmt: skip
+        return head.pack(), content

@@ -1,0 +1,164 @@
+"""How messages travel: what every transport can do, and what opens one.
+
+Every rank of a run calls the verbs of :class:`Transport` in the same order: ``introduce`` and
+``share`` before the first step; in each step ``publish``, ``send`` for each of its replicas,
+``collect`` and ``fetch``; ``end`` at the end. A sibling is a file or a folder, not a subclass:
+``alone``, ``sockets``.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from byzshield_exp.clusters.inbox import Inbox, Statement
+from byzshield_exp.clusters.seats import Seats
+from byzshield_exp.rows.message import Message
+
+
+@dataclass(frozen=True, eq=False)
+class Fetched:
+    """The answer to a request for a row.
+
+    Attributes:
+        file: that was asked for.
+        worker: that was asked; None: nobody of those that have the row can be asked.
+        row: ``[d + s]`` as it came, not checked; None if it did not come.
+        digest: of ``row``, where it was made on the way.
+        is_false: whether a message came that is no such row.
+    """
+
+    file: int
+    worker: int | None = None
+    row: Tensor | None = None
+    digest: bytes | None = None
+    is_false: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run uses its transport.
+
+    Attributes:
+        reads_digests: whether digests of rows are voted, and rows only fetched.
+        worker_timeout: seconds after which a rank that has not answered is absent from a step.
+        bucket: bytes that the server receives and compares at a time.
+    """
+
+    reads_digests: bool = False
+    worker_timeout: float = 300.0
+    bucket: int = 1 << 20
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """This process's end of a run.
+
+    Attributes:
+        rank: of this process; 0 is the server.
+        seats: who plays whom.
+        events: human-readable warnings; the reader clears them.
+        traffic: bytes that this process received and sent since the step began.
+    """
+
+    rank: int
+    seats: Seats
+    events: list[str]
+
+    @property
+    def traffic(self) -> tuple[int, int]: ...
+
+    def introduce(self, said: bytes) -> dict[int, bytes] | None:
+        """Tell the server a few bytes; it gets by rank what the ranks with workers say.
+
+        A rank that is silent is missing; what it says later is in :attr:`Inbox.introductions`.
+        """
+        ...
+
+    def drop(self, rank: int, reason: str) -> None:
+        """On the server: have nothing more to do with a rank."""
+        ...
+
+    def share(self, content: Tensor) -> None:
+        """Overwrite a tensor on all ranks with the server's, which all have the size of."""
+        ...
+
+    def publish(self, step: int | None, params: Tensor | None) -> int | None:
+        """Begin a step; every rank returns the server's number of it, None at the end of the run.
+
+        Args:
+            step: on the server the next step, None to end the run; ignored on other ranks.
+            params: ``[n]``, read on the server and overwritten on other ranks; None on all ranks
+                where none are to travel.
+        """
+        ...
+
+    def send(self, step: int, worker: int, file: int, message: Message) -> None:
+        """Send a replica. Its memory must stay as it is until the next step."""
+        ...
+
+    def collect(self, step: int, statement: Statement, lying: Collection[int]) -> Inbox | None:
+        """Say that all replicas of this process were sent; on the server, get all that came.
+
+        Args:
+            step: of the run.
+            statement: of this process.
+            lying: workers that lie: with it every rank knows :meth:`Seats.order_of`.
+        """
+        ...
+
+    def fetch(
+        self, wanted: Mapping[int, Sequence[int]], refused: Collection[int] = ()
+    ) -> list[Fetched]:
+        """On the server, get rows whose digests came; other ranks answer until nothing is wanted.
+
+        Args:
+            wanted: by file the workers that have its row, the first to ask first; empty: nothing
+                more is wanted in this step.
+            refused: workers that sent another row than they had said: they are asked last.
+
+        Returns:
+            One answer per file.
+        """
+        ...
+
+    def end(self) -> None:
+        """On the server, let the other ranks end as well; at the end, or after a failure."""
+        ...
+
+
+@runtime_checkable
+class Channel(Protocol):
+    """How the runs of a sweep reach the ranks that are there.
+
+    Attributes:
+        rank: of this process; 0 is the server.
+        world_size: processes; 1: one process plays everybody.
+    """
+
+    rank: int
+    world_size: int
+
+    def tell(self, text: str) -> None:
+        """On the server: send a job to all ranks; an empty one is the last."""
+        ...
+
+    def hear(self) -> str:
+        """On other ranks: wait for the server's next job."""
+        ...
+
+    def open(self, seats: Seats, options: Options, rows: Tensor) -> Transport:
+        """A transport for a run.
+
+        Args:
+            seats: who plays whom.
+            options: how it is used.
+            rows: ``[f, d + s]``, on the server where rows that come may be stored, each in its
+                file's place; ignored on other ranks.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close what connects this process."""
+        ...
