@@ -105,7 +105,6 @@ def test_a_driver_killed_at_a_call_that_makes_instances(quick, tmp_path):
         assert_nothing_runs(quick)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("when", "end"), [("before", "down"), ("after", "up")])
 @pytest.mark.parametrize("part", range(3))
 def test_a_driver_killed_at_any_call(quick, tmp_path, when, end, part):
