@@ -6,20 +6,15 @@ cd "$(dirname "$0")/.."
 folder=${1:-.venv-oldest}
 shift || true
 
-declared() {  # each lower bound as a pin: requires-python first, then the dependencies
-  python3 - <<'PYTHON'
+python=python$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
+[ -d "$folder" ] || "$python" -m venv "$folder"
+"$folder/bin/python" - >"$folder/oldest.txt" <<'PYTHON'  # each lower bound becomes a pin
 import re, tomllib
-project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-for line in ["python" + project["requires-python"], *project["dependencies"]]:
+for line in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]:
     if found := re.match(r"([\w-]+)>=([\w.]+)", line):
         print("{}=={}".format(*found.groups()))
 PYTHON
-}
-
-python=python$(declared | sed -n 's/^python==//p')
-[ -d "$folder" ] || "$python" -m venv "$folder"
-declared | grep -v '^python==' >"$folder/oldest.txt"
 "$folder/bin/python" -m pip install --quiet --upgrade pip
 "$folder/bin/python" -m pip install --quiet -e '.[test]' -c "$folder/oldest.txt"
-cat "$folder/oldest.txt"
+echo "$("$folder/bin/python" --version) $(tr '\n' ' ' <"$folder/oldest.txt")"
 "$folder/bin/python" -m pytest -m 'not slow and not slurm' "$@"
