@@ -49,6 +49,7 @@ def sweep_of_12(folder, *more):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_sweep_whose_driver_is_killed_twice(tmp_path):
     """The digits; the driver is killed twice in the middle, and again before it has begun."""
     undisturbed = subprocess.run(
@@ -74,11 +75,12 @@ def test_a_sweep_whose_driver_is_killed_twice(tmp_path):
     assert len(rows) == 12
     assert {row["state"] for row in rows.values()} == {"done"}
     assert 1 <= sum(row["attempts"] == "2" for row in rows.values()) <= 2
-    again = subprocess.run(sweep_of_12(folder), capture_output=True, text=True, timeout=120)
+    again = subprocess.run(sweep_of_12(folder), capture_output=True, text=True, timeout=250)
     assert said(again.stdout) == [f"sweep: 12 runs: 12 done; {folder}/sweep.csv"]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_sweep_of_which_points_are_impossible_and_one_crashes(tmp_path):
     (tmp_path / "crashing.py").write_text(CRASHING)
     (tmp_path / "conf" / "attack").mkdir(parents=True)
@@ -96,7 +98,7 @@ def test_a_sweep_of_which_points_are_impossible_and_one_crashes(tmp_path):
     environment = {**os.environ, **modules_in(tmp_path)}
 
     def start():
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        return subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
 
     first = start()
     assert first.returncode == 1, first.stderr
