@@ -171,7 +171,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
         slow.wait()
 
 
-def wait_for_steps(folder, steps, timeout=60):
+def wait_for_steps(folder, steps, timeout=120):
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if any(
