@@ -20,10 +20,10 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 run: install  ## the main job: K=15 workers of which 3 lie (more choices: make run ARGS='q=5')
-	$(BIN)/python -m byzshield_exp $(ARGS)
+	$(BIN)/byzshield run $(ARGS)
 
 sweep: install  ## three approaches against two attacks, three numbers of liars
-	$(BIN)/python -m byzshield_exp -m approach=mols,detox,baseline attack=alie,reversed_gradient q=0,2,3 $(ARGS)
+	$(BIN)/byzshield run -m approach=mols,detox,baseline attack=alie,reversed_gradient q=0,2,3 $(ARGS)
 
 table: install  ## the table of the README
 	$(BIN)/python scripts/readme_table.py

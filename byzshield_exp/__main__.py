@@ -1,25 +1,27 @@
-"""``byzshield VERB`` and ``python -m byzshield_exp``, on every rank."""
+"""``byzshield VERB`` and ``python -m byzshield_exp [VERB]``, on every rank."""
 
-import os
+import signal
 import sys
-from importlib import import_module
+from types import FrameType
 
-VERBS = ("run", "list", "doctor", "distortion", "evaluate", "prepare", "ec2", "job")
+from byzshield_exp.commands.verbs import dispatch
 
 
-def main() -> None:
-    """Do what the first word says; without a verb it is a run."""
+def main(default: str | None = None) -> None:
+    """Do what the command line says.
+
+    Args:
+        default: the verb of a command line without one; None: it has to be given.
+    """
     if not sys.flags.safe_path:
         sys.path.append("")  # modules of the user's, for the console script as for python -m
-    arguments = sys.argv[1:]
-    verb = arguments.pop(0) if arguments[:1] and arguments[0] in VERBS else "run"
-    if verb in ("run", "job") and int(os.environ.get("RANK", "0")) > 0:
-        from byzshield_exp.launch.ranks import follow_torchrun
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(dispatch(sys.argv[1:], default))
 
-        follow_torchrun()
-    else:
-        sys.exit(import_module(f"byzshield_exp.commands.{verb}").main(arguments))
+
+def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + signal_number)
 
 
 if __name__ == "__main__":
-    main()
+    main("run")

@@ -1,7 +1,7 @@
 """From a configuration choice (`_target_` and arguments) to a checked Python call.
 
-Every argument is bound and its type checked before anything starts, so that a misspelt or
-mistyped one fails in a line that names it, and not in a worker an hour later.
+Every argument is bound and its type checked before anything starts. So a misspelt argument, or one
+of a wrong type, fails at once in a line that names it, not in a worker an hour later.
 """
 
 import collections.abc
@@ -21,14 +21,14 @@ from byzshield_exp.errors import ConfigError
 def bind(
     key: str, choice: Mapping[str, Any], reserved: tuple[str, ...] = (), **given: Any
 ) -> "partial[Any]":
-    """The function a choice names, with the choice's arguments bound and checked.
+    """Import the function that a choice names, and bind and check the choice's arguments.
 
     Args:
         key: the group, for messages: ``"aggregator"``.
         choice: ``_target_`` (dotted path of a function) and its arguments by name.
-        reserved: arguments that the caller of the result passes; never configured. The same
-            holds in a function that is an argument, which is a choice of its own.
-        given: arguments that follow from other parts; passed on where the function has them.
+        reserved: arguments that the caller of the result passes; they cannot be configured. The
+            same holds for an argument that is a function, which is a choice of its own.
+        given: arguments that follow from other parts; bound if the function has them.
 
     Raises:
         ConfigError: if the target cannot be imported, or an argument is unknown, missing or of a
@@ -84,7 +84,7 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 
 def _bound_function(key: str, value: Any, reserved: tuple[str, ...]) -> "partial[Any]":
-    """An argument that is a function: a choice inside the choice."""
+    """Bind an argument that is a function: a choice inside the choice."""
     if not isinstance(value, Mapping) or "_target_" not in value:
         group = key.partition(".")[0]
         raise ConfigError(f"{key}={value!r}: choose it with {group}@{key}=NAME")
@@ -110,7 +110,7 @@ def _import(key: str, choice: Mapping[str, Any]) -> Callable[..., Any]:
 def _checked_argument(
     key: str, value: Any, name: str, options: list[str], hints: Mapping[str, Any]
 ) -> Any:
-    """The value, an int as a float where one is asked for: YAML writes 1 for 1.0."""
+    """Check a value's type; an int becomes a float where one is asked for, as YAML writes 1."""
     if name not in options:
         known = f"known are {', '.join(options)}" if options else "it takes none"
         raise ConfigError(

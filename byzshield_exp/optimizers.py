@@ -26,7 +26,7 @@ def sgd(
         decay_every: steps, >= 1.
 
     Raises:
-        ValueError: if a bound is broken.
+        ValueError: if an argument is out of its range.
 
     Source: schedule (x, y, z) of ByzShield, MLSys 2021, Section 6 and Table 7.
     """

@@ -9,7 +9,7 @@ import torch
 
 
 class Stream(IntEnum):
-    """Separate streams, so that changing the attack changes no honest minibatch."""
+    """Separate streams: another attack, for example, does not change the honest minibatches."""
 
     DATA = 0
     ADVERSARY = 1
@@ -24,14 +24,14 @@ class Stream(IntEnum):
 def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
     """The generator of one place in a run: ``position`` is (), (step) or (step, file).
 
-    The same arguments give the same numbers in every process, so nobody has to be told them.
+    The same arguments give the same numbers in every process, so they are never sent.
     """
     return np.random.default_rng(np.random.SeedSequence([seed, int(stream), *position]))
 
 
 @contextmanager
 def torch_seeded(random: np.random.Generator, device: torch.device | str = "cpu") -> Iterator[None]:
-    """In it torch's global generator is seeded by ``random``; afterwards it is as it was."""
+    """Seed torch's global generator from ``random`` inside the block; restore it afterwards."""
     on_gpu = torch.device(device).type == "cuda"
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if on_gpu else []):
         torch.manual_seed(int(random.integers(2**62)))

@@ -76,8 +76,9 @@ def main() -> None:
 
 def _rules() -> list[str]:
     from byzshield_exp import aggregators
+    from byzshield_exp.aggregators.rule import rule_traits
 
-    return [name for name in aggregators.__all__ if hasattr(getattr(aggregators, name), "kind")]
+    return [name for name in aggregators.__all__ if rule_traits(getattr(aggregators, name)).kind]
 
 
 def _row(name: str, size: int, options: argparse.Namespace) -> str:
@@ -167,11 +168,12 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 def _our_rule(name: str) -> Callable[[Any], Any]:
     from byzshield_exp import aggregators
     from byzshield_exp.aggregators import columns
+    from byzshield_exp.aggregators.rule import rule_traits
 
     columns.compile_now()  # from the disk, after the first time
     rule = getattr(aggregators, name)
     arguments = AS_BYZFL.get(name, {})
-    if rule.kind == "mixing":
+    if rule_traits(rule).kind == "mixing":
         return lambda rows: rule(rows, C, **arguments)[0]
     return lambda rows: rule(rows, C, **arguments)
 

@@ -41,9 +41,8 @@ def cli(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["byzshield_exp"])
 
     def call(*overrides: str) -> tuple[int, str, str]:
-        code = 0
         try:
-            run.main(list(overrides))
+            code = run.main(list(overrides))
         except SystemExit as end:
             code = end.code
         out, err = capsys.readouterr()
@@ -73,11 +72,12 @@ def plain_config():
     from omegaconf import open_dict
 
     from byzshield_exp.commands import config as configuration
+    from byzshield_exp.commands.choices import conf_dir
 
     configuration.register()
 
     def make(*overrides: str, small: bool = True) -> dict[str, Any]:
-        with initialize_config_dir(configuration.conf_dir(), version_base="1.3"):
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
             chosen = [*(SMALL if small else ()), *overrides]
             cfg = compose("config", chosen, return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)

@@ -24,6 +24,7 @@ def test_a_wheel_runs_in_an_empty_folder(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert "byzshield_exp/conf/config.yaml" in archive.namelist()
+        assert "byzshield_exp/commands/completion/byzshield.bash" in archive.namelist()
         assert not [name for name in archive.namelist() if name.startswith(("conf/", "tests/"))]
     environment = tmp_path / "env"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
@@ -40,6 +41,7 @@ def test_a_wheel_runs_in_an_empty_folder(tmp_path):
     empty.mkdir()
     script = environment / "bin" / "byzshield"
     arguments = [
+        "run",
         "dataset=synthetic",
         "network=mlp",
         "steps=2",
@@ -72,10 +74,10 @@ def test_make_targets_of_the_readme_exist():
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("python -m byz")])
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("byzshield run")])
 def test_commands_of_the_readme_are_valid(cli, tmp_path, command):
     """Composed and checked by the program; what they run is tested elsewhere."""
-    overrides = shlex.split(command.split(" -m byzshield_exp")[1])
+    overrides = shlex.split(command)[2:]
     if any("mnist" in override for override in overrides):
         if "BYZSHIELD_DATA" not in os.environ:
             pytest.skip("BYZSHIELD_DATA is not set")

@@ -16,7 +16,7 @@ from byzshield_exp.aggregators.coordinates import (
     sign_majority,
     trimmed_mean,
 )
-from byzshield_exp.aggregators.defence import Defence, Plan
+from byzshield_exp.aggregators.defence import Defence, DefencePlan
 from byzshield_exp.aggregators.filters import cge, sign_guard
 from byzshield_exp.aggregators.geometric import centered_clip, geometric_median
 from byzshield_exp.aggregators.geometry import Geometry, squared_distances
@@ -28,9 +28,9 @@ from byzshield_exp.aggregators.subsets import mda, smea
 
 __all__ = [
     "Defence",
+    "DefencePlan",
     "Geometry",
     "NonFiniteRows",
-    "Plan",
     "Unclean",
     "arc",
     "bucketing",

@@ -1,8 +1,8 @@
 """Means of the middle of sorted columns: all the coordinate-wise rules are such means.
 
-Two paths give the same bits: a compiled sorting network (kernels.py), and numpy's or torch's sort
-for other types and devices, few entries, and until the first is compiled, which happens in a
-thread of its own and is kept on disk.
+Two paths give the same bits. One is a compiled sorting network (kernels.py); numba compiles it in
+a thread of its own and keeps it on disk. The other is numpy's or torch's sort: for other types and
+devices, for few entries, and until the first path is compiled.
 """
 
 import math
@@ -18,8 +18,8 @@ from torch import Tensor
 from byzshield_exp.aggregators.policy import Unclean
 from byzshield_exp.rows.parallel import chunk_for, each, new_rows
 
-_SORTED, _COMPILED = 1 << 16, 1 << 18  # coordinates per task of the two paths
-_WORTH = 1 << 20  # entries from which the compiled path is asked for
+_SORTED, _COMPILED = 1 << 16, 1 << 18  # coordinates per task, by path
+_WORTH = 1 << 20  # entries; below it, sorting costs less than asking for the kernel
 _HUGE, _SMALLER = 1e290, 2.0**-100
 _compiled: dict[torch.dtype, Callable[..., bool]] = {}
 _compilers: dict[torch.dtype, Thread] = {}
@@ -59,7 +59,7 @@ def mean_of_ordered(
 
 def _sums_overflow(rows: Tensor) -> bool:
     if rows.dtype != torch.float64:
-        return False  # they are added up in float64
+        return False  # half types are added up in float64, which holds their sums
     low, high = rows.aminmax()
     return _HUGE < float(torch.maximum(-low, high)) < math.inf
 
@@ -128,7 +128,7 @@ def _sorted(rows: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
 
 
 def _mean(ordered: Float[Tensor, "m c"]) -> Float[Tensor, " c"]:
-    """In float64 and in order: the compiled path adds up alike."""
+    """Column means, added up in float64 and in order as the compiled path does."""
     total = ordered.new_zeros(ordered.shape[1], dtype=torch.float64)
     for row in ordered:
         total += row

@@ -19,7 +19,7 @@ _CHUNK = 1 << 14
 
 
 def _in_honest_range(num_rows: int, num_corrupt: int) -> float:
-    """Every coordinate lies in the honest range: its error, squared, is one row's at most."""
+    """Bound the error where every coordinate of the result lies in the honest range."""
     return math.sqrt(num_rows - num_corrupt)
 
 

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from byzshield_exp.aggregators.geometry import Geometry, mixed_rows, weighted_sum
 from byzshield_exp.aggregators.policy import Unclean, check_rows, set_aside
+from byzshield_exp.aggregators.rule import rule_traits
 
-_CHUNK = 1 << 20  # mixed columns at a time
+_CHUNK = 1 << 20  # mixed columns made at a time, to bound the memory of the mixed rows
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class DefencePlan:
     """What a defence does to rows of a given geometry: ``rule(weights @ rows)``.
 
     Attributes:
@@ -51,7 +52,10 @@ class Defence:
     make_generator: Callable[[], np.random.Generator] | None = None
 
     def for_rows(self, numbers: Sequence[int]) -> "Defence":
-        """The same for rows of which these are left, in order; a trusted row keeps its number.
+        """Adapt the defence to a subset of the rows: the trusted row is found at its new place.
+
+        Args:
+            numbers: of the rows that are left, in order.
 
         Raises:
             ValueError: if the trusted row is not among them.
@@ -70,7 +74,7 @@ class Defence:
         return None if parameter is None else self.rule.keywords.get("trusted", parameter.default)
 
     @property
-    def wants_previous(self) -> bool:
+    def is_previous_read(self) -> bool:
         """Whether the rule uses the result of the step before."""
         return "previous" in inspect.signature(self.rule.func).parameters
 
@@ -80,12 +84,12 @@ class Defence:
         num_corrupt: int,
         previous: Float[Tensor, " d"] | None = None,
     ) -> Float[Tensor, " d"]:
-        """The aggregate.
+        """Aggregate the rows.
 
         Args:
             rows: one gradient per row.
             num_corrupt: how many rows may be forged.
-            previous: the aggregate of the step before, for rules that want it.
+            previous: the aggregate of the step before, for rules that read it.
 
         Raises:
             ValueError: if a formula is undefined for these numbers.
@@ -109,37 +113,37 @@ class Defence:
         geometry: Geometry,
         num_corrupt: int,
         previous: Tensor | None = None,
-    ) -> Plan:
-        """What happens to rows of this geometry; arguments and errors as above."""
+    ) -> DefencePlan:
+        """Plan what happens to rows of this geometry; arguments and errors as for a call."""
         if not self._is_linear:
             whole = partial(self._step_by_step, num_corrupt=num_corrupt, previous=previous)
-            return Plan(None, whole, is_whole=True)
+            return DefencePlan(None, whole, is_whole=True)
         generator = self.make_generator() if self.make_generator else None
         weights = None
         for step in self.before:
-            mixed, num_corrupt = step.func.mix(  # type: ignore[attr-defined]
+            mixed, num_corrupt = rule_traits(step).mix(  # type: ignore[misc]
                 geometry, num_corrupt, **step.keywords, **_wanted(step, generator)
             )
             geometry = geometry.mixed(mixed)
             weights = mixed if weights is None else mixed @ weights
-        parts = vars(inspect.unwrap(self.rule.func, stop=lambda f: "kind" in vars(f)))
+        traits = rule_traits(self.rule)
         rule = partial(self._bound(previous), num_corrupt=num_corrupt)
-        if "weigh" not in parts:
-            return Plan(weights, rule, is_whole=parts.get("kind") != "coordinate-wise")
+        if traits.weigh is None:
+            return DefencePlan(weights, rule, is_whole=traits.kind != "coordinate-wise")
         options = self.rule.keywords
-        chosen = parts["weigh"](geometry, num_corrupt, **options)
-        if parts["kind"] == "weighing":
-            return Plan((chosen if weights is None else chosen @ weights)[None], None)
+        chosen = traits.weigh(geometry, num_corrupt, **options)
+        if traits.then is None:
+            return DefencePlan((chosen if weights is None else chosen @ weights)[None], None)
         weights = (
             torch.eye(len(chosen), device=chosen.device).double() if weights is None else weights
         )
-        then = partial(parts["then"], num_corrupt=num_corrupt, **options)
-        return Plan(weights[chosen > 0], then)
+        then = partial(traits.then, num_corrupt=num_corrupt, **options)
+        return DefencePlan(weights[chosen > 0], then)
 
     @property
     def _is_linear(self) -> bool:
-        """Whether all pre-aggregators are mixings; one of the user's own need not be."""
-        return all(hasattr(step.func, "mix") for step in self.before)
+        """Whether all pre-aggregators are mixings: one of the user's own need not be."""
+        return all(rule_traits(step).mix is not None for step in self.before)
 
     def _step_by_step(self, rows: Tensor, num_corrupt: int, previous: Tensor | None) -> Tensor:
         generator = self.make_generator() if self.make_generator else None
@@ -153,7 +157,7 @@ class Defence:
         def rule(rows: Tensor, num_corrupt: int) -> Tensor:
             generator = self.make_generator() if self.make_generator else None
             more = _wanted(self.rule, generator) | _wanted(self.rule, previous, "previous")
-            if not hasattr(self.rule.func, "kind"):  # a function of the user's
+            if not rule_traits(self.rule).kind:  # a function of the user's
                 kept, num_corrupt = set_aside(rows, num_corrupt)
                 rows = rows if bool(kept.all()) else rows[kept]
             return self.rule(rows, num_corrupt, **more)
@@ -165,7 +169,7 @@ def _wanted(step: "partial[Any]", value: Any, name: str = "generator") -> dict[s
     return {name: value} if name in inspect.signature(step.func).parameters else {}
 
 
-def _carry_out(plan: Plan, rows: Tensor) -> Tensor:
+def _carry_out(plan: DefencePlan, rows: Tensor) -> Tensor:
     if plan.weights is None:
         raise ValueError("a plan without weights is the rule itself")
     if plan.rule is None:

@@ -84,7 +84,7 @@ def _sign_shares(
 
 
 def _like_most(shares: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-    """The largest cluster; of equally large ones that nearest to the coordinate-wise median."""
+    """Mark the largest cluster; a tie goes to the one nearest to the coordinate-wise median."""
     from sklearn.cluster import MeanShift, estimate_bandwidth  # takes a second to import
 
     points = shares.numpy()

@@ -1,4 +1,4 @@
-"""How rows lie to each other: inner products and distances, in float64, at any scale."""
+"""Inner products and distances between rows, in float64, at any scale."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -42,7 +42,7 @@ class Geometry:
 
     @classmethod
     def of(cls, rows: Float[Tensor, "m d"], extra: Tensor | None = None) -> "Geometry":
-        """The geometry of rows, and of more points ``[e, d]``; computed when it is read."""
+        """The geometry of rows and of more points ``[e, d]``, computed on first use."""
         points = Points(rows, extra)
         return cls(
             points.count, points.centred_gram, points.norms, points.refined,
@@ -121,7 +121,7 @@ def weighted_sum(weights: Float[Tensor, " n"], rows: Float[Tensor, "n d"]) -> Fl
     """
     largest = weights.max()
     same = weights == largest
-    if bool((same | (weights == 0)).all()):  # a mean: divided once, so that no weight is rounded
+    if bool((same | (weights == 0)).all()):  # a mean: dividing once rounds no weight
         result = rows[int(same.nonzero())].clone() if int(same.sum()) == 1 else None
         result = _sum(same.double(), rows) if result is None else result
         result = result if float(largest) == 1 else result.div_(1 / float(largest))
@@ -134,7 +134,7 @@ def weighted_sum(weights: Float[Tensor, " n"], rows: Float[Tensor, "n d"]) -> Fl
 
 
 def _sum(weights: Tensor, rows: Tensor) -> Tensor:
-    """By fixed chunks: the bits of a product over all columns depend on the threads."""
+    """Add up in fixed chunks: the bits of one large product would depend on the threads."""
     is_wide = rows.dtype in (torch.float32, torch.float64)
     shares = weights.to(rows.dtype if is_wide else torch.float32)
     result = new_rows(1, rows)[0]
@@ -167,7 +167,7 @@ def mixed_rows(weights: Float[Tensor, "m n"], rows: Float[Tensor, "n d"]) -> Flo
 
 
 def _mix(weights: Float[Tensor, "m n"], part: Float[Tensor, "n c"], out: Tensor) -> None:
-    """Some columns; one by one where rows are only scaled."""
+    """Mix some columns; rows that are only scaled are scaled one by one."""
     wide = part if part.dtype in (torch.float32, torch.float64) else part.float()
     shares = weights.to(wide)
     is_scaling = len(shares) == shares.shape[1] and torch.equal(shares, shares.diag().diag())

@@ -1,8 +1,8 @@
 """The compiled part of the coordinate-wise rules: a sorting network over blocks of columns.
 
 A network is a fixed list of compare-and-exchange steps, so that a block of columns is sorted with
-vector instructions and without branches; 25 rows take little longer than reading them.
-numba types this function, nobody else does.
+vector instructions and without branches; 25 rows take little longer than reading them. numba
+infers the types of this function, so mypy does not check them.
 """
 
 from typing import no_type_check
@@ -16,13 +16,13 @@ _BLOCK = 256  # columns sorted together: n * 1 KiB stay in the first cache, or n
 @njit(nogil=True, cache=True)
 @no_type_check
 def mean_of_ordered(rows, start, stop, network, low, high, keep, out):
-    """Fill ``out[start:stop]``; whether all entries of these columns are finite.
+    """Fill ``out[start:stop]`` and return whether all entries of these columns are finite.
 
     As ``columns.mean_of_ordered``, with the network's steps as ``[s, 2]`` row numbers.
     """
     n = rows.shape[0]
     block = np.empty((n, _BLOCK), rows.dtype)
-    doubt = np.zeros(_BLOCK, rows.dtype)  # x - x: 0, or NaN for ever
+    doubt = np.zeros(_BLOCK, rows.dtype)  # x - x is 0, or NaN if x is not finite; a NaN stays
     centre = np.empty(_BLOCK, np.float64)
     total = np.empty(_BLOCK, np.float64)
     nearest = np.empty(_BLOCK, np.float64)

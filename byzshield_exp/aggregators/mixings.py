@@ -1,6 +1,6 @@
-"""Pre-aggregators: ``(rows, num_corrupt) -> (rows, num_corrupt)``, to be put before any rule.
+"""Pre-aggregators: ``(rows, num_corrupt) -> (rows, num_corrupt)``, applied before a rule.
 
-Each mixes the rows linearly, with weights that depend on how the rows lie to each other.
+Each mixes the rows linearly, with weights that depend on their distances only.
 """
 
 import numpy as np

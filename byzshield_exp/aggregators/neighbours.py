@@ -13,7 +13,7 @@ from byzshield_exp.aggregators.rule import choice, weighing
 
 
 def _near_honest_rows(num_rows: int, num_corrupt: int) -> float:
-    """A row that is not worse than an honest one has an honest row among its neighbours."""
+    """Bound Krum's error: a row that scores no worse than an honest one is near an honest one."""
     neighbours = num_rows - num_corrupt - 2
     return 1 + 2 * math.sqrt(neighbours / (neighbours - num_corrupt + 1))
 
@@ -69,7 +69,7 @@ def multi_krum(
 
 
 def _middle_of(chosen: Float[Tensor, "t d"], num_corrupt: int, one_shot: bool = False) -> Tensor:
-    """Bulyan's second step."""
+    """Average the middle entries of the chosen rows: Bulyan's second step."""
     if one_shot:
         return trimmed_mean(chosen, num_corrupt)
     return mean_around_median(chosen, len(chosen) - 2 * num_corrupt)
@@ -150,7 +150,7 @@ def _uniform(chosen: Int[Tensor, " m"], num_rows: int) -> Float[Tensor, " n"]:
 def _by_score(
     rows: Geometry, num_corrupt: int, neighbours: int | str, squared: bool
 ) -> Int[Tensor, " n"]:
-    """Rows by ascending Krum score."""
+    """Order the rows by ascending Krum score."""
     _check(rows.num_rows, num_corrupt, 2)
     near = count("neighbours", neighbours, rows.num_rows, num_corrupt)
     if near == rows.num_rows:
@@ -159,7 +159,7 @@ def _by_score(
 
 
 def _order(distances: Float[Tensor, "k k"], neighbours: int) -> Int[Tensor, " k"]:
-    """Rows by the sum of their smallest distances to others (the zero to itself is the first)."""
+    """Order rows by the sum of their smallest distances, without the zero to themselves."""
     ordered = distances.sort(dim=1).values
     nearer_to_all = ordered.sum(dim=1).argsort(stable=True)
     scores = ordered[:, 1 : 1 + neighbours].sum(dim=1)

@@ -12,7 +12,7 @@ from byzshield_exp.rows.parallel import Scratch, chunk_for, each
 
 CANCELLED = 1e-7  # a distance below this share of the inner products is computed again
 _CHUNK = 1 << 15  # fixed: the bits of a sum depend on where it is cut
-_SAMPLE = 1 << 12  # coordinates that tell which row is a good centre
+_SAMPLE = 1 << 12  # coordinates looked at to choose the centre
 _SAFE = 1e70  # float64 rows beyond this (or below its inverse) are scaled before they are squared
 _SQUARES = 1e-15, 1e15  # norms whose squares float32 can add up
 
@@ -48,7 +48,7 @@ class Points:
         return self._lengths(centre)
 
     def _lengths(self, centre: int | None) -> Tensor:
-        """In the type of the rows where that is safe, added up in float64."""
+        """Lengths of rows; squared in the rows' type where that is safe, added up in float64."""
         low, high = _SQUARES
 
         def squares(start: int) -> Tensor:
@@ -89,7 +89,7 @@ class Points:
     ) -> Float[Tensor, "p p"]:
         """Distances of points near each other but far from the centre, computed again.
 
-        Each such group is seen from one of its own points; what is still unclear in it, again so.
+        Each such group is measured from one of its own points, again where that is too coarse.
         """
         squared, wrong = squared.clone(), wrong.clone()
         while bool(wrong.any()):
@@ -117,7 +117,7 @@ class Points:
         return part
 
     def _total(self, summand: Callable[[int], Tensor]) -> Tensor:
-        """The sum over all chunks, in their order."""
+        """Add up all chunks in their order: the order decides the bits."""
         starts = range(0, self._rows.shape[1], self._chunk)
         total = torch.stack(each(summand, starts, self._rows.device)).sum(dim=0)
         if not bool(total.isfinite().all()):
@@ -125,14 +125,14 @@ class Points:
         return total
 
     def _middle(self) -> int:
-        """The row with the nearest half of the others, on a sample of the coordinates."""
+        """The row whose nearest half of the others is closest, on a sample of the coordinates."""
         sample = self._rows[:, :: max(1, self._rows.shape[1] // _SAMPLE)].double() / self.scale
         apart = torch.cdist(sample, sample, compute_mode="donot_use_mm_for_euclid_dist")
         apart = apart.cpu().nan_to_num(nan=torch.inf)  # a GPU has no deterministic median
         return int(apart.median(dim=1).values.argmin())
 
     def _seen_from(self, centre: int, others: Tensor) -> Tensor:
-        """Inner products of ``others - centre``; the last number is the origin."""
+        """Inner products of ``others - centre``; the last row and column are the origin's."""
         chosen = torch.cat([others, others.new_tensor([centre])])
         is_point = chosen < self.count
 

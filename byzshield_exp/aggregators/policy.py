@@ -47,7 +47,7 @@ def check_rows(rows: Tensor, num_corrupt: Any) -> None:
 
 
 def set_aside(rows: Tensor, num_corrupt: int) -> tuple[Tensor, int]:
-    """The rows to keep and how many of them may still be corrupt.
+    """Mark the finite rows, and count how many of them may still be corrupt.
 
     Raises:
         NonFiniteRows: if more rows than ``num_corrupt``, or all, are not finite.
@@ -61,13 +61,13 @@ def set_aside(rows: Tensor, num_corrupt: int) -> tuple[Tensor, int]:
 
 
 def place_of(trusted: int, kept: Tensor, num_corrupt: int) -> int:
-    """Where a row that a rule trusts is among the kept ones.
+    """Find the place of a trusted row among the kept ones.
 
     Raises:
         NonFiniteRows: if it was set aside.
     """
     if not 0 <= trusted < len(kept):
-        return trusted  # the rule says what is wrong with it
+        return trusted  # left to the rule, whose message names its bound
     if not bool(kept[trusted]):
         raise NonFiniteRows((trusted,), len(kept), num_corrupt)
     return int(kept[:trusted].sum())

@@ -4,7 +4,7 @@ A rule is called as ``rule(rows [n, d], num_corrupt, **options) -> [d]``, whatev
 
 * a *coordinate-wise* rule treats any slice of the coordinates alike;
 * a *weighing* sees the rows through their :class:`Geometry` and returns one weight per row;
-* a *choice* weighs, and then a coordinate-wise rule has the rows of positive weight;
+* a *choice* weighs, and then a coordinate-wise rule aggregates the rows of positive weight;
 * any other rule needs all rows at once.
 
 The kinds let a defence run on parts of the rows (``Defence``); a caller need not know them.
@@ -12,6 +12,7 @@ The kinds let a defence run on parts of the rows (``Defence``); a caller need no
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
@@ -27,6 +28,37 @@ P = ParamSpec("P")
 Bound = Callable[[int, int], float]
 
 PROPERTIES = ("permutation", "equal rows", "translation", "scale", "bound")
+
+
+@dataclass(frozen=True)
+class RuleTraits:
+    """What a rule or a pre-aggregator declares.
+
+    Attributes:
+        kind: ``coordinate-wise``, ``weighing``, ``choice``, ``whole`` or ``mixing``; ``""`` where
+            nothing is declared.
+        properties: those of :data:`PROPERTIES` that a rule has.
+        bound: ``bound(n, num_corrupt)`` as for :func:`coordinate_wise`.
+        weigh: of a weighing or a choice.
+        then: of a choice.
+        mix: of a mixing.
+    """
+
+    kind: str = ""
+    properties: tuple[str, ...] = ()
+    bound: Bound | None = None
+    weigh: Callable[..., Tensor] | None = None
+    then: Callable[..., Tensor] | None = None
+    mix: Callable[..., tuple[Tensor, int]] | None = None
+
+
+_UNDECLARED = RuleTraits()
+
+
+def rule_traits(function: Callable[..., Any] | None) -> RuleTraits:
+    """What a rule or a pre-aggregator declares, its options bound or not."""
+    traits: RuleTraits = getattr(getattr(function, "func", function), "rule_traits", _UNDECLARED)
+    return traits
 
 
 def coordinate_wise(
@@ -102,7 +134,8 @@ def mixing(
 ) -> Callable[Concatenate[Tensor, int, P], tuple[Tensor, int]]:
     """Make a pre-rule ``(rows, num_corrupt) -> (rows, num_corrupt)`` of a mixing.
 
-    ``mix(geometry, num_corrupt) -> (weights [m, n], num_corrupt)``; the new rows are the mixed.
+    ``mix(geometry, num_corrupt) -> (weights [m, n], num_corrupt)``: the new rows are
+    ``weights @ rows``.
     """
     signature = inspect.signature(mix)
 
@@ -121,7 +154,7 @@ def mixing(
             weights, left = mix(Geometry.of(rows), left, **given)  # type: ignore[call-arg]
             return mixed_rows(weights, rows), left
 
-    vars(apply).update(kind="mixing", mix=mix)
+    apply.rule_traits = RuleTraits(kind="mixing", mix=mix)  # type: ignore[attr-defined]
     return apply
 
 
@@ -133,9 +166,9 @@ def _finish(
     lacks: tuple[str, ...],
     **parts: Any,
 ) -> Callable[P, Tensor]:
-    """The rule with checked input, rows that are not finite set aside, and its declaration."""
+    """Add the checks, the policy for rows that are not finite, and the declaration to a rule."""
     signature = inspect.signature(written)
-    is_ours = written.__module__.startswith("byzshield_exp.")  # these see it by themselves
+    is_ours = written.__module__.startswith("byzshield_exp.")  # ours raise Unclean by themselves
 
     @wraps(written)
     def apply(*args: P.args, **options: P.kwargs) -> Tensor:
@@ -157,5 +190,5 @@ def _finish(
 
     lacking = set(lacks) | (set() if bound else {"bound"})
     properties = tuple(name for name in PROPERTIES if name not in lacking)
-    vars(apply).update(kind=kind, bound=bound, properties=properties, **parts)
+    apply.rule_traits = RuleTraits(kind, properties, bound, **parts)  # type: ignore[attr-defined]
     return apply

@@ -12,7 +12,7 @@ from byzshield_exp.aggregators.rule import weighing, whole
 
 
 def _filter_bound(num_rows: int, num_corrupt: int) -> float:
-    """For ``n > 3c``: at some step honest rows have most of the spread, so it is theirs twice."""
+    """Bound CAF's error for ``n > 3c``: at some step honest rows make up most of the spread."""
     left = num_rows - 3 * num_corrupt
     if left <= 0:
         return math.inf
@@ -110,7 +110,7 @@ def dnc(
 def _along_top(
     gram: Float[Tensor, "n n"], shares: Float[Tensor, " n"]
 ) -> tuple[float, Float[Tensor, " n"]]:
-    """The top eigenvalue of the weighted covariance; squared distances to the mean along it."""
+    """The top eigenvalue of the weighted covariance, and squared distances to the mean along it."""
     seen = gram @ shares
     centred = gram - seen[:, None] - seen[None] + shares @ seen
     root = shares.sqrt()

@@ -13,7 +13,7 @@ from byzshield_exp.aggregators.neighbours import check_some_left
 from byzshield_exp.aggregators.rule import weighing
 
 MOST_SUBSETS = 5_000_000
-_BATCH = 4096  # subsets looked at together
+_BATCH = 4096  # subsets whose eigenvalues are computed in one call
 
 
 @weighing(bound=lambda n, c: 3.0)
@@ -88,7 +88,7 @@ def smea(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
 
 
 def _covers(edges: Tensor, budget: int) -> Iterator[int]:
-    """Vertex covers of at most ``budget`` vertices, as bits; every minimal one is among them."""
+    """Vertex covers of at most ``budget`` vertices as bits, every minimal one among them."""
     neighbours = [
         sum(1 << at for at, is_edge in enumerate(row) if is_edge) for row in edges.tolist()
     ]
@@ -96,7 +96,7 @@ def _covers(edges: Tensor, budget: int) -> Iterator[int]:
 
 
 def _branch(neighbours: list[int], left: int, budget: int) -> Iterator[int]:
-    """Either the vertex with most edges is in the cover, or all its neighbours are."""
+    """Branch on the vertex with most edges: it is in the cover, or all its neighbours are."""
     degrees = [
         (row & left).bit_count() if left >> at & 1 else 0 for at, row in enumerate(neighbours)
     ]
@@ -116,7 +116,7 @@ def _branch(neighbours: list[int], left: int, budget: int) -> Iterator[int]:
 
 
 def _kept(squared: Tensor, cover: int, num_corrupt: int) -> tuple[float, Tensor]:
-    """The rows outside a cover, less the farthest ones when too many are left."""
+    """The rows outside a cover, without the farthest ones when too many are left."""
     kept = torch.tensor([not cover >> at & 1 for at in range(len(squared))])
     kept = kept.to(squared.device)
     while int(kept.sum()) > len(squared) - num_corrupt:
@@ -126,7 +126,7 @@ def _kept(squared: Tensor, cover: int, num_corrupt: int) -> tuple[float, Tensor]
 
 
 def _far_rows_left_out(squared: Tensor, num_corrupt: int) -> Int[Tensor, "1 m"]:
-    """A good subset to begin with."""
+    """A good first subset: the farthest rows left out one by one."""
     middle = (len(squared) - 1) // 2
     order = squared.sort(dim=1).values[:, middle].argsort(stable=True)
     return order[: len(squared) - num_corrupt].sort().values[None]

@@ -8,7 +8,7 @@ import torch
 from byzshield_exp.assignments.assignment import Assignment
 from byzshield_exp.errors import first_line
 
-_SWAPS_PER_COPY = 20  # tries; the first few already mix
+_SWAPS_PER_COPY = 20  # attempted swaps per replica; a few already mix well
 
 
 def random(
@@ -16,7 +16,8 @@ def random(
 ) -> Assignment:
     """A random biregular placement with ``f = K l / r`` files.
 
-    Files are dealt in turn; then pairs of workers swap files at random, where both may.
+    Files are dealt in turn. Then random pairs of workers swap two files, unless one would then
+    hold a file twice.
 
     Args:
         num_workers: K.

@@ -16,8 +16,8 @@ class Assignment:
 
     Attributes:
         files_of_worker: ``[K, l]`` int64. Row ``u`` lists the files that worker ``u`` computes.
-        automorphisms: makes permutations of the workers ``[g, K]`` that map files onto files, if
-            some are known; they make the search for the worst case shorter.
+        automorphisms: returns permutations of the workers ``[g, K]`` that map files onto files;
+            None: none are known. They shorten the search for the worst case.
 
     Raises:
         ValueError: if a worker holds a file twice, a file is held by nobody, or the files have
@@ -79,7 +79,7 @@ class Assignment:
 
     @cached_property
     def groups(self) -> list[list[int]]:
-        """The groups of workers that hold exactly the same files, if these share no file.
+        """The groups of workers that hold exactly the same files; groups share no file.
 
         Raises:
             ValueError: if the assignment is not made of such groups.

@@ -124,7 +124,7 @@ def steiner(num_workers: int, replication: int = 3) -> Assignment:
 def subsets(num_workers: int, replication: int) -> Assignment:
     """Every set of r workers is a file: ``f = C(K, r)``, ``l = C(K - 1, r - 1)``.
 
-    No placement has a smaller worst case; its price is the number of messages.
+    No placement has a smaller worst case, and none sends more messages.
 
     Raises:
         ValueError: if ``1 <= r <= K`` does not hold or there are more than 20,000 files.

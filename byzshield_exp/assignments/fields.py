@@ -1,4 +1,4 @@
-"""Finite fields as tables: elements are 0..n-1, 0 and 1 are the neutral ones."""
+"""Finite fields as tables: elements are 0..n-1, with 0 and 1 the neutral elements."""
 
 from functools import lru_cache
 
@@ -34,5 +34,5 @@ def negatives(add: Table) -> Table:
 
 
 def inverses(multiply: Table) -> Table:
-    """``1 / x`` for every element of a field; 0 stands at 0."""
+    """``1 / x`` for every element of a field; the entry of 0 is 0."""
     return np.asarray(np.argmax(multiply == 1, axis=1))

@@ -10,8 +10,8 @@ from byzshield_exp.assignments.fields import field, inverses, negatives
 from byzshield_exp.assignments.primes import nearest, prime_power
 from byzshield_exp.assignments.symmetry import generated
 
-_MOST = 9  # orders up to which all linear maps are looked at, not only the scalings
-_ENOUGH = 60  # linear maps generate the rest
+_MOST = 9  # the largest order for which all linear maps are tried, not only the scalings
+_ENOUGH = 60  # linear maps; they generate the rest of the group
 
 
 def mols(num_workers: int, replication: int) -> Assignment:

@@ -21,7 +21,7 @@ def prime_power(number: int) -> tuple[int, int] | None:
 
 
 def nearest(num_workers: int, sizes: Callable[[int], str | None]) -> str:
-    """The valid numbers of workers next below and above, described: ``K=15 (l=5), K=21 (l=7)``.
+    """Describe the nearest valid numbers of workers: ``K=15 (l=5), K=21 (l=7)``.
 
     Args:
         num_workers: the invalid ``K``.

@@ -8,8 +8,8 @@ import numpy as np
 def generated(generators: Sequence[np.ndarray], most: int = 6000) -> np.ndarray:
     """The first ``most`` elements ``[g, K]`` of the group that permutations generate.
 
-    Breadth first, the identity at the head; every part of a group serves the search, the whole
-    serves it best.
+    Breadth first from the identity. The search for the worst case may use any part of the group;
+    a larger part prunes more.
     """
     size = len(generators[0])
     identity = np.arange(size)

@@ -19,7 +19,7 @@ def knowledge_of(
     seed: int = 0,
     step: int = 0,
 ) -> Knowledge:
-    """What liars know of bare rows, one per worker: an attack on it returns the liars' rows.
+    """Make what liars know of bare rows, one per worker; an attack then returns the liars' rows.
 
     Args:
         rows: the true gradient of every worker, those of the liars last.
@@ -60,7 +60,7 @@ def check_attack(
     """Try a bound attack on a few zeros, so that a bad argument shows before anything starts.
 
     Raises:
-        ValueError: of the attack, or because it does not return one row for each file.
+        ValueError: from the attack, or if it does not return one row per file.
     """
     held = assignment.files_of_worker[list(liars)].unique().tolist()
     knowledge = Knowledge(
@@ -83,7 +83,7 @@ def check_forged(rows: Tensor, count: int, width: int) -> None:
 
 
 class GivenRows:
-    """The truth is a tensor: row i is the gradient of file i.
+    """A truth made of a tensor: row i is the gradient of file i.
 
     Attributes:
         sizes: d in one part.
@@ -96,7 +96,7 @@ class GivenRows:
         self.num_classes = 0
 
     def rows(self, files: Iterable[int] | None = None) -> Float[Tensor, "m d"]:
-        """The rows of ``files``, or without a copy all rows."""
+        """The rows of ``files``; None: all, without a copy."""
         return self._rows if files is None else self._rows[list(files)]
 
     def blank_row(self) -> Float[Tensor, " d"]:
@@ -106,7 +106,7 @@ class GivenRows:
     def poisoned_rows(
         self, files: Iterable[int], poison: Callable[[Tensor, int], Tensor]
     ) -> Float[Tensor, "m d"]:
-        """Not without a network.
+        """Refuse: labels need a network.
 
         Raises:
             ValueError: always.
@@ -116,7 +116,7 @@ class GivenRows:
     def rows_at(
         self, step: int, params: Float[Tensor, " d"], files: Iterable[int]
     ) -> Float[Tensor, "m d"]:
-        """Not without a network.
+        """Refuse: other steps need a network.
 
         Raises:
             ValueError: always.
@@ -139,7 +139,7 @@ class _Zeros(GivenRows):
 
 
 def _no_past(step: int) -> Tensor:
-    """The parameters of an earlier step: there are none.
+    """Refuse: bare rows have no earlier steps.
 
     Raises:
         ValueError: always.

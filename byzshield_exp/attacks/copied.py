@@ -4,12 +4,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from byzshield_exp.attacks.attack import Arguments, Setting, attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 from byzshield_exp.streams import Stream, generator
 
 _RANKING = "mimic"
 
 
+def _check_mimic(arguments: Arguments, num_files: int) -> None:
+    _check_at_least_1(arguments, "warmup")
+    victim = arguments["victim"]
+    if victim is not None and not 0 <= victim < num_files:
+        raise ValueError(f"victim={victim} must be a file, from 0 to {num_files - 1}")
+
+
+@attack_traits(check=_check_mimic, is_initial_read=lambda arguments: arguments["victim"] is None)
 def mimic(
     knowledge: Knowledge, warmup: int = 10, victim: int | None = None
 ) -> Float[Tensor, "m d"]:
@@ -21,17 +30,17 @@ def mimic(
 
     Args:
         knowledge: what the attacker knows.
-        warmup: the direction ``z`` of largest variance between files is looked for on the batches
-            of so many first steps, and the victim is the file whose rows add up to the longest
-            shadow on it; at least 1.
+        warmup: number of first steps whose batches decide the victim, at least 1. They give the
+            direction ``z`` of largest variance between files; the victim is the file whose rows
+            have the longest sum along it.
         victim: a file, from 0; None: by the warm-up.
 
     Source: Karimireddy, He and Jaggi, "Byzantine-Robust Learning on Heterogeneous Datasets via
     Bucketing", ICLR 2022, Section 3.2. The paper follows ``z`` while training goes on and mimics
-    the file ahead so far. Here all gradients of the warm-up are at the initial parameters, so that
-    every process, and a run that is resumed, finds the same victim without being told; and ``z``
-    is found by candid incremental PCA (Weng et al. 2003), which is the paper's Oja iteration made
-    free of the gradients' scale.
+    the file that leads so far. Here all gradients of the warm-up are at the initial parameters, so
+    that every process, and a resumed run, finds the same victim. ``z`` is found by candid
+    incremental PCA (Weng et al. 2003): the paper's Oja iteration, independent of the gradients'
+    scale.
     """
     if victim is None:
         if _RANKING not in knowledge.memory:
@@ -42,7 +51,7 @@ def mimic(
 
 
 def _rank_victims(knowledge: Knowledge, warmup: int) -> list[int]:
-    """All files, the best to mimic first."""
+    """Rank all files, the best to mimic first."""
     random = generator(knowledge.seed, Stream.ATTACK_ONCE)
     direction = knowledge.truth.blank_row()
     direction.copy_(torch.from_numpy(random.standard_normal(len(direction), dtype="float32")))
@@ -57,6 +66,18 @@ def _rank_victims(knowledge: Knowledge, warmup: int) -> list[int]:
     return [int(file) for file in scores.argsort(descending=True, stable=True)]
 
 
+def _check_delay(arguments: Arguments, num_files: int) -> None:
+    _check_at_least_1(arguments, "delay")
+
+
+def _why_idle(arguments: Arguments, setting: Setting) -> str:
+    delay, steps = arguments["delay"], setting.steps
+    return f"its delay of {delay} steps does not end within {steps=}" if delay >= steps else ""
+
+
+@attack_traits(
+    check=_check_delay, recent_steps=lambda arguments: arguments["delay"], why_idle=_why_idle
+)
 def delayed_gradient(knowledge: Knowledge, delay: int = 100) -> Float[Tensor, "m d"]:
     """The true row of the same file number ``delay`` steps ago; before that step, the honest row.
 
@@ -76,3 +97,8 @@ def delayed_gradient(knowledge: Knowledge, delay: int = 100) -> Float[Tensor, "m
     if before < 0:
         return knowledge.own_rows()
     return knowledge.truth.rows_at(before, knowledge.past(before), knowledge.files)
+
+
+def _check_at_least_1(arguments: Arguments, name: str) -> None:
+    if arguments[name] < 1:
+        raise ValueError(f"{name}={arguments[name]} must be at least 1")

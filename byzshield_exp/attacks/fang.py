@@ -13,15 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.aggregators import squared_distances
+from byzshield_exp.attacks.attack import attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 
 
+@attack_traits()
 def fang_krum(knowledge: Knowledge, threshold: float = 1e-5) -> Float[Tensor, "m d"]:
     """``-lambda`` times the sign of the honest mean, the largest lambda tried that Krum chooses.
 
     Lambda starts at the paper's upper bound and is halved until Krum, among the rows of the files
-    that the liars do not win and one copy for each file that they do, chooses a copy. Below
-    ``threshold`` it is sent unchosen.
+    that the liars do not win and one copy for each file that they do, chooses a copy. The search
+    ends below ``threshold``: the row is sent though Krum does not choose it.
 
     Knows: the defence.
 
@@ -61,7 +63,7 @@ def _sign(rows: Float[Tensor, "f c"], weights: Float[Tensor, " f"]) -> Float[Ten
 def _look(
     knowledge: Knowledge, files: list[int], weights: Float[Tensor, " f"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], float]:
-    """Squared lengths of the rows, their products with the sign, its squared length: float64."""
+    """Squared lengths of the rows, products with the sign, the sign's squared length; float64."""
     device = knowledge.all_rows().device
     norms = torch.zeros(len(files), dtype=torch.float64, device=device)
     shadows, length = torch.zeros_like(norms), 0.0
@@ -103,12 +105,13 @@ def _krum_chooses_forged(
     return bool(scores[count:].min() < scores[:count].min())
 
 
+@attack_traits()
 def fang_trimmed_mean(knowledge: Knowledge, b: float = 2.0) -> Float[Tensor, "m d"]:
     """Per coordinate a random number just beyond the honest extreme that lies against the mean.
 
     Where the honest mean is positive, uniform between the least honest entry ``x`` and ``b * x``
-    (``x / b`` if ``x`` is positive); where it is negative, between the greatest entry and
-    likewise beyond it. Works on trimmed mean and median.
+    (``x / b`` if ``x`` is positive); where it is negative, beyond the greatest entry in the same
+    way. It works against trimmed mean and median.
 
     Knows: all honest gradients.
 

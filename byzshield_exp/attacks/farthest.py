@@ -8,11 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.aggregators import squared_distances
+from byzshield_exp.attacks.attack import attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 
 Direction = Literal["std", "unit", "sign"]
 
 
+@attack_traits()
 def min_max(knowledge: Knowledge, direction: Direction = "std") -> Float[Tensor, "m d"]:
     """``mean + gamma * p``: no farther from any honest row than two honest rows are apart.
 
@@ -34,6 +36,7 @@ def min_max(knowledge: Knowledge, direction: Direction = "std") -> Float[Tensor,
     return _at(knowledge, direction, gamma)
 
 
+@attack_traits()
 def min_sum(knowledge: Knowledge, direction: Direction = "std") -> Float[Tensor, "m d"]:
     """``mean + gamma * p``: its squared distances sum to no more than any honest row's do.
 

@@ -1,4 +1,4 @@
-"""What liars send. Every function is ``forge(knowledge) -> rows [m, d]``, one per asked file.
+"""What liars send. Every function is ``forge(knowledge) -> rows [m, d]``, a row per asked file.
 
 Rows depend on the file and not on the liar, so colluders send equal bytes for the same file.
 """
@@ -6,9 +6,11 @@ Rows depend on the file and not on the liar, so colluders send equal bytes for t
 from jaxtyping import Float
 from torch import Tensor
 
+from byzshield_exp.attacks.attack import attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 
 
+@attack_traits()
 def reversed_gradient(knowledge: Knowledge, scale: float = 100.0) -> Float[Tensor, "m d"]:
     """``-scale`` times the file's true gradient; ``scale=1`` is the sign flip.
 
@@ -24,6 +26,7 @@ def reversed_gradient(knowledge: Knowledge, scale: float = 100.0) -> Float[Tenso
     return -scale * knowledge.own_rows()
 
 
+@attack_traits()
 def constant(knowledge: Knowledge, value: float = -100.0) -> Float[Tensor, "m d"]:
     """``value``, which may be 0, Inf or NaN, in every entry.
 

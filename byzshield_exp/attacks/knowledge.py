@@ -21,14 +21,14 @@ _CHUNK = 1 << 14  # coordinates at a time, so that the rows of a chunk stay in t
 
 def _nothing_kept(step: int) -> Tensor:
     raise ValueError(
-        f"the parameters of step {step} are not kept: they are for an attack with an argument "
-        "named delay or warmup"
+        f"the parameters of step {step} are not kept: the attack must declare "
+        "recent_steps or is_initial_read"
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """What a liar has at hand when it forges its rows: everything, since data are no secret.
+    """What a liar knows when it forges its rows: everything, since the data are no secret.
 
     Attributes:
         truth: the true gradients; rows are computed when read, so an attack that reads only its
@@ -40,11 +40,10 @@ class Knowledge:
         step: from 0.
         num_corrupt: the most files that the liars can win.
         defence: ``defence(rows, num_corrupt) -> [d]``, with the random buckets of this step.
-        past: ``past(step) -> [d]``, the parameters at the beginning of an earlier step: of the
-            last ``delay`` steps for an attack with an argument of that name, of step 0 for one
-            with an argument ``warmup``.
-        memory: what an attack wants to find again at the next step. It belongs to this process
-            and may be lost at any time, so it is for what can be derived again only.
+        past: ``past(step) -> [d]``, the parameters at the beginning of an earlier step, of those
+            that the attack declares to read.
+        memory: what an attack keeps for its next step. It belongs to this process and may be
+            lost at any time, so keep only what can be computed again.
     """
 
     truth: Truth
@@ -121,7 +120,7 @@ class Knowledge:
         return (weights @ rows) / weights.sum().clamp_min(1)
 
     def generator(self, file: int) -> np.random.Generator:
-        """A generator that all colluders share for one file of this step."""
+        """The generator that all colluders share for one file of this step."""
         return generator(self.seed, Stream.ATTACK, self.step, file)
 
 

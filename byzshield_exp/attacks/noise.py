@@ -1,4 +1,4 @@
-"""Random lies. Colluders share the noise of a file, so that their replicas agree."""
+"""Random lies. All liars send the same noise for a file, so that their replicas agree."""
 
 from typing import Literal
 
@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from byzshield_exp.attacks.attack import attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 from byzshield_exp.streams import Stream, generator
 
@@ -13,6 +14,7 @@ Scope = Literal["tensor", "global"]
 _DIRECTION = "random_direction"
 
 
+@attack_traits()
 def gaussian(knowledge: Knowledge, mean: float = 0.0, std: float = 200.0) -> Float[Tensor, "m d"]:
     """Independent normal numbers, new for every file and step.
 
@@ -34,6 +36,7 @@ def gaussian(knowledge: Knowledge, mean: float = 0.0, std: float = 200.0) -> Flo
     return knowledge.row_by_row(lambda file: mean + std * _normal(knowledge, file))
 
 
+@attack_traits()
 def gaussian_noise(
     knowledge: Knowledge, sigma: float = 100.0, relative: bool = False
 ) -> Float[Tensor, "m d"]:
@@ -63,6 +66,7 @@ def gaussian_noise(
     return knowledge.row_by_row(forge)
 
 
+@attack_traits()
 def scalar_noise(knowledge: Knowledge, sigma: float = 100.0) -> Float[Tensor, "m d"]:
     """The true gradient, each weight tensor shifted by one normal number.
 
@@ -88,6 +92,7 @@ def scalar_noise(knowledge: Knowledge, sigma: float = 100.0) -> Float[Tensor, "m
     return knowledge.row_by_row(forge)
 
 
+@attack_traits()
 def random_direction(
     knowledge: Knowledge, scale: float = 1000.0, scope: Scope = "tensor"
 ) -> Float[Tensor, "m d"]:

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from byzshield_exp.aggregators import Geometry, Plan
+from byzshield_exp.aggregators import DefencePlan, Geometry
+from byzshield_exp.attacks.attack import attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 from byzshield_exp.rows.parallel import chunk_for, each
 
@@ -23,6 +24,7 @@ _CHUNK = 1 << 15
 _SAMPLE = 1 << 11  # coordinates at least, or one in 256
 
 
+@attack_traits()
 def alie_optimised(
     knowledge: Knowledge, highest: float = 10.0, evaluations: int = 20
 ) -> Float[Tensor, "m d"]:
@@ -49,6 +51,7 @@ def alie_optimised(
     return _strongest(knowledge, points, lambda z: [1.0, z], highest, evaluations)
 
 
+@attack_traits()
 def ipm_optimised(
     knowledge: Knowledge, highest: float = 10.0, evaluations: int = 20
 ) -> Float[Tensor, "m d"]:
@@ -86,7 +89,7 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
+class ForgedLine:
     """The defence's answer to forged rows on a line.
 
     Attributes:
@@ -104,7 +107,7 @@ class Line:
         return self.points.new_tensor(self.weights_at(strength)) @ self.points
 
     def harm(self, strength: float) -> Answer:
-        """What the defence does to it."""
+        """How the defence answers the forged row of this strength."""
         mix = self._mix(strength)
         plan = self.knowledge.defence.plan(self._geometry.mixed(mix), self.knowledge.num_corrupt)
         if plan.rule is None and plan.weights is not None:
@@ -114,8 +117,8 @@ class Line:
             return Answer(harm, float(plan.weights[0, list(self.knowledge.won_files)].sum()))
         return Answer(self._harm_on_sample(plan, strength), 0.0)
 
-    def _harm_on_sample(self, plan: Plan, strength: float) -> float:
-        """Lengths on the sample are made as long as they are on all coordinates."""
+    def _harm_on_sample(self, plan: DefencePlan, strength: float) -> float:
+        """Apply the plan to a sample of the coordinates; lengths are scaled up to all of them."""
         seen, points, stretch = self._sample
         rows = seen.clone()
         rows[list(self.knowledge.won_files)] = points.new_tensor(self.weights_at(strength)) @ points
@@ -131,7 +134,7 @@ class Line:
 
     @cached_property
     def _target(self) -> Float[Tensor, " f_and_e"]:
-        """Weights of the mean of the files that the liars do not win; of all, if they win all."""
+        """Weights that give the mean of the files that liars do not win; of all if they win all."""
         files = self.knowledge.assignment.num_files
         weights = torch.ones(files, dtype=torch.float64, device=self.points.device)
         if len(self.knowledge.won_files) < files:
@@ -140,14 +143,14 @@ class Line:
 
     @cached_property
     def _sample(self) -> tuple[Tensor, Tensor, float]:
-        """Some columns of rows and points, evenly spread; lengths there are so much shorter."""
+        """Evenly spread columns of rows and points; the factor by which lengths shrink there."""
         rows = self.knowledge.all_rows()
         step = max(1, min(rows.shape[1] // _SAMPLE, 256))
         seen = rows[:, ::step].contiguous()
         return seen, self.points[:, ::step].contiguous(), (rows.shape[1] / seen.shape[1]) ** 0.5
 
     def _mix(self, strength: float) -> Float[Tensor, "f f_and_e"]:
-        """The rows that the defence is given, of true rows and points."""
+        """Weights that make the rows the defence is given from true rows and points."""
         files = self.knowledge.assignment.num_files
         mix = torch.eye(files, files + len(self.points), device=self.points.device).double()
         won = list(self.knowledge.won_files)
@@ -163,14 +166,14 @@ def _strongest(
     highest: float,
     evaluations: int,
 ) -> Float[Tensor, "m d"]:
-    """The row of the strength with most harm.
+    """The forged row whose strength does most harm.
 
-    A geometric grid; then halvings where the defence stops to trust the forged rows, and around
-    the best.
+    Tries a geometric grid, then bisects where the defence stops trusting the forged rows, then
+    around the best strength.
     """
     if not highest > 0 or evaluations < 4:
         raise ValueError(f"needs highest > 0 and evaluations >= 4, got {highest=} {evaluations=}")
-    line = Line(knowledge, points, weights_at)
+    line = ForgedLine(knowledge, points, weights_at)
     tried = {strength: line.harm(strength) for strength in _grid(highest, evaluations // 2)}
     while len(tried) < evaluations:
         edge = _edge(tried) if len(tried) < 3 * evaluations // 4 else []
@@ -185,7 +188,7 @@ def _strongest(
 
 
 def _edge(tried: dict[float, Answer]) -> list[float]:
-    """Where a defence that weighs rows stops to fall for the forged: harm grows up to there."""
+    """Bisect where a defence stops trusting forged rows: harm grows up to there."""
     order = sorted(tried)
     drops = {
         (below, above): tried[below].trust - tried[above].trust for below, above in pairwise(order)
@@ -208,7 +211,7 @@ def _grid(highest: float, count: int) -> list[float]:
 def _mean_and_deviation(
     rows: Float[Tensor, "f d"], weights: Float[Tensor, " f"]
 ) -> Float[Tensor, "2 d"]:
-    """Of the messages of honest workers; the (population) standard deviation."""
+    """Mean and population standard deviation of what honest workers send."""
     share = (weights / weights.sum().clamp_min(1)).to(rows)
     made = rows.new_empty((2, rows.shape[1]))
     chunk = chunk_for(rows.device, _CHUNK)

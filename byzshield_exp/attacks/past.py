@@ -7,16 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from byzshield_exp.attacks.options import option
+from byzshield_exp.attacks.attack import is_initial_read, recent_steps
 
 RING = "past_params"  # its name in the server's state
 
 
 class PastParameters:
-    """Parameters of earlier steps, as far as the attack's arguments ask for them.
+    """Parameters of earlier steps, as far as the attack declares that it reads them.
 
-    An argument ``delay`` keeps those of the last ``delay`` steps in a ring ``[delay, d]``, an
-    argument ``warmup`` those before the first step. The ring is in the host's memory.
+    Those of the last ``n`` steps are kept in a ring ``[n, d]`` in the host's memory; those of
+    step 0 are kept by themselves.
 
     Args:
         attack: bound; None needs nothing.
@@ -31,33 +31,33 @@ class PastParameters:
         state: dict[str, Tensor],
     ) -> None:
         self._params, self._state = params, state
-        self._initial = None if option(attack, "warmup") is None else params.clone()
-        delay = option(attack, "delay")
-        if delay is not None:
-            state[RING] = torch.zeros((delay, len(params)), dtype=params.dtype)
+        self._initial = params.clone() if is_initial_read(attack) else None
+        num_kept = recent_steps(attack)
+        if num_kept:
+            state[RING] = torch.zeros((num_kept, len(params)), dtype=params.dtype)
 
     def at(self, step: int) -> Float[Tensor, " d"]:
-        """The parameters at the beginning of step 0, or of one of the last ``delay`` steps.
+        """The parameters at the beginning of step 0, or of one of the steps that are kept.
 
         Raises:
-            ValueError: if the attack has no argument that asks for them.
+            ValueError: if the attack does not declare that it reads them.
         """
         if step == 0 and self._initial is not None:
             return self._initial
         if RING not in self._state:
             raise ValueError(
-                f"the parameters of step {step} are not kept: give the attack an argument named "
-                "delay or warmup"
+                f"the parameters of step {step} are not kept: the attack must declare "
+                "recent_steps or is_initial_read"
             )
         ring = self._state[RING]
         return ring[step % len(ring)].to(self._params.device)
 
     def remember(self, step: int) -> None:
-        """Keep the parameters of a step, in the place of those ``delay`` steps before."""
+        """Keep the parameters of a step, in the place of the oldest ones."""
         if RING in self._state:
             ring = self._state[RING]
             ring[step % len(ring)] = self._params
 
     def known(self, step: int) -> list[Tensor]:
-        """What is in the ring before a step: the vectors that a resumed server has to share."""
+        """What the ring holds before a step: a resumed server sends it to the other ranks."""
         return list(self._state[RING][:step]) if RING in self._state else []

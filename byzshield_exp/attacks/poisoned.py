@@ -4,9 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from byzshield_exp.attacks.attack import attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 
 
+@attack_traits()
 def label_flip(knowledge: Knowledge) -> Float[Tensor, "m d"]:
     """The gradient of the file with every label ``y`` replaced by ``C - 1 - y``.
 
@@ -19,6 +21,7 @@ def label_flip(knowledge: Knowledge) -> Float[Tensor, "m d"]:
     return knowledge.truth.poisoned_rows(knowledge.files, lambda labels, file: last - labels)
 
 
+@attack_traits()
 def label_shuffle(knowledge: Knowledge) -> Float[Tensor, "m d"]:
     """The gradient of the file with its labels permuted among its samples, anew at every step.
 

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from inspect import unwrap
 
 from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.assignments import Assignment
+from byzshield_exp.attacks.attack import attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge, won_files
 
 _FILES = "fixed_disagreement"
 
 
+@attack_traits(targets=won_files)
 def majorities_only(knowledge: Knowledge, attack: Callable[..., Tensor]) -> Float[Tensor, "m d"]:
     """The attack on the files that the liars win, the truth elsewhere: no lie is wasted.
 
@@ -29,6 +29,35 @@ def majorities_only(knowledge: Knowledge, attack: Callable[..., Tensor]) -> Floa
     return _lie_on(won_files(knowledge.assignment, knowledge.liars), knowledge, attack)
 
 
+def disagreement_set(assignment: Assignment, liars: tuple[int, ...]) -> tuple[int, ...]:
+    """As many honest workers as there are liars, chosen so that these win many files.
+
+    Greedy: of the files that the liars win, the one that needs fewest new members is added next
+    (of equal ones, the lowest number) while there is room. The lowest-numbered honest workers fill
+    the rest. Aspis needs no choice: in its placement all sets are equivalent.
+    """
+    chosen: set[int] = set()
+    missing = {
+        file: set(assignment.workers_of_file[file].tolist()) - set(liars)
+        for file in won_files(assignment, liars)
+    }
+    while missing:
+        file = min(missing, key=lambda one: (len(missing[one] - chosen), one))
+        if len(chosen | missing[file]) > len(liars):
+            break
+        chosen |= missing.pop(file)
+    others = [w for w in range(assignment.num_workers) if w not in chosen and w not in liars]
+    return tuple(sorted([*chosen, *others[: len(liars) - len(chosen)]]))
+
+
+def disagreement_files(assignment: Assignment, liars: tuple[int, ...]) -> tuple[int, ...]:
+    """The files that the liars win and that only they and the disagreement set hold."""
+    inside = {*liars, *disagreement_set(assignment, liars)}
+    holders = assignment.workers_of_file.tolist()
+    return tuple(file for file in won_files(assignment, liars) if inside.issuperset(holders[file]))
+
+
+@attack_traits(targets=disagreement_files)
 def fixed_disagreement(knowledge: Knowledge, attack: Callable[..., Tensor]) -> Float[Tensor, "m d"]:
     """The attack on files that the liars win against members of one fixed set only.
 
@@ -52,50 +81,6 @@ def fixed_disagreement(knowledge: Knowledge, attack: Callable[..., Tensor]) -> F
         files = disagreement_files(knowledge.assignment, knowledge.liars)
         knowledge.memory[_FILES] = knowledge.liars, files
     return _lie_on(files, knowledge, attack)
-
-
-def disagreement_set(assignment: Assignment, liars: tuple[int, ...]) -> tuple[int, ...]:
-    """As many honest workers as there are liars, chosen so that these win many files.
-
-    Greedy: of the files that the liars win, the one that needs fewest new members comes next, of
-    equal ones the one with the least number, as long as there is room; then the honest workers
-    with the least numbers fill up.
-    (Aspis needs no choice: in its placement all sets are alike.)
-    """
-    chosen: set[int] = set()
-    missing = {
-        file: set(assignment.workers_of_file[file].tolist()) - set(liars)
-        for file in won_files(assignment, liars)
-    }
-    while missing:
-        file = min(missing, key=lambda one: (len(missing[one] - chosen), one))
-        if len(chosen | missing[file]) > len(liars):
-            break
-        chosen |= missing.pop(file)
-    others = [w for w in range(assignment.num_workers) if w not in chosen and w not in liars]
-    return tuple(sorted([*chosen, *others[: len(liars) - len(chosen)]]))
-
-
-def disagreement_files(assignment: Assignment, liars: tuple[int, ...]) -> tuple[int, ...]:
-    """The files that the liars win and that only they and the disagreement set hold."""
-    inside = {*liars, *disagreement_set(assignment, liars)}
-    holders = assignment.workers_of_file.tolist()
-    return tuple(file for file in won_files(assignment, liars) if inside.issuperset(holders[file]))
-
-
-def forged_files(attack: object, assignment: Assignment, liars: tuple[int, ...]) -> set[int] | None:
-    """The files on which a bound attack lies, seen through wrappers; None: all that liars hold."""
-    files: set[int] | None = None
-    while isinstance(attack, partial) and callable(attack.keywords.get("attack")):
-        restrict = {
-            unwrap(majorities_only): won_files,
-            unwrap(fixed_disagreement): disagreement_files,
-        }.get(unwrap(attack.func))
-        if restrict is not None:
-            mine = set(restrict(assignment, liars))
-            files = mine if files is None else files & mine
-        attack = attack.keywords["attack"]
-    return files
 
 
 def _lie_on(

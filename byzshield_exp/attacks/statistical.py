@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from byzshield_exp.attacks.attack import Arguments, Setting, attack_traits
 from byzshield_exp.attacks.knowledge import Knowledge
 
 Population = Literal["all", "honest", "liars"]
 
 
+@attack_traits()
 def inner_product_manipulation(knowledge: Knowledge, epsilon: float = 0.1) -> Float[Tensor, "m d"]:
     """``-epsilon`` times the mean of what honest workers send.
 
@@ -30,6 +32,13 @@ def inner_product_manipulation(knowledge: Knowledge, epsilon: float = 0.1) -> Fl
     return (-epsilon * knowledge.honest_mean()).expand(len(knowledge.files), -1)
 
 
+def _why_alie_is_idle(arguments: Arguments, setting: Setting) -> str:
+    workers, liars = setting.num_workers, setting.num_byzantine
+    z = alie_z(workers, liars) if arguments["z"] is None else arguments["z"]
+    return f"the z of alie is 0 at K={workers} q={liars}" if z == 0 else ""
+
+
+@attack_traits(why_idle=_why_alie_is_idle)
 def alie(
     knowledge: Knowledge, z: float | None = None, ddof: int = 0, population: Population = "all"
 ) -> Float[Tensor, "m d"]:
@@ -50,9 +59,10 @@ def alie(
         ValueError: unless ``z`` is finite.
 
     Source: Baruch, Baruch and Goldberg, "A Little Is Enough", NeurIPS 2019, Algorithm 3, where
-    the population is ``liars``. The default is that of the ByzShield and DETOX codes but for their
-    z of 1.0. ByzFL: z=1.5, ddof=1, honest. Blades: z=None, ddof=1, honest. krum (calicarpa):
-    z=None, ddof=0, honest. The sign is +, as in these codes; a negative z shifts the other way.
+    the population is ``liars``. The default is that of the ByzShield and DETOX codes except
+    that their z is 1.0. ByzFL: z=1.5, ddof=1, honest. Blades: z=None, ddof=1, honest. krum
+    (calicarpa): z=None, ddof=0, honest. The sign is +, as in these codes; a negative z shifts the
+    other way.
     """
     if z is None:
         z = alie_z(knowledge.assignment.num_workers, len(knowledge.liars))
@@ -62,7 +72,7 @@ def alie(
     size = knowledge.assignment.num_files if weights is None else float(weights.sum())
     correction = (size / (size - ddof)) ** 0.5 if size > ddof else 0.0
 
-    def forge(rows: Tensor) -> Tensor:  # ten times the speed of torch.std_mean over dimension 0
+    def forge(rows: Tensor) -> Tensor:  # 10 times as fast as torch.std_mean over dimension 0
         centre = _mean(rows, weights)
         deviation = _mean((rows - centre).square_(), weights).sqrt_()
         return centre + shift * (correction * deviation)

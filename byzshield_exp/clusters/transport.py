@@ -62,9 +62,14 @@ class Transport(Protocol):
         traffic: bytes that this process received and sent since the step began.
     """
 
-    rank: int
-    seats: Seats
-    events: list[str]
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def seats(self) -> Seats: ...
+
+    @property
+    def events(self) -> list[str]: ...
 
     @property
     def traffic(self) -> tuple[int, int]: ...

@@ -9,6 +9,17 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, SequenceNode
 
+# Values of keys that are no groups.
+VALUES: dict[str, tuple[str | bool, ...]] = {
+    "batch_rounding": ("error", "down"),
+    "device": ("cpu", "cuda"),
+    "precision": ("float32", "tf32", "bf16"),
+    "on_nonfinite": ("finish", "stop", "skip_step"),
+    "on_invalid": ("error", "skip"),
+    "profile": (False, True, "metrics"),
+    "cluster.majority_of": ("all", "present"),
+}
+
 
 @dataclass(frozen=True)
 class Key:
@@ -68,15 +79,33 @@ def groups() -> dict[str, Key]:
     return {name: key for name, key in named.items() if name in folders} | rest
 
 
+def values() -> Iterator[Key]:
+    """The keys of ``config.yaml`` that are no groups."""
+    text = Path(conf_dir(), "config.yaml").read_text(encoding="utf-8")
+    entries = _entries(yaml.compose(text))
+    own = {name: node for name, node in entries.items() if name not in ("defaults", "hydra")}
+    return _keys(text, "", own)
+
+
 def choices(group: str, more: str | None = None) -> list[Choice]:
     """The choices of a group by name; those of a folder of the user's too, where it has others."""
+    return [_read(group, name, path) for name, path in sorted(paths(group, more).items())]
+
+
+def choice(group: str, name: str, more: str | None = None) -> Choice | None:
+    """One choice of a group, None: there is none of that name."""
+    path = paths(group, more).get(name)
+    return None if path is None else _read(group, name, path)
+
+
+def paths(group: str, more: str | None = None) -> dict[str, Path]:
+    """The file of every choice of a group."""
     folders = [conf_dir()] if more is None else [more, conf_dir()]
-    paths = {
+    return {
         path.relative_to(one).with_suffix("").as_posix(): path
         for one in (Path(folder, group) for folder in folders)
         for path in one.rglob("*.yaml")
     }
-    return [_read(group, name, path) for name, path in sorted(paths.items())]
 
 
 def _read(group: str, name: str, path: Path) -> Choice:

@@ -11,85 +11,119 @@ placement are its keys: approach.m=10.
 """
 
 import re
-import sys
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from byzshield_exp.assignments import Assignment
-from byzshield_exp.binding import construct
-from byzshield_exp.commands import config as configuration
-from byzshield_exp.distortion import report
-from byzshield_exp.distortion.worst_case import TIME_LIMIT_S
+from byzshield_exp.commands.arguments import (
+    asks_for_help,
+    check_key,
+    near,
+    read_keys,
+    seconds,
+    spelled,
+    split_keys,
+)
+from byzshield_exp.commands.choices import paths
+from byzshield_exp.commands.exits import exit_codes
 from byzshield_exp.errors import ConfigError
 
+_COMMANDS = ("recommend", "tables")
+_KEYS = {"q": (), "format": ("table", "json", "csv", "markdown"), "time_limit": (), "plot": ()}
+_PLACEMENT = ("approach", "K", "r")  # composed by Hydra, as the keys of an approach are
 _LONGEST_RANGE = 10_000
-_OWN = {"q": "3", "format": "table", "time_limit": str(TIME_LIMIT_S), "plot": ""}
 
 
+def words(before: Sequence[str]) -> list[str]:
+    """What may come next, for tab completion."""
+    keys = spelled({"approach": tuple(sorted(paths("approach"))), "K": (), "r": (), **_KEYS})
+    return keys if before else [*_COMMANDS, *keys]
+
+
+@exit_codes()
 def main(arguments: list[str]) -> None:
-    """Print what was asked for; exits with 2 and one line for bad input."""
+    """Print what was asked for."""
     try:
         print(answer(arguments))
-    except (ValueError, HydraException, OmegaConfBaseException) as error:
-        is_ours = isinstance(error, ValueError) and not isinstance(error, OmegaConfBaseException)
-        line = str(error) if is_ours else configuration.one_line(error)
-        print(f"byzshield_exp: {line}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except ConfigError:
+        raise
+    except ValueError as error:  # of a placement, or of its search
+        raise ConfigError(str(error)) from error
 
 
 def answer(arguments: list[str]) -> str:
     """The text for a command line.
 
     Raises:
-        ConfigError: for bad input; Hydra's errors for an approach or key that there is not.
+        ConfigError: for bad input.
+        ValueError: for numbers that a placement or its search refuses.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or asks_for_help(arguments):
         return __doc__ or ""
     command = arguments[0] if "=" not in arguments[0] else ""
-    if command not in ("", "recommend", "tables"):
-        raise ConfigError(f"{command}: no such command, there are recommend and tables")
+    if command not in ("", *_COMMANDS):
+        known = " and ".join(_COMMANDS)
+        raise ConfigError(
+            f"{command}: no such command, there are {known}{near(command, _COMMANDS)}"
+        )
     given = arguments[1:] if command else arguments
     if command == "tables":
-        if given:
-            raise ConfigError(f"{given[0]}: tables takes no arguments")
-        return report.papers()
-    own = {**_OWN, **dict(_key(argument) for argument in given if _key(argument)[0] in _OWN)}
-    overrides = [argument for argument in given if _key(argument)[0] not in _OWN]
-    limit, form = _seconds(own["time_limit"]), own["format"]
-    if form not in report.FORMATS:
-        raise ConfigError(f"format={form} must be one of {', '.join(report.FORMATS)}")
-    if command == "recommend":
-        sizes, q = _compose(overrides), _numbers(own["q"])
-        unused = [key for key in ("format", "plot") if own[key] != _OWN[key]]
-        if len(q) > 1 or unused:
-            raise ConfigError(f"recommend prints a table for one q, got {' '.join(given)}")
-        if sizes["K"] < 1 or sizes["r"] < 1:
-            raise ConfigError(f"K={sizes['K']} r={sizes['r']} must be at least 1")
-        return report.recommend(sizes["K"], sizes["r"], q[0], limit)
+        return _tables(given)
+    own, overrides = _divided(split_keys(given))
+    return _recommend(own, overrides) if command else _described(own, overrides)
+
+
+def _divided(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The keys of this verb, and those of the configuration."""
+    known = (*_PLACEMENT, *_KEYS)
+    for key in given:
+        if not key.lstrip("+").startswith("approach."):
+            check_key(key, known)
+    own = read_keys((f"{key}={value}" for key, value in given.items() if key in _KEYS), _KEYS)
+    return own, {key: value for key, value in given.items() if key not in _KEYS}
+
+
+def _tables(given: Sequence[str]) -> str:
+    from byzshield_exp.distortion import report
+
+    if given:
+        raise ConfigError(f"{given[0]}: tables takes no arguments")
+    return report.papers()
+
+
+def _recommend(own: Mapping[str, str], overrides: Mapping[str, str]) -> str:
+    numbers, limit = _numbers(own.get("q", "3")), _time_limit(own)
+    unused = [key for key in ("format", "plot") if key in own]
+    if len(numbers) > 1 or unused:
+        said = " ".join(f"{key}={value}" for key, value in own.items())
+        raise ConfigError(f"recommend prints a table for one q, got {said}")
+    from byzshield_exp.commands.placements import sizes
+    from byzshield_exp.distortion import report
+
+    num_workers, replication = sizes(overrides)
+    if num_workers < 1 or replication < 1:
+        raise ConfigError(f"K={num_workers} r={replication} must be at least 1")
+    return report.recommend(num_workers, replication, numbers[0], limit)
+
+
+def _described(own: Mapping[str, str], overrides: Mapping[str, str]) -> str:
+    numbers, limit = _numbers(own.get("q", "3")), _time_limit(own)
+    from byzshield_exp.commands.placements import placements
+    from byzshield_exp.distortion import report
+
     series = {
-        name: [report.describe(assignment, q, limit) for q in _numbers(own["q"])]
-        for name, assignment in _placements(overrides).items()
+        name: [report.describe(assignment, q, limit) for q in numbers]
+        for name, assignment in placements(overrides).items()
     }
-    if own["plot"]:
+    if "plot" in own:
         report.plot(series, own["plot"])
     several = len(series) > 1
     rows = [
         {"approach": name, **row} if several else row for name in series for row in series[name]
     ]
-    return report.spell(rows, form)
+    return report.spell(rows, own.get("format", "table"))
 
 
-def _key(argument: str) -> tuple[str, str]:
-    key, equals, value = argument.partition("=")
-    if not equals:
-        raise ConfigError(f"{argument}: arguments are key=value")
-    return key, value
+def _time_limit(own: Mapping[str, str]) -> float:
+    return seconds("time_limit", own.get("time_limit", "60"))
 
 
 def _numbers(text: str) -> list[int]:
@@ -106,30 +140,3 @@ def _numbers(text: str) -> list[int]:
     if not numbers:
         raise ConfigError(f"q={text} is an empty range")
     return numbers
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(f"time_limit={text} must be a finite number of seconds above 0")
-    return seconds
-
-
-def _compose(overrides: list[str]) -> dict[str, Any]:
-    configuration.register()
-    with initialize_config_dir(configuration.conf_dir(), version_base="1.3"):
-        cfg = compose("config", overrides)
-    approach = OmegaConf.to_container(cfg.approach, resolve=True, throw_on_missing=True)
-    return {"K": cfg.K, "r": cfg.r, "approach": approach}
-
-
-def _placements(overrides: list[str]) -> dict[str, Assignment]:
-    names = next((_key(o)[1] for o in overrides if _key(o)[0] == "approach"), "mols")
-    others = [o for o in overrides if _key(o)[0] != "approach"]
-    return {
-        name: construct("approach", _compose([*others, f"approach={name}"])["approach"])
-        for name in names.split(",")
-    }

@@ -16,12 +16,15 @@ A sweep runs on a fleet with ``hydra/launcher=byzshield_ec2``. Options are ``key
 ``hydra.launcher``; the commands after ``up`` find the fleet with ``name=`` and ``output_dir=``.
 """
 
-import sys
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
-from byzshield_exp.errors import ConfigError, RunError, Stopped
+from byzshield_exp.commands.arguments import asks_for_help, check_key, near, spelled, split_keys
+from byzshield_exp.commands.exits import exit_codes
+from byzshield_exp.errors import ConfigError
 from byzshield_exp.launch.ec2.options import Options, options_of
 from byzshield_exp.notices import say
 
@@ -40,27 +43,34 @@ _OF_A_REGION: dict[str, dict[str, Any]] = {
 _COMMANDS = ("plan", "up", *_OF_A_FLEET, *_OF_A_REGION)
 
 
+def words(before: Sequence[str]) -> list[str]:
+    """What may come next, for tab completion."""
+    if not before:
+        return list(_COMMANDS)
+    known: dict[str, Any] = {"name": Options.name, "output_dir": Options.output_dir}
+    known |= _OF_A_FLEET.get(before[0], {})
+    if before[0] in ("plan", "up"):
+        known = {entry.name: entry.default for entry in dataclasses.fields(Options)}
+    if before[0] in _OF_A_REGION:
+        known = _OF_A_REGION[before[0]]
+    yes_no = ("true", "false")
+    return spelled({key: yes_no if isinstance(value, bool) else () for key, value in known.items()})
+
+
+@exit_codes()
 def main(arguments: list[str]) -> int:
-    """Do a command; returns the exit code, 2 for bad input, 1 where it failed."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    """Do a command; returns the exit code of ``run``, and 1 where a resumed run has failed."""
+    if not arguments or asks_for_help(arguments) or arguments[0] == "help":
         say(__doc__ or "")
         say("Options:\n" + _options_help())
         return 0
-    try:
-        return _do(arguments[0], arguments[1:])
-    except KeyboardInterrupt:
-        return _complain("interrupted", 130)
-    except ConfigError as error:
-        return _complain(str(error), 2)
-    except Stopped as error:
-        return _complain(str(error), 75)
-    except RunError as error:
-        return _complain(str(error), 1)
+    return _do(arguments[0], arguments[1:])
 
 
 def _do(command: str, arguments: list[str]) -> int:
     if command not in _COMMANDS:
-        raise ConfigError(f"unknown command {command}, there are {', '.join(_COMMANDS)}")
+        known = f"there are {', '.join(_COMMANDS)}"
+        raise ConfigError(f"unknown command {command}, {known}{near(command, _COMMANDS)}")
     from byzshield_exp.launch.ec2 import commands
 
     if command in ("plan", "up"):
@@ -84,7 +94,11 @@ def _with_fleet(command: str, arguments: list[str]) -> int:
             raise ConfigError("run: the command comes after --")
         at = arguments.index("--")
         arguments, shell = arguments[:at], arguments[at + 1 :]
-    known = {"name": Options.name, "output_dir": Options.output_dir, **_OF_A_FLEET[command]}
+    known: dict[str, Any] = {
+        "name": Options.name,
+        "output_dir": Options.output_dir,
+        **_OF_A_FLEET[command],
+    }
     given = _chosen(command, _values(arguments), known)
     store = store_of(given["output_dir"], given["name"])
     if command == "run":
@@ -101,23 +115,17 @@ def _with_fleet(command: str, arguments: list[str]) -> int:
 def _values(arguments: list[str]) -> dict[str, Any]:
     """The values of ``key=value``, read as YAML does."""
     values: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"{argument}: arguments are key=value")
-        if key in values:
-            raise ConfigError(f"{argument}: {key} is given twice")
+    for key, text in split_keys(arguments).items():
         try:
             values[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"{argument}: the value cannot be read") from error
+            raise ConfigError(f"{key}={text}: the value cannot be read") from error
     return values
 
 
 def _chosen(command: str, values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"{command}: unknown key {key}, there are {', '.join(known)}")
+        check_key(key, known, f"{command}: ")
         if isinstance(known[key], bool) and not isinstance(value, bool):
             raise ConfigError(f"{key}={value} must be true or false")
     return known | values
@@ -127,8 +135,3 @@ def _options_help() -> str:
     """The options as their class describes them."""
     _, _, text = (Options.__doc__ or "").partition("Attributes:\n")
     return text.rstrip()
-
-
-def _complain(line: str, code: int) -> int:
-    print(f"byzshield_exp: {line}", file=sys.stderr, flush=True)
-    return code

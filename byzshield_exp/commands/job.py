@@ -4,39 +4,37 @@ The configuration is in the file; conf/ is not read. Exit code: 0 done, 75 stopp
 input.
 """
 
-import signal
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from byzshield_exp.errors import ConfigError, RunError, Stopped
-from byzshield_exp.launch.job import EXIT_STOPPED, load, perform
-from byzshield_exp.launch.ranks import end_torchrun, runner_for
+from byzshield_exp.commands.arguments import asks_for_help, refuse_options
+from byzshield_exp.commands.exits import exit_codes
+from byzshield_exp.errors import ConfigError
+from byzshield_exp.notices import say
 
 
-def main(arguments: list[str]) -> int:
-    """The command; returns the exit code: 0 done, 75 stopped, 1 failed, 2 bad input."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print(__doc__)
-        return 0 if arguments in (["-h"], ["--help"]) else 2
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+def words(before: Sequence[str]) -> list[str]:
+    """Nothing for tab completion but files."""
+    return []
+
+
+@exit_codes("the same command resumes")
+def main(arguments: list[str]) -> None:
+    """Do the run of a file."""
+    if asks_for_help(arguments):
+        say(__doc__ or "")
+        return
+    refuse_options(arguments)
+    if len(arguments) != 1:
+        raise ConfigError(f"job takes one file, the job.json of a run, got {len(arguments)}")
+    from byzshield_exp.launch.job import load, perform
+    from byzshield_exp.launch.ranks import end_torchrun, runner_for
+
     try:
         job = load(Path(arguments[0]))
         perform(job, runner_for(job))
         end_torchrun()
-    except KeyboardInterrupt:
-        _complain("interrupted; the same command resumes")
-        return 130
-    except Stopped as error:
-        _complain(str(error))
-        return EXIT_STOPPED
-    except (ConfigError, OSError) as error:
-        _complain(str(error))
-        return 2
-    except RunError as error:
-        _complain(str(error))
-        return 1
-    return 0
-
-
-def _complain(line: str) -> None:
-    print(f"byzshield_exp: {line}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError(str(error)) from error

@@ -3,83 +3,61 @@
     byzshield prepare dataset=cifar10
     byzshield prepare dataset=svhn dataset.root=/shared/data dataset.extra=true
 
-What is there already is checked and not fetched again; a download that was cut goes on where it
-ended. Several machines may do it in one shared folder at the same time: one fetches, the others
-wait. Without internet, put the archive or the files into the folder by hand: what is missing is
-named.
+What is there already is checked and not fetched again; a download that was cut starts again.
+Several machines may do it in one shared folder at the same time: one fetches, the others wait.
+Without internet, put the archive into the folder by hand: it is checked and unpacked.
 
     dataset        mnist, fashion_mnist, cifar10, cifar100 or svhn
     dataset.root   the folder for the data, as for a run (data)
     dataset.extra  true: svhn's 531,131 easier pictures too (false)
 """
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from byzshield_exp.binding import did_you_mean
-from byzshield_exp.datasets.official import DOWNLOADS, SVHN_EXTRA, Download
-from byzshield_exp.datasets.prepare import prepare
-from byzshield_exp.errors import ConfigError, RunError
+from byzshield_exp.commands.arguments import asks_for_help, near, read_keys, spelled
+from byzshield_exp.commands.exits import exit_codes
+from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import expand_user
 from byzshield_exp.notices import say
 
-_KEYS = ("dataset", "dataset.root", "dataset.extra")
+_KEYS = {"dataset": (), "dataset.root": (), "dataset.extra": ("true", "false")}
+_DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")  # for tab completion
 
 
-def main(arguments: list[str]) -> int:
-    """Fetch what is missing; returns the exit code, 2 for bad input, 1 where it failed."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+def words(before: Sequence[str]) -> list[str]:
+    """What may come next, for tab completion."""
+    return spelled({**_KEYS, "dataset": _DATASETS})
+
+
+@exit_codes("the same command goes on")
+def main(arguments: list[str]) -> None:
+    """Fetch what is missing."""
+    if not arguments or asks_for_help(arguments):
         say(__doc__ or "")
-        return 0
-    try:
-        dataset, root, downloads = settings(arguments)
-        prepare(dataset, root, downloads)
-    except KeyboardInterrupt:
-        return _complain("interrupted; the same command goes on", 130)
-    except ConfigError as error:
-        return _complain(str(error), 2)
-    except Exception as error:
-        kind = "" if isinstance(error, RunError) else f"{type(error).__name__}: "
-        return _complain(f"{kind}{error}", 1)
-    return 0
+        return
+    from byzshield_exp.datasets.prepare import prepare
+
+    prepare(*settings(arguments))
 
 
-def settings(arguments: list[str]) -> tuple[str, Path, tuple[Download, ...]]:
-    """The data set of a command line, its folder and its files.
+def settings(arguments: list[str]) -> tuple[str, Path, bool]:
+    """The data set of a command line, its folder, and whether it is with ``extra``.
 
     Raises:
         ConfigError: for the first argument that is wrong.
     """
-    given: dict[str, str] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not value:
-            raise ConfigError(f"{argument}: arguments are key=value")
-        if key not in _KEYS:
-            near = did_you_mean(key, list(_KEYS))
-            raise ConfigError(f"unknown key {key}, there are {', '.join(_KEYS)}{near}")
-        if key in given:
-            raise ConfigError(f"{argument}: {key} is given twice")
-        given[key] = value
+    from byzshield_exp.datasets.official import OFFICIAL
+
+    given = read_keys(arguments, _KEYS)
+    known = ", ".join(OFFICIAL)
     if "dataset" not in given:
-        raise ConfigError(f"dataset is not given, there are {', '.join(DOWNLOADS)}")
-    return given["dataset"], expand_user(given.get("dataset.root", "data")), _downloads(given)
-
-
-def _downloads(given: dict[str, str]) -> tuple[Download, ...]:
+        raise ConfigError(f"dataset is not given, there are {known}")
     dataset, extra = given["dataset"], given.get("dataset.extra", "false")
-    if dataset not in DOWNLOADS:
-        near = did_you_mean(dataset, list(DOWNLOADS))
+    if dataset not in OFFICIAL:
         raise ConfigError(
-            f"dataset={dataset} is none that is fetched, there are {', '.join(DOWNLOADS)}{near}"
+            f"dataset={dataset} is none that is fetched, there are {known}{near(dataset, OFFICIAL)}"
         )
-    if extra not in ("true", "false"):
-        raise ConfigError(f"dataset.extra={extra} must be one of true, false")
     if "dataset.extra" in given and dataset != "svhn":
         raise ConfigError(f"dataset.extra={extra}: only dataset=svhn has it")
-    return DOWNLOADS[dataset] + ((SVHN_EXTRA,) if extra == "true" else ())
-
-
-def _complain(line: str, code: int) -> int:
-    print(f"byzshield_exp: {line}", file=sys.stderr, flush=True)
-    return code
+    return dataset, expand_user(given.get("dataset.root", "data")), extra == "true"

@@ -1,157 +1,135 @@
-"""The command line: read the configuration, check it, run it, say where the results are."""
+"""``byzshield run``: train a neural network with K workers of which q lie.
+
+    byzshield run                                       K=15 workers, q=3 of them lie
+    byzshield run approach=baseline aggregator=krum     other choices
+    byzshield run -m approach=mols,detox q=0,2,4        a sweep
+    byzshield run cluster=processes cluster.num_processes=4
+    torchrun --standalone --nproc-per-node 16 -m byzshield_exp
+                                                        one process per worker
+    tensorboard --logdir outputs
+    byzshield list aggregators                          what each choice is, needs and takes
+
+Results lie in output_dir, in a folder named by every choice that is not a default. --cfg job shows
+a configuration without running it, attack=gaussian --help the keys of that choice, --hydra-help the
+other options of Hydra, which reads all this.
+"""
 
 import os
-import signal
 import sys
-from functools import partial
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from byzshield_exp.commands.arguments import take_option
+from byzshield_exp.commands.choices import VALUES, Key, choice, groups, paths, values
+from byzshield_exp.commands.exits import exit_codes
+from byzshield_exp.errors import ConfigError
+from byzshield_exp.notices import say
 
-from byzshield_exp.clusters import torchrun_size
-from byzshield_exp.commands import config as configuration
-from byzshield_exp.errors import ConfigError, RunError, Stopped
-from byzshield_exp.launch.job import EXIT_STOPPED, Job, announce, describe, load, perform
-from byzshield_exp.launch.ranks import end_torchrun, runner_for
-from byzshield_exp.results.folder import RunFolder
-from byzshield_exp.training.experiment import Experiment
-from byzshield_exp.training.loop import train
-
-configuration.register()
-_wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-_failures: list[Exception] = []
+_LAUNCHERS = ("local", "byzshield_slurm", "byzshield_ec2", "basic")
+_OPTIONS = ("-m", "--cfg", "--config-dir", "--info", "--hydra-help")  # the best known of Hydra's
 
 
-@hydra.main(version_base="1.3", config_path=configuration.conf_dir(), config_name="config")
-def compose_and_run(cfg: DictConfig) -> float | None:
-    """One run; returns the final accuracy in [0, 1].
+def words(before: Sequence[str]) -> Iterator[str]:
+    """What may come next, for tab completion."""
+    more = _config_dir(before)
+    yield from _OPTIONS
+    yield from (f"hydra/launcher={launcher}" for launcher in _LAUNCHERS)
+    yield from (f"{group}={name}" for group in groups() for name in paths(group, more))
+    for key in _keys(before):
+        yield from _spelled(key)
 
-    In a sweep a launcher calls it with nothing but the path of a job.
+
+def _config_dir(arguments: Sequence[str]) -> str | None:
+    return take_option([*arguments], "--config-dir", "-cd")
+
+
+def _keys(arguments: Sequence[str]) -> Iterator[Key]:
+    """The keys of ``config.yaml``, and those of the choices that are typed or a default."""
+    more = _config_dir(arguments)
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    yield from values()
+    for group, default in groups().items():
+        for name in given.get(group, default.value).strip("[]").split(","):
+            chosen = choice(group, name, more)
+            yield from chosen.keys if chosen else ()
+
+
+def _spelled(key: Key) -> list[str]:
+    group, at, _ = key.name.partition("@")
+    known: Sequence[str | bool] = list(paths(group)) if at else VALUES.get(key.name, ("",))
+    if key.value in ("true", "false"):
+        known = VALUES.get(key.name, (False, True))
+    return [f"{key.name}={one if isinstance(one, str) else str(one).lower()}" for one in known]
+
+
+def _help(arguments: Sequence[str]) -> str:
+    """All choices, and the keys of those that are typed or a default.
+
+    Hydra's own takes 2 s more: it copies all that it has read for every group.
     """
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return do_point(Path(cfg.job))
-    try:
-        run(cfg)
-    except Exception as error:
-        if _wants_traceback:
-            raise
-        _failures.append(error)  # Hydra adds a line to what it brings back
-        if isinstance(error, ConfigError) and cfg.on_invalid == "skip":
-            print(f"skipped: {_failures.pop()}", flush=True)
-    return None
+    more = _config_dir(arguments)
+    lines = [(__doc__ or "").rstrip(), "", "Choices (group=choice):", ""]
+    lines += [f"  {group}: {', '.join(sorted(paths(group, more)))}" for group in groups()]
+    lines += ["", "Values (key=value), as they are by default:", ""]
+    for key in _keys(arguments):
+        lines.append(f"  {key.name}={key.value}".ljust(33) + (key.comment and f" {key.comment}"))
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def do_point(path: Path) -> float | None:
-    """Do one job of a sweep in this process, for launchers that are not ours."""
-    job = load(path)
-    summary = perform(job, runner_for(job))
-    return next(float(value) for key, value in summary.items() if key.startswith("final_"))
-
-
-def run(cfg: DictConfig) -> None:
-    """Check, announce and do one run.
-
-    Raises:
-        ConfigError: before any worker starts.
-        RunError: when a started run cannot go on.
-    """
-    config = configuration.plain(cfg)
-    _check_torchrun(config)
-    job, experiment = describe(config, configuration.run_name(cfg))
-    if config["plan"]:
-        folder = RunFolder(job.folder)
-        folder.inspect(config, job.data)
-        announce(job, folder)
-        return
-    do = runner_for(job)
-    if config["cluster"]["num_processes"] == 1:
-        do = partial(_train, experiment)
-    else:
-        del experiment  # the ranks have data of their own
-    perform(job, do)
-
-
-def _train(experiment: Experiment, job: Job) -> dict[str, Any]:
-    return train(experiment, job.config, job.folder) or {}
-
-
-def _check_torchrun(config: dict[str, Any]) -> None:
-    world_size = torchrun_size()
-    if world_size is None:
-        return
-    if config["choices"]["cluster"] != "processes":
-        raise ConfigError(
-            f"cluster={config['choices']['cluster']} under torchrun: leave it out, "
-            f"its {world_size} processes are the cluster"
-        )
-    if config["cluster"]["num_processes"] != world_size:
-        raise ConfigError(
-            f"cluster.num_processes={config['cluster']['num_processes']} under torchrun must be "
-            f"its number of processes, {world_size}"
-        )
-
-
+@exit_codes("the same command resumes")
 def main(arguments: list[str]) -> None:
-    """The command line; exits with 2 for a bad configuration, 1 for a failed run."""
-    sys.argv[1:] = _with_torchrun(arguments)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, and the lines below print
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        compose_and_run()
-        if _failures:
-            raise _failures.pop()
+    """Compose the configuration with Hydra, and do what it says."""
+    if {"-h", "--help"} & set(arguments):
+        say(_help(arguments))
+        return
+    from byzshield_exp.commands import application
+    from byzshield_exp.commands.hydra_errors import as_config_errors
+
+    sys.argv[1:] = _with_torchrun(arguments, application.torchrun_size())
+    with _hydra_raises(), _os_errors_named(), as_config_errors():
+        try:
+            application.compose_and_run()
+        except SystemExit as end:
+            if end.code:
+                raise
+            # else it was --hydra-help, after which the other ranks of torchrun end too
+        if application.failures:
+            raise application.failures.pop()
+    if application.torchrun_size():
+        from byzshield_exp.launch.ranks import end_torchrun
+
         end_torchrun()
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the last words are not interrupted
-        _complain("interrupted; the same command resumes")
-        sys.exit(130)
-    except Exception as error:
-        if _wants_traceback and not isinstance(error, Stopped):
-            raise
-        _complain(error)
-        sys.exit(_exit_code(error))
+
+
+@contextmanager
+def _os_errors_named() -> Iterator[None]:
+    """Within, an OSError is one of the folder: Hydra makes it. Our own are ConfigErrors."""
+    try:
+        yield
+    except BrokenPipeError:  # of stdout: head has seen enough
+        raise
+    except OSError as error:
+        raise ConfigError(f"output_dir cannot be written: {error}") from error
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Within, Hydra raises errors instead of printing them."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
     finally:
-        if not _wants_traceback:
+        if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def _exit_code(error: Exception) -> int:
-    if isinstance(error, Stopped):
-        return EXIT_STOPPED
-    bad_input = ConfigError | HydraException | OmegaConfBaseException | OSError
-    return 2 if isinstance(error, bad_input) else 1
-
-
-def _with_torchrun(arguments: list[str]) -> list[str]:
+def _with_torchrun(arguments: list[str], world_size: int | None) -> list[str]:
     """Under torchrun the cluster is its processes, unless the arguments say something else."""
-    world_size = torchrun_size()
-    if world_size is None:
+    if world_size is None or any(given.startswith("cluster=local") for given in arguments):
         return arguments
     added = {"cluster=": "processes", "cluster.num_processes=": str(world_size)}
     missing = [key for key in added if not any(given.startswith(key) for given in arguments)]
-    if any(given.startswith("cluster=local") for given in arguments):
-        missing = []
     return arguments + [key + added[key] for key in missing]
-
-
-def _complain(error: BaseException | str) -> None:
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        error = configuration.one_line(error)
-    elif isinstance(error, OSError):
-        error = f"output_dir cannot be written: {error}"  # Hydra's; our own are ConfigErrors
-    elif isinstance(error, BaseException) and not isinstance(
-        error, ConfigError | RunError | Stopped
-    ):
-        error = f"{type(error).__name__}: {error}"
-    print(f"byzshield_exp: {error}", file=sys.stderr, flush=True)
-
-
-def _terminate(signal_number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + signal_number)

@@ -1,4 +1,4 @@
-"""Which samples make up the batch, and each file, of a step."""
+"""Which samples make up the batch and the files of a step."""
 
 from functools import lru_cache
 
@@ -11,15 +11,15 @@ from byzshield_exp.streams import Stream, generator
 
 
 def nearest_batch_size(num_files: int, target: int = 300) -> int:
-    """The multiple of ``num_files`` nearest to ``target``, the larger of two equally near."""
+    """Return the multiple of ``num_files`` nearest to ``target``; in a tie the larger one."""
     return max(1, (2 * target + num_files) // (2 * num_files)) * num_files
 
 
 class Batches:
-    """Cuts an endless stream of shuffled epochs into batches, and a batch into equal files.
+    """Cut an endless stream of shuffled epochs into batches, and a batch into equal files.
 
     Position ``p`` of the stream is sample ``p mod n`` of the permutation of epoch ``p // n``;
-    step ``t`` takes positions ``t*b .. (t+1)*b - 1``, file ``i`` the i-th of its ``f`` equal
+    step ``t`` takes positions ``t*b .. (t+1)*b - 1``, and file ``i`` the i-th of their ``f`` equal
     parts. So every sample is used equally often, and everything is a function of (seed, step).
     """
 
@@ -35,7 +35,7 @@ class Batches:
         )
 
     def file(self, step: int, file: int) -> Int[Tensor, " b_over_f"]:
-        """The sample numbers of one file of one step."""
+        """Return the sample numbers of one file of one step."""
         start = step * self.batch_size + file * self.file_size
         positions = np.arange(start, start + self.file_size)
         epochs, places = np.divmod(positions, self.num_samples)
@@ -43,5 +43,5 @@ class Batches:
         return torch.from_numpy(np.concatenate(parts))
 
     def random(self, step: int, file: int) -> np.random.Generator:
-        """The random numbers for the augmentation of a file: the same for all who hold it."""
+        """Return the generator that augments a file: the same for every worker that holds it."""
         return generator(self._seed, Stream.AUGMENT, step, file)

@@ -1,22 +1,10 @@
-"""CIFAR-10 and CIFAR-100 from their binary version, which needs no unpickling."""
+"""CIFAR-10 and CIFAR-100."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
-import numpy as np
-import torch
-
-from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
-from byzshield_exp.datasets.official import (
-    CIFAR10_TEST,
-    CIFAR10_TRAIN,
-    CIFAR100_TEST,
-    CIFAR100_TRAIN,
-    required,
-)
+from byzshield_exp.datasets.dataset import Dataset, divided
+from byzshield_exp.datasets.official import read
 from byzshield_exp.datasets.pixels import Augment, Statistics
-
-_SHAPE = (3, 32, 32)  # a record's last 3,072 bytes: red, green, blue, each row by row
 
 
 def _per_255(mean: Iterable[float], std: Iterable[float]) -> Statistics:
@@ -34,18 +22,17 @@ def cifar10(root: str = "data", num_validation: int = 0, augment: Augment = "cro
     deviation 63.0, 62.1, 66.7, of 255.
 
     Args:
-        root: the folder above ``cifar-10-batches-bin``.
+        root: the folder above ``cifar-10-batches-py``.
         num_validation: training pictures that are held out.
-        augment: of training pictures: reflected by 4 pixels, cropped and mirrored; ``none``: as
-            they are.
+        augment: ``crop_flip``: training pictures are reflected by 4 pixels, cropped and mirrored;
+            ``crop``: they are not mirrored; ``none``: they stay as they are.
 
     Raises:
-        ValueError: if files are missing or are not of the binary version.
+        ValueError: if files are missing or are not the official ones.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
-    parts = _read("cifar10", root, CIFAR10_TRAIN, CIFAR10_TEST, (10,))
-    return divided(*parts, 10, _CIFAR10, augment, num_validation)
+    return divided(*read("cifar10", root), 10, _CIFAR10, augment, num_validation)
 
 
 def cifar100(
@@ -57,43 +44,15 @@ def cifar100(
     (Xie et al., CVPR 2017, in their code for ResNeXt); the ByzShield code uses CIFAR-10's.
 
     Args:
-        root: the folder above ``cifar-100-binary``.
+        root: the folder above ``cifar-100-python``.
         num_validation: training pictures that are held out.
-        augment: of training pictures: reflected by 4 pixels, cropped and mirrored; ``none``: as
-            they are.
+        augment: ``crop_flip``: training pictures are reflected by 4 pixels, cropped and mirrored;
+            ``crop``: they are not mirrored; ``none``: they stay as they are.
 
     Raises:
-        ValueError: if files are missing or are not of the binary version.
+        ValueError: if files are missing or are not the official ones.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; the fine
     labels.
     """
-    parts = _read("cifar100", root, CIFAR100_TRAIN, CIFAR100_TEST, (20, 100))
-    return divided(*parts, 100, _CIFAR100, augment, num_validation)
-
-
-def _read(
-    dataset: str, root: str, train: tuple[str, ...], test: str, classes: tuple[int, ...]
-) -> tuple[Pictures, Pictures]:
-    """Training and test pictures; ``classes``: how many each label of a record may be of."""
-    paths = [required(root, path, dataset) for path in (*train, test)]
-    *parts, last = [_records(path, classes) for path in paths]
-    images, labels = zip(*parts, strict=True)
-    return Pictures(torch.cat(images), torch.cat(labels)), last
-
-
-def _records(path: Path, classes: tuple[int, ...]) -> Pictures:
-    """The records of a file: the labels, of which the last one counts, then the pixels."""
-    content = np.fromfile(path, dtype=np.uint8)
-    size = len(classes) + int(np.prod(_SHAPE))
-    if not len(content) or len(content) % size:
-        raise ValueError(f"{path} is damaged: {len(content)} bytes are no records of {size}")
-    records = torch.from_numpy(content.reshape(-1, size))
-    for place, bound in enumerate(classes):
-        most = int(records[:, place].max())
-        if most >= bound:
-            raise ValueError(
-                f"{path} is damaged: it has the class {most}, the bound is {bound - 1}"
-            )
-    images = records[:, len(classes) :].reshape(-1, *_SHAPE).contiguous()
-    return Pictures(images, records[:, len(classes) - 1].long())
+    return divided(*read("cifar100", root), 100, _CIFAR100, augment, num_validation)

@@ -14,7 +14,7 @@ from torch import Tensor
 from byzshield_exp.datasets.pixels import PAD, Augment, Statistics, augmented, measured
 
 Part = Literal["validation", "test"]
-_CHUNK = 200  # pictures that are evaluated at a time
+_CHUNK = 200  # pictures evaluated at a time
 
 
 class Pictures(NamedTuple):
@@ -31,7 +31,7 @@ class Pictures(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Pictures as they are stored; :meth:`train_batch` and :meth:`chunks` make them ready.
+    """Pictures as they are stored; :meth:`train_batch` and :meth:`chunks` standardise them.
 
     Attributes:
         train_images: ``[n, c, h, w]``, bytes or floats.
@@ -39,11 +39,11 @@ class Dataset:
         test_images: ``[m, c, h, w]``.
         test_labels: ``[m]``.
         num_classes: C.
-        validation_images: ``[v, c, h, w]``, training pictures that are held out; None: none are.
+        validation_images: ``[v, c, h, w]``, training pictures that are held out, or None.
         validation_labels: ``[v]``.
-        mean: ``[c]``, subtracted from pixels, of bytes in [0, 1]; None: floats as they are.
-        std: ``[c]``, what is left is divided by it.
-        augment: what happens to training pictures.
+        mean: ``[c]``, subtracted from pixels (bytes are scaled to [0, 1] first); None: nothing is.
+        std: ``[c]``, the difference is divided by it.
+        augment: how training pictures are augmented.
     """
 
     train_images: Shaped[Tensor, "n c h w"]
@@ -59,18 +59,18 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of a picture."""
+        """The channels, height and width of a picture."""
         channels, height, width = self.train_images.shape[1:]
         return channels, height, width
 
     @property
     def num_train(self) -> int:
-        """Training pictures, n."""
+        """The number of training pictures, n."""
         return len(self.train_labels)
 
     @cached_property
     def digest(self) -> bytes:
-        """BLAKE3 of all pictures and labels: equal digests are the same data."""
+        """BLAKE3 of all pictures and labels: equal digests mean the same data."""
         hasher = blake3()
         for name, value in sorted(vars(self).items()):
             if isinstance(value, Tensor):
@@ -81,21 +81,21 @@ class Dataset:
 
     @property
     def eval_split(self) -> Part:
-        """What a run is evaluated on: the validation pictures where there are some."""
+        """The part that a run is evaluated on: ``validation`` where pictures are held out."""
         return "test" if self.validation_labels is None else "validation"
 
     def train_batch(
         self, samples: Int[Tensor, " b"], random: np.random.Generator
     ) -> tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]:
-        """Training pictures as the network sees them, augmented with these random numbers."""
+        """Return training pictures as the network sees them, augmented with ``random``."""
         images = augmented(self.train_images[samples], self.augment, random)
         return self._standardised(images), self.train_labels[samples]
 
     def chunks(self, part: Part) -> Iterator[tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]]:
-        """The pictures of a part as the network sees them, 200 at a time, and never augmented.
+        """Yield the pictures of a part as the network sees them, 200 at a time, not augmented.
 
         Raises:
-            ValueError: if it is ``validation`` and no pictures are held out.
+            ValueError: if ``part`` is ``validation`` and no pictures are held out.
         """
         images, labels = self.test_images, self.test_labels
         if part == "validation":
@@ -120,20 +120,20 @@ def divided(
     augment: Augment = "none",
     num_validation: int = 0,
 ) -> Dataset:
-    """The data set of some pictures.
+    """Make a data set of training and test pictures.
 
     Args:
         train: for training and validation.
         test: for the test alone.
         num_classes: C.
         statistics: to standardise with; None: measured on the pictures that are trained on.
-        augment: what happens to pictures that are trained on.
+        augment: how pictures that are trained on are augmented.
         num_validation: how many of ``train`` are held out: the first of a permutation that
-            depends on nothing but their number. The others stay in their order.
+            depends only on the number of pictures. The others stay in their order.
 
     Raises:
-        ValueError: if there are too few pictures or classes, those of the test are of another
-            kind, or they are too small to be cropped.
+        ValueError: if there are too few pictures or classes, the test pictures have another shape
+            or type, or pictures are too small to be cropped.
     """
     if not len(train.labels) or not len(test.labels):
         raise ValueError(f"{len(train.labels)} training and {len(test.labels)} test pictures")
@@ -173,7 +173,7 @@ def _kind(images: Shaped[Tensor, "n c h w"]) -> str:
 
 
 def _held_out(pictures: Pictures, count: int) -> tuple[Pictures, Pictures | None]:
-    """What is left of some pictures, and ``count`` of them; None where that is 0."""
+    """Split ``count`` pictures off: return the others, and them (None where ``count`` is 0)."""
     if count == 0:
         return pictures, None
     held = np.random.default_rng(0).permutation(len(pictures.labels))[:count]

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: real data that needs no download."""
+"""scikit-learn's handwritten digits: real data without a download."""
 
 import importlib.util
 from pathlib import Path
@@ -23,8 +23,8 @@ def digits(num_validation: int = 0) -> Dataset:
         ValueError: if scikit-learn is not installed.
 
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998,
-    as packaged by scikit-learn. Its file is read directly, since importing scikit-learn costs a
-    second in each of many processes.
+    as packaged by scikit-learn. We read its file directly: importing scikit-learn takes a second
+    in each process.
     """
     table = np.loadtxt(_packaged_file(), delimiter=",", dtype=np.float32)
     table = table[np.random.default_rng(0).permutation(len(table))]

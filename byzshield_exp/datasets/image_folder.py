@@ -23,7 +23,7 @@ from byzshield_exp.errors import first_line
 from byzshield_exp.files import atomic_file, cache_folder, expand_user
 
 _PARTS = ("train", "test")
-_VERSION = 1  # of the reader: another version trusts none of the older caches
+_VERSION = 1  # of the reader: a higher one makes older caches invalid
 
 
 def image_folder(
@@ -34,23 +34,23 @@ def image_folder(
 ) -> Dataset:
     """Pictures in files, as torchvision's ``ImageFolder`` reads them: in colour, by class.
 
-    The classes are the folders of ``train``, by name; ``test`` may lack some. They are
+    The classes are the folders of ``train``, by name; ``test`` may lack some. Pictures are
     standardised with the mean and the standard deviation of each channel of the training
     pictures. Decoded pictures are kept in the cache folder (``BYZSHIELD_CACHE``) and used again
     as long as names, sizes and times of the files, and Pillow's version, are the same. Files and
-    folders whose names start with a dot are passed over.
+    folders whose names start with a dot are ignored.
 
     Args:
         root: the folder above ``train`` and ``test``.
-        size: height and width in pixels that other pictures are cropped (from the centre) and
-            resized to; None: all must have one size.
+        size: height and width in pixels; pictures of another size are cropped from the centre
+            and resized. None: all must have one size.
         num_validation: training pictures that are held out.
-        augment: of training pictures: ``crop_flip``: reflected by 4 pixels, cropped and mirrored;
-            ``crop``: not mirrored.
+        augment: ``crop_flip``: training pictures are reflected by 4 pixels, cropped and mirrored;
+            ``crop``: they are not mirrored; ``none``: they stay as they are.
 
     Raises:
-        ValueError: if a folder is missing or empty, or a file is no picture, has more than 8 bits
-            per channel or another size than the others.
+        ValueError: if a folder is missing or empty, or a file is not a picture, has more than 8
+            bits per channel, or differs in size.
     """
     if size is not None and size < 1:
         raise ValueError(f"dataset.size={size} must be at least 1 pixel")
@@ -79,10 +79,10 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _files(folder: Path, classes: list[str]) -> Iterator[tuple[Path, int]]:
-    """The pictures of a part with their classes' numbers, by name.
+    """Yield the pictures of a part with the numbers of their classes, sorted by name.
 
     Raises:
-        ValueError: if there are none, or none of a class to be learnt, or others.
+        ValueError: if there are none, a class has no training pictures, or a file is not a picture.
     """
     suffixes, is_empty = _suffixes(), True
     for label, name in enumerate(classes):
@@ -101,7 +101,7 @@ def _files(folder: Path, classes: list[str]) -> Iterator[tuple[Path, int]]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The files of a folder and the folders in it, linked ones too."""
+    """Yield the files of a folder and of the folders in it; links are followed."""
     read = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(place)) in read:
@@ -112,15 +112,15 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _is_seen(name: str) -> bool:
-    """Whether it is none of the names that notebooks and other systems leave behind."""
+    """Return False for hidden names, which notebooks and other systems leave behind."""
     return not name.startswith(".")
 
 
 def _suffixes() -> set[str]:
-    """Of the files that Pillow reads."""
+    """Return the suffixes of the files that Pillow reads."""
     from PIL import Image  # slow to import, and needed only here
 
-    formats = Image.registered_extensions()  # of those that it only writes, too
+    formats = Image.registered_extensions()  # includes formats that it can only write
     return {suffix for suffix, name in formats.items() if name in Image.OPEN}
 
 
@@ -139,7 +139,7 @@ def _cached(
 
 
 def _fingerprint(folder: Path, paths: list[Path]) -> str:
-    """A digest of what is there, and of what decodes it."""
+    """Return a digest of the files' names, sizes and times, and of Pillow's version."""
     from PIL import __version__
 
     states = [(str(path.relative_to(folder)), path.stat()) for path in paths]
@@ -148,7 +148,7 @@ def _fingerprint(folder: Path, paths: list[Path]) -> str:
 
 
 def _read(cache: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
-    """The pictures, or None where they are missing, damaged or of other files."""
+    """Read the cached pictures; None if the cache is missing, damaged or of other files."""
     try:
         with cache.open("rb") as file:
             content = np.load(file, allow_pickle=False)
@@ -159,14 +159,14 @@ def _read(cache: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
 
 
 def _write(cache: Path, fingerprint: str, images: dict[str, np.ndarray]) -> None:
-    """Keep the pictures; a folder that cannot be written costs only the next reading."""
+    """Cache the pictures; if that fails, the next run decodes them again."""
     arrays: dict[str, Any] = {"fingerprint": np.array(fingerprint), **images}
     with suppress(OSError), atomic_file(cache, shared=True) as file:
         np.savez(file, **arrays)
 
 
 def _decoded(paths: dict[str, list[Path]], size: int | None) -> dict[str, np.ndarray]:
-    """``[n, 3, h, w]`` for each part; decoded in parallel threads."""
+    """Decode the pictures of each part, ``[n, 3, h, w]``, in parallel threads."""
     first = paths["train"][0]
     side = _decode(first, size).shape[:2]
     images = {part: np.empty((len(paths[part]), 3, *side), np.uint8) for part in _PARTS}
@@ -189,11 +189,11 @@ def _decode(path: Path, size: int | None) -> UInt8[np.ndarray, "h w 3"]:
     try:
         with Image.open(path) as file:
             mode = file.mode
-            # straight to RGB, a palette with transparent colours is warned of
+            # Pillow warns if a palette with transparent colours is converted to RGB directly
             picture = (file.convert("RGBA") if mode == "P" else file).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
-    if mode.startswith("I") or mode == "F":  # what is above 255 became 255
+    if mode.startswith("I") or mode == "F":  # converting cut values above 255 off
         raise ValueError(f"{path} has more than 8 bits per channel (Pillow's mode {mode})")
     if size is not None and picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)

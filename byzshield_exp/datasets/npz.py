@@ -1,4 +1,4 @@
-"""Your own pictures as arrays in one file of NumPy."""
+"""Your own pictures as arrays in one .npz file."""
 
 import zipfile
 import zlib
@@ -19,8 +19,8 @@ def npz(
 ) -> Dataset:
     """Arrays ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``.
 
-    Pictures are ``[n, c, h, w]``, or ``[n, h, w]`` where they are grey, of bytes (uint8) or
-    floats; labels ``[n]`` whole numbers from 0, each of which occurs in training. They are
+    Pictures are ``[n, c, h, w]``, or ``[n, h, w]`` for grey ones, of bytes (uint8) or floats.
+    Labels are ``[n]``, whole numbers from 0, each of which occurs in training. Pictures are
     standardised with the mean and the standard deviation of each channel of the training
     pictures. Nothing is unpickled.
 
@@ -28,8 +28,8 @@ def npz(
         file: the name of the .npz file, below ``root``.
         root: a folder.
         num_validation: training pictures that are held out.
-        augment: of training pictures: ``crop_flip``: reflected by 4 pixels, cropped and mirrored;
-            ``crop``: not mirrored.
+        augment: ``crop_flip``: training pictures are reflected by 4 pixels, cropped and mirrored;
+            ``crop``: they are not mirrored; ``none``: they stay as they are.
 
     Raises:
         ValueError: if the file cannot be read, or an array is missing or of a wrong shape or type.
@@ -61,7 +61,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _pictures(path: Path, part: str, arrays: dict[str, np.ndarray]) -> Pictures:
-    """One part; its pictures are taken out of ``arrays``, so that they are not there twice."""
+    """Take the pictures of a part out of ``arrays``, so that memory holds them once."""
     images, labels = arrays.pop(f"{part}_images"), arrays[f"{part}_labels"]
     if images.ndim == 3:
         images = images[:, None]
@@ -83,7 +83,7 @@ def _pictures(path: Path, part: str, arrays: dict[str, np.ndarray]) -> Pictures:
 
 
 def _num_classes(path: Path, train: np.ndarray, test: np.ndarray) -> int:
-    """C. The labels are as they are in the file: as int64 large ones could become others."""
+    """Return C. Labels have the file's type: converted to int64, large ones could wrap around."""
     for part, labels in (("train", train), ("test", test)):
         if labels.min() < 0:
             raise ValueError(f"{path}: {part}_labels has the class {labels.min()}, the bound is 0")

@@ -1,4 +1,4 @@
-"""What happens to pictures between the store and the network: augmentation and its numbers."""
+"""Augmentation of pictures, and the statistics that standardise them."""
 
 from typing import Literal, NamedTuple
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 Augment = Literal["none", "crop", "crop_flip"]
 PAD = 4  # pixels on each side before a crop of the old size
-_CHUNK = 2**20  # pixels of which statistics are measured at a time
+_CHUNK = 2**20  # pixels measured at a time
 
 
 class Statistics(NamedTuple):
-    """What pictures are standardised with; of pixels in [0, 1] where these are bytes.
+    """Mean and standard deviation per channel; bytes count as pixels in [0, 1].
 
     Attributes:
         mean: of each channel.
@@ -25,7 +25,7 @@ class Statistics(NamedTuple):
 
 
 def measured(images: Shaped[Tensor, "n c h w"]) -> Statistics:
-    """The statistics of pictures, computed in float64; a channel of one value has ``std`` 1."""
+    """Measure the statistics of pictures in float64; a channel of one value has ``std`` 1."""
     moments = _moments_of_floats if images.is_floating_point() else _moments_of_bytes
     channels = [moments(images[:, channel]) for channel in range(images.shape[1])]
     mean, std = zip(*channels, strict=True)
@@ -35,13 +35,13 @@ def measured(images: Shaped[Tensor, "n c h w"]) -> Statistics:
 def augmented(
     images: Shaped[Tensor, "b c h w"], augment: Augment, random: np.random.Generator
 ) -> Shaped[Tensor, "b c h w"]:
-    """Each picture reflected by 4 pixels at its borders, cropped to its old size, and flipped.
+    """Reflect each picture by 4 pixels at its borders, crop it to its old size, and mirror it.
 
     Args:
         images: larger than 4 x 4.
-        augment: ``crop`` draws one of the 81 places of the crop for each picture, ``crop_flip``
-            also whether it is mirrored left to right; ``none`` changes nothing.
-        random: draws the places of all pictures, then the mirrored ones.
+        augment: ``crop`` draws one of the 81 places of the crop for each picture; ``crop_flip``
+            draws also whether it is mirrored left to right; ``none`` changes nothing.
+        random: draws the places of all pictures, then which ones are mirrored.
 
     Source: the ByzShield code's ``util.py`` (reflect padding, ``RandomCrop``,
     ``RandomHorizontalFlip``); the crop is He et al., "Deep Residual Learning for Image
@@ -59,7 +59,7 @@ def augmented(
 
 
 def _moments_of_bytes(pixels: UInt8[Tensor, "n h w"]) -> tuple[float, float]:
-    """Mean and standard deviation (of a sample) of one channel."""
+    """Return the mean and the sample standard deviation of one channel."""
     values, counts = np.arange(256) / 255, torch.bincount(pixels.flatten(), minlength=256)
     occurs = counts.double().numpy()
     mean = float((occurs * values).sum() / pixels.numel())
@@ -70,7 +70,7 @@ def _moments_of_bytes(pixels: UInt8[Tensor, "n h w"]) -> tuple[float, float]:
 
 
 def _moments_of_floats(pixels: Float[Tensor, "n h w"]) -> tuple[float, float]:
-    """The same, of some pictures at a time: their squares in float64 take several times as much.
+    """Return the same of floats, a few pictures at a time: in float64 all would take too much.
 
     NumPy's sums do not depend on the number of threads.
     """
@@ -84,7 +84,7 @@ def _moments_of_floats(pixels: Float[Tensor, "n h w"]) -> tuple[float, float]:
 
 
 def _reflected(places: Int[np.ndarray, " b"], size: int) -> Int[np.ndarray, "b size"]:
-    """``[b, size]``: where the pixels of a crop come from; a place of 4 is the middle."""
+    """Return ``[b, size]``, the source of each pixel of a crop; place 4 is the middle."""
     index: np.ndarray = np.abs(places[:, None] + np.arange(size) - PAD)
     mirrored: np.ndarray = size - 1 - np.abs(size - 1 - index)
     return mirrored
@@ -93,7 +93,7 @@ def _reflected(places: Int[np.ndarray, " b"], size: int) -> Int[np.ndarray, "b s
 def _picked(
     images: Shaped[Tensor, "b c h w"], rows: Int[Tensor, "b h"], columns: Int[Tensor, "b w"]
 ) -> Shaped[Tensor, "b c h w"]:
-    """Pixel ``(rows[i], columns[j])`` of each picture at ``(i, j)``."""
+    """Put pixel ``(rows[i], columns[j])`` of each picture at ``(i, j)``."""
     places = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
     places = places.to(images.device)[:, None].expand(-1, images.shape[1], -1)
     return images.flatten(2).gather(2, places).view(images.shape)

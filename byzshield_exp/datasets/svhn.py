@@ -1,15 +1,10 @@
-"""Street View House Numbers, cropped digits, from Matlab's files."""
+"""Street View House Numbers, cropped digits."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import torch
-
-from byzshield_exp.datasets.dataset import Dataset, Pictures, divided
-from byzshield_exp.datasets.official import DOWNLOADS, SVHN_EXTRA, required
+from byzshield_exp.datasets.dataset import Dataset, divided
+from byzshield_exp.datasets.official import read
 from byzshield_exp.datasets.pixels import Statistics
-from byzshield_exp.errors import first_line
 
 _TRAIN = Statistics(mean=(0.4377, 0.4438, 0.4728), std=(0.1980, 0.2010, 0.1970))
 _WITH_EXTRA = Statistics(
@@ -31,53 +26,17 @@ def svhn(
     The ByzShield code uses CIFAR-10's, and mirrors digits.
 
     Args:
-        root: the folder above ``SVHN``, where the three .mat files lie.
+        root: the folder of the .mat files, or the folder above ``SVHN``, which has them.
         extra: whether the 531,131 easier pictures are trained on too (1.6 GB more in every process,
             and twice as much while they are read).
         num_validation: training pictures that are held out.
-        augment: ``crop``: reflected by 4 pixels and cropped; never mirrored.
+        augment: ``crop``: training pictures are reflected by 4 pixels and cropped, not mirrored.
 
     Raises:
-        ValueError: if files are missing or are not SVHN's.
+        ValueError: if files are missing or are not the official ones.
 
     Source: Netzer et al., "Reading Digits in Natural Images with Unsupervised Feature Learning",
     2011, format 2.
     """
-    files = [download.gives[0] for download in DOWNLOADS["svhn"]]
-    train, test = (_read(required(root, path, "svhn")) for path in files)
-    if extra:
-        more = _read(required(root, SVHN_EXTRA.gives[0], "svhn", " dataset.extra=true"))
-        train = Pictures(
-            torch.cat([train.images, more.images]), torch.cat([train.labels, more.labels])
-        )
     statistics = _WITH_EXTRA if extra else _TRAIN
-    return divided(train, test, 10, statistics, augment, num_validation)
-
-
-def _read(path: Path) -> Pictures:
-    """``X [32, 32, 3, n]`` and ``y [n, 1]``, in which 10 is the digit 0."""
-    content = _matlab(path)
-    images, labels = content.get("X"), content.get("y")
-    if images is None or labels is None:
-        raise ValueError(f"{path} is no file of SVHN: it needs X and y")
-    shapes = f"X {list(images.shape)} {images.dtype}, y {list(labels.shape)} {labels.dtype}"
-    is_right = images.shape[:3] == (32, 32, 3) and images.ndim == 4 and images.dtype == np.uint8
-    if not is_right or labels.shape != (images.shape[3], 1):
-        raise ValueError(f"{path} is no file of SVHN: {shapes}")
-    if labels.dtype.kind not in "iu" or not ((labels >= 1) & (labels <= 10)).all():
-        raise ValueError(f"{path} is no file of SVHN: its labels must lie in 1..10")
-    return Pictures(
-        torch.from_numpy(np.ascontiguousarray(images.transpose(3, 2, 0, 1))),
-        torch.from_numpy(labels[:, 0].astype(np.int64) % 10),
-    )
-
-
-def _matlab(path: Path) -> dict[str, Any]:
-    from scipy.io import loadmat  # slow to import, and needed only here
-
-    try:
-        return dict(loadmat(path, variable_names=["X", "y"]))
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever another file makes of the reader
-        raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
+    return divided(*read("svhn", root, extra), 10, statistics, augment, num_validation)

@@ -1,4 +1,4 @@
-"""Made-up pictures: one noisy prototype per class."""
+"""Made-up pictures: a prototype per class, and noise."""
 
 import math
 import os
@@ -22,7 +22,7 @@ def synthetic(
 ) -> Dataset:
     """A random prototype per class plus Gaussian noise of standard deviation ``noise``.
 
-    They reach the network as they are drawn, around 0.
+    Pictures are not standardised: they lie around 0 as they are drawn.
 
     Args:
         num_train: training pictures.

@@ -28,12 +28,12 @@ def gamma(assignment: Assignment, num_byzantine: int) -> float | None:
 
 
 def incidence_bound(assignment: Assignment, num_byzantine: int) -> int:
-    """``floor(q l / t)``: every file that is won uses up t of the liars' q l holdings."""
+    """``floor(q l / t)``: every file won needs t of the q l replicas that liars hold."""
     return num_byzantine * assignment.load // assignment.majority
 
 
 def pair_bound(assignment: Assignment, num_byzantine: int) -> int | None:
-    """Files won have ``C(t, 2)`` pairs of liars each, and q liars share only so many files.
+    """Bound by pairs: a file won has ``C(t, 2)`` pairs of liars, and pairs share few files.
 
     Where workers fall into classes that share nothing inside (nets), the pairs are counted by
     Turan's theorem. None where a file needs a single holder.
@@ -88,15 +88,15 @@ def lower_bound(assignment: Assignment, num_byzantine: int) -> int:
 
 
 def _classes(shared: np.ndarray) -> list[int] | None:
-    """Sizes of the classes inside which workers share nothing, if sharing nothing is transitive."""
-    apart = shared == 0  # a worker is apart from itself
+    """Sizes of the classes whose workers share no files, if sharing none is transitive."""
+    apart = shared == 0  # a worker counts as sharing nothing with itself
     if not ((apart.astype(int) @ apart.astype(int) > 0) <= apart).all():
         return None
     return [len(rows) for rows in {row.tobytes(): np.flatnonzero(row) for row in apart}.values()]
 
 
 def _turan(chosen: int, classes: list[int]) -> int:
-    """Most pairs of different classes among ``chosen`` workers: as balanced as the sizes allow."""
+    """The most pairs of different classes among ``chosen`` workers: the most balanced choice."""
     taken = [0] * len(classes)
     for _ in range(chosen):
         free = [i for i, size in enumerate(classes) if taken[i] < size]

@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 
 def describe(assignment: Assignment, num_byzantine: int, time_limit: float = TIME_LIMIT_S) -> Row:
-    """All that is known for one q.
+    """Collect all that is known for one q.
 
     Returns:
         ``q``, ``c_max`` (files; the best set found where not exact), ``upper_bound`` (files),
@@ -79,7 +79,7 @@ def epsilon_frc(assignment: Assignment, num_byzantine: int) -> float | None:
 
 
 def spell(rows: Sequence[Row], form: str) -> str:
-    """Rows as a text table, Markdown, CSV or JSON.
+    """Format rows as a text table, Markdown, CSV or JSON.
 
     Raises:
         ValueError: for another form.
@@ -127,12 +127,12 @@ def _cells(row: Row) -> list[str]:
 
 
 def _up(bound: float) -> float:
-    """A bound with three digits after the point that still holds."""
+    """Round up to three digits, so that an upper bound still holds."""
     return math.ceil(bound * 1000 - 1e-9) / 1000
 
 
 def columns(head: Sequence[str], cells: Iterable[Sequence[str]], markdown: bool = False) -> str:
-    """A table with aligned columns."""
+    """Format a table with aligned columns."""
     lines = [list(head), *map(list, cells)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     texts = [
@@ -252,7 +252,7 @@ def plot(series: Mapping[str, Sequence[Row]], path: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     try:
-        with matplotlib.rc_context({"svg.fonttype": "none"}):  # letters stay letters
+        with matplotlib.rc_context({"svg.fonttype": "none"}):  # text stays selectable text
             figure.savefig(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"plot={path} cannot be written: {error}") from error

@@ -2,7 +2,7 @@
 
 Files are bits of 64-bit words. ``level[j]`` marks the files with more than ``j`` chosen holders,
 ``j = 0..t-1``; a file in ``level[t - 1]`` is won. Adding a worker costs ``t`` word operations.
-numba types these functions, nobody else does.
+numba infers the types of these functions, so mypy does not check them.
 """
 
 from typing import no_type_check
@@ -26,7 +26,7 @@ def _popcount(context, number):
 @_compiled
 @no_type_check
 def add_worker(level, child, mask):
-    """Child = counters of level with one more holder on the files of mask."""
+    """Write to ``child`` the counters ``level`` after one more holder of the files of ``mask``."""
     threshold, words = level.shape
     for w in range(words):
         m = mask[w]
@@ -78,10 +78,10 @@ def largest(histogram, count):
 def upper_bound(files, after, level, left, last, shared, tops, useful, first):
     """Most files won by any completion with ``left`` workers numbered above ``last``.
 
-    A file that lacks d holders, and has d of them still to come, costs d of the holdings that the
-    best ``left`` candidates have in such files, and C(d, 2) of the pairs of new workers, two of
-    which share at most ``shared`` files. Files that lack one holder also cost holdings in files of
-    that kind. Cheap files first is the best of this relaxation.
+    A file that lacks d holders, with at least d candidates among its holders, costs d of the
+    replicas that the best ``left`` candidates hold of such files. It also costs C(d, 2) of the
+    pairs of new workers, two of which share at most ``shared`` files. Files that lack one holder
+    have a budget of their own too. Taking cheap files first is optimal for this relaxation.
 
     ``tops`` [3, degrees], ``useful`` and ``first`` [words] are scratch space.
     """
@@ -163,10 +163,10 @@ def prefix_bound(files, after, prefix, q, shared):
 @_compiled
 @no_type_check
 def search(files, after, prefix, q, need, shared, stop, best):
-    """Depth first below a prefix, in lexicographic order, for sets that win at least ``need``.
+    """Search depth first below a prefix, in lexicographic order, for a set that wins ``need``.
 
-    After each one for more. Writes the last set to ``best`` and returns (its count or -1, nodes,
-    whether it came to the end before ``stop`` was set).
+    After each such set it looks for one that wins more. Writes the last set to ``best`` and
+    returns (its count or -1, nodes, whether it came to the end before ``stop`` was set).
     """
     num_workers, words = files.shape
     threshold = after.shape[0]
@@ -227,7 +227,7 @@ def search(files, after, prefix, q, need, shared, stop, best):
 @_compiled
 @no_type_check
 def local_search(files, threshold, q, restarts, seed):
-    """A good set: from random starts, swap one worker for the best other one while that helps."""
+    """Find a good set: from random starts, swap one worker for the best other while it helps."""
     np.random.seed(seed)  # numba's own generator, not numpy's
     num_workers, words = files.shape
     levels = np.zeros((2, threshold, words), np.uint64)

@@ -16,8 +16,8 @@ from byzshield_exp.assignments import Assignment
 from byzshield_exp.distortion import bounds, cache
 
 TIME_LIMIT_S = 60.0
-_SMALL = 2_000_000  # sets times files that are all looked at: no compiled code to load
-_PREFIX_SIZES = (1, 2, 3, 4)  # workers that a task of the parallel search fixes
+_SMALL = 2_000_000  # sets times files; up to it all sets are tried, without loading compiled code
+_PREFIX_SIZES = (1, 2, 3, 4)  # workers fixed in a task of the parallel search
 _ENOUGH_TASKS = 200
 _TOO_MANY_PREFIXES = 100_000
 _RESTARTS = 10  # of the local search, 20 times over at most
@@ -29,8 +29,8 @@ class WorstCase:
     """What q workers can win under a placement.
 
     Attributes:
-        workers: the set that wins most, ascending; the lexicographically first one if the search
-            ended, else the best one found.
+        workers: the set that wins most, ascending; the lexicographically first one if ``exact``,
+            else the best one found.
         count: the number of files it wins: ``c_max(q)`` if exact.
         upper_bound: no q workers win more; proven.
         exact: whether ``count == upper_bound``.
@@ -63,15 +63,15 @@ def worst_case(
     """``c_max(q)``: the largest number of files that ``q`` workers can win.
 
     Branch and bound in lexicographic order over the sets that no known automorphism makes
-    smaller, from the result of a local search; a node is left when its bound shows that nothing
-    better is below it. All cores; the answer does not depend on their number. For even r a file
-    is won with ``r / 2 + 1`` holders: a tie has no winner here.
+    smaller, starting from the result of a local search. A node is pruned when its bound shows that
+    nothing better is below it. It uses all cores; the answer does not depend on their number. For
+    even r a file is won with ``r / 2 + 1`` holders: a tie has no winner here.
 
     Args:
         assignment: any placement.
         num_byzantine: ``q``, ``0 <= q <= K``.
         time_limit: seconds, > 0, after which the best set found and a proven bound are returned.
-        use_cache: read and write results on disk; those of an ended search are not kept.
+        use_cache: read and write results on disk; a search that the limit ended is not kept.
 
     Raises:
         ValueError: if ``q`` or ``time_limit`` is out of range.
@@ -99,8 +99,8 @@ def worst_case(
 def most_without(assignment: Assignment, num_byzantine: int, absent: Iterable[int]) -> int:
     """The most files that ``q`` workers win when a majority of the replicas that came is enough.
 
-    All sets are looked at where that is quick; otherwise an upper bound: a file that is won uses
-    up a majority of its replicas out of the ``q l`` that liars hold.
+    All sets are tried where that is quick. Otherwise it is an upper bound: a file that is won needs
+    a majority of its replicas out of the ``q l`` that liars hold.
 
     Args:
         assignment: any placement.
@@ -192,7 +192,7 @@ class _Search:
         return count_distorted(self.assignment, workers)
 
     def finish(self, incumbent: list[int], start: float, time_limit: float) -> WorstCase:
-        """Search from any set: a worse one costs time, not correctness."""
+        """Search from a first set: a worse one costs time, not correctness."""
         from byzshield_exp.distortion import search
 
         root = bounds.upper_bound(self.assignment, self.q)
@@ -223,8 +223,8 @@ class _Search:
     def _task(self, number: int, prefix: np.ndarray) -> int:
         """Search below a prefix; returns a bound on what may still be there, -1 for nothing.
 
-        An equal count counts only if it comes before the best set so far, so that the answer is
-        the first in lexicographic order whichever task ends first.
+        A set that wins as many as the best so far replaces it only if it comes before it, so
+        that the answer is the lexicographically first one whichever task ends first.
         """
         from byzshield_exp.distortion import search
 
@@ -243,7 +243,7 @@ class _Search:
         return -1 if finished else self._open(prefix)
 
     def _open(self, prefix: np.ndarray) -> int:
-        """A bound on what is below a prefix that was not searched to the end."""
+        """Bound what is below a prefix that was not searched to the end."""
         from byzshield_exp.distortion import search
 
         self.finished = False

@@ -18,7 +18,6 @@ from byzshield_exp.results.status import LOG, read_status, recorded, write_statu
 from byzshield_exp.training.experiment import Experiment, build
 
 JOB = "job.json"
-EXIT_STOPPED = 75  # EX_TEMPFAIL: SIGTERM came, a checkpoint was written, try again
 
 
 # The server imports these as soon as it has an optimizer and a recorder: 2 s of every run of a

@@ -1,7 +1,6 @@
 """``sweep.csv``: one row a run, of this sweep and of earlier ones into the same folder."""
 
 import csv
-import fcntl
 import io
 import threading
 import time
@@ -13,6 +12,7 @@ from statistics import mean
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import expand_user, write_atomically
@@ -188,8 +188,8 @@ def _alone(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".sweep.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        # a soft lock would outlive a driver that is killed
+        with FileLock(folder / ".sweep.lock", fallback_to_soft=False):
             yield
     except OSError as error:
         raise ConfigError(f"output_dir={folder} cannot be written: {error}") from error

@@ -110,7 +110,9 @@ def play(channel: Channel, text: str) -> dict[str, Any] | None:
 
 def follow_torchrun() -> None:
     """A rank above 0 under torchrun: play the jobs that rank 0 sends, until it sends none."""
-    channel = join_torchrun()  # until then SIGTERM ends this process: rank 0 may never come
+    # Rank 0 may never come. A handler in Python would wait for the store's answer, so the system's.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    channel = join_torchrun()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it too and ends in order
     try:
         while job := channel.hear():

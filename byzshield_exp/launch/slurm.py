@@ -181,7 +181,7 @@ def _submit(
                 write_status(path.parent, **status)
             else:
                 (path.parent / STATUS).unlink()
-        raise ConfigError(f"hydra/launcher=submitit_slurm: {first_line(error)}") from error
+        raise ConfigError(f"hydra/launcher=byzshield_slurm: {first_line(error)}") from error
     for path, known in zip(paths, ids, strict=True):
         write_atomically(path.parent / _SUBMITTED, json.dumps({"job": known}).encode())
     return dict(zip(paths, ids, strict=True))
@@ -227,10 +227,10 @@ def _alive() -> set[str]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except FileNotFoundError as error:
-        raise ConfigError("hydra/launcher=submitit_slurm: there is no squeue here") from error
+        raise ConfigError("hydra/launcher=byzshield_slurm: there is no squeue here") from error
     except (subprocess.SubprocessError, OSError) as error:
         said = getattr(error, "stderr", "") or str(error)
-        raise ConfigError(f"hydra/launcher=submitit_slurm: squeue: {said.strip()}") from error
+        raise ConfigError(f"hydra/launcher=byzshield_slurm: squeue: {said.strip()}") from error
     return set(done.stdout.split())
 
 

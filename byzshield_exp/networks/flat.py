@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 
 class Flat(NamedTuple):
-    """What a server publishes of a network: writing to it changes the network.
+    """The part of a network that a server publishes: writing to it changes the network.
 
     Attributes:
         state: ``[d + s]``, the parameters in ``parameters()`` order, then the running statistics.
@@ -29,7 +29,7 @@ class Flat(NamedTuple):
 def flatten(network: nn.Module) -> Flat:
     """Move all parameters and running statistics into one flat vector.
 
-    Afterwards nothing is copied to load or to publish them.
+    So nothing is copied to load or to publish them.
     """
     parameters = list(network.parameters())
     places = running_statistics(network)
@@ -47,8 +47,8 @@ def flatten(network: nn.Module) -> Flat:
 def entries_of(tensor: Tensor) -> Float[Tensor, " m"]:
     """The entries of a parameter, or of its gradient, as they lie in the flat vector.
 
-    The channels of a convolution's kernel come last there, ``[out, height, width, in]``: so it
-    computes up to 1.7 times as fast (scripts/bench_files.py).
+    The channels of a convolution's kernel come last there, ``[out, height, width, in]``: that makes
+    it up to 1.7 times as fast (scripts/bench_files.py).
     """
     return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor).reshape(-1)
 

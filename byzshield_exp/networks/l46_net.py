@@ -9,7 +9,7 @@ def l46_net(shape: Shape, num_classes: int, dropout: float = 0.5) -> nn.Module:
     """Two 5 x 5 convolutions (10, 20 channels) with 2 x 2 max pooling, then 50 hidden ReLU units.
 
     On 28 x 28 grey pictures with 10 classes it has d = 21,840 parameters. Its softmax is left to
-    the loss, which would not change by a second one.
+    the loss.
 
     Args:
         shape: channels, height and width of a picture.

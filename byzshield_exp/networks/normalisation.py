@@ -1,4 +1,4 @@
-"""How the convolutions of deep networks start, and what stands between one and its ReLU."""
+"""First weights of convolutions, and the normalisation between a convolution and its ReLU."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -25,7 +25,7 @@ def he_normal(network: nn.Module) -> None:
 def normalise(
     network: nn.Module, norm: Norm, groups: int, branch_ends: Sequence[nn.Conv2d] = ()
 ) -> None:
-    """Put another normalisation in the place of each batch normalisation of a network.
+    """Replace each batch normalisation of a network by another normalisation.
 
     Args:
         network: as in its paper, with batch normalisation and its first weights; it is changed.
@@ -34,9 +34,9 @@ def normalise(
         groups: most groups of a group normalisation; fewer where they do not divide its channels
             or would hold one each, which makes the last pixel of a small picture zero.
         branch_ends: the last convolution of each of its L residual branches. Without
-            normalisation each would double the variance of what it is added to, 2^54-fold in a
-            ResNet-110; their weights divided by the square root of L, all together less than
-            e-fold.
+            normalisation each would double the variance of what it is added to: a factor of 2^54
+            in a ResNet-110. With their weights divided by the square root of L, all together
+            multiply it by less than e.
 
     Raises:
         ValueError: if ``groups`` is not positive.
@@ -66,7 +66,7 @@ def _group_norm(channels: int, most: int) -> nn.Module:
 
 
 class _Bias(nn.Module):
-    """What is left of a normalisation; it gives the convolution before it a bias."""
+    """A bias per channel, in place of a normalisation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

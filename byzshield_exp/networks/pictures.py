@@ -1,11 +1,11 @@
-"""Pictures that are large enough."""
+"""A check of the size of pictures."""
 
 Shape = tuple[int, int, int]
 """Channels, height and width."""
 
 
 def refuse_small(network: str, shape: Shape, smallest: int) -> None:
-    """Stop where a network's poolings would leave nothing of a picture.
+    """Refuse pictures of which a network's poolings would leave nothing.
 
     Raises:
         ValueError: if height or width is below ``smallest``.

@@ -97,7 +97,7 @@ def _resnet(
 
 
 def _stage(block: Any, count: int, inputs: int, channels: int, stride: int) -> nn.Module:
-    """The first block changes size and channels, and has a convolution as its shortcut then."""
+    """A stage; its first block may change size and channels, with a convolution as shortcut."""
     outputs, shortcut = channels * block.expansion, None
     if stride != 1 or inputs != outputs:
         convolution = nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)

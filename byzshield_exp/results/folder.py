@@ -78,6 +78,8 @@ class RunFolder:
         Raises:
             ConfigError: if that cannot be found out.
         """
+        # A shared lock: two who look at once do not take each other for a run, and the file may be
+        # read-only. filelock has neither, so both ends of this lock are flock itself.
         try:
             with (self.path / ".lock").open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
 """The bytes of gradient rows, and digests: 32 bytes that stand for a row, its step and its file.
 
-A digest is BLAKE3 over a prefix of fixed size and the row's bytes. The prefix holds all that the
-bytes leave open (type, size) and all that a row must not be replayed for (step, file), and says
-whether the row is finite, so that who has the digest alone knows it too.
+A digest is BLAKE3 over a prefix of fixed size and the row's bytes. The prefix holds what the bytes
+leave open (type, size), the step and file, so that a row cannot be replayed for others, and whether
+the row is finite, so that the digest vouches for that too.
 """
 
 import ctypes
@@ -24,14 +24,14 @@ _PREFIX = struct.Struct("<16s 16s q q q ? 7x")  # domain, dtype, size, step, fil
 
 
 class RowHasher:
-    """The digest of a row of which parts arrive in order.
+    """Compute the digest of a row whose parts arrive in order.
 
     Args:
         dtype: of the row.
         size: its entries.
         step: of the run, from 0.
         file: number of its file.
-        finite: whether it is said to have neither NaN nor Inf.
+        finite: whether its sender says that it has neither NaN nor Inf.
     """
 
     def __init__(self, dtype: torch.dtype, size: int, step: int, file: int, finite: bool) -> None:
@@ -54,7 +54,7 @@ class RowHasher:
         self._hasher.update(raw.cast("B") if raw.nbytes else b"")
 
     def digest(self) -> bytes:
-        """The 32 bytes.
+        """Return the 32 bytes.
 
         Raises:
             ValueError: if bytes are missing.
@@ -73,7 +73,7 @@ def row_digest(
         row: one gradient; from a GPU it is copied to the CPU.
         step: of the run, from 0.
         file: number of its file.
-        finite: whether it has neither NaN nor Inf; None: it is looked at.
+        finite: whether it has neither NaN nor Inf; None: find out.
     """
     row = row.detach().cpu()
     finite = is_finite(row) if finite is None else finite

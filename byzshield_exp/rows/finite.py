@@ -7,14 +7,14 @@ from torch import Tensor
 
 from byzshield_exp.rows.parallel import chunk_for, each
 
-_CHUNK = 1 << 16  # coordinates looked at together
+_CHUNK = 1 << 16  # coordinates checked at a time, to stay in the cache
 
 
 def is_finite(values: Tensor) -> bool:
-    """Whether no entry is NaN or Inf; without a temporary of their size."""
-    if math.isfinite(float(values.sum())):  # a NaN or Inf would show
+    """Whether no entry is NaN or Inf; without a temporary as large as the tensor."""
+    if math.isfinite(float(values.sum())):  # a NaN or Inf makes the sum one
         return True
-    low, high = values.aminmax()  # or the sum was too large
+    low, high = values.aminmax()  # a sum of finite entries may overflow
     return bool(low.isfinite() & high.isfinite())
 
 

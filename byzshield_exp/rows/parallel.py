@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 def each(work: Callable[[int], T], items: Iterable[int], device: torch.device) -> list[T]:
-    """``work(item)`` for each item, in their order.
+    """Call ``work(item)`` for each item; results in their order.
 
-    On a CPU a thread has whole items and torch's own threads rest: threads that wait for each
-    other in every small operation cost ten times the time once another program has a core, and the
-    bits of a chunk would depend on their number.
+    On a CPU each thread does whole items and torch's own threads are off. Threads that wait for
+    each other in every small operation take ten times as long once another program uses a core,
+    and the bits of a chunk would depend on their number.
     """
     todo = list(items)
     if device.type != "cpu":
@@ -34,25 +34,25 @@ def each(work: Callable[[int], T], items: Iterable[int], device: torch.device) -
 
 
 def chunk_for(device: torch.device, on_cpu: int) -> int:
-    """Coordinates looked at together: on a CPU what stays in its cache, on a GPU many."""
+    """Coordinates to work on at a time: on a CPU what stays in its cache, on a GPU many."""
     return on_cpu if device.type == "cpu" else 1 << 20
 
 
 class Scratch(threading.local):
-    """Memory that a thread uses again for its next chunk: new pages cost more than the sums."""
+    """Memory that a thread reuses for its next chunk: new pages cost more than the sums."""
 
     def __init__(self) -> None:
         self._held = torch.empty(0, dtype=torch.float64)
 
     def rows(self, count: int, width: int, device: torch.device) -> Tensor:
-        """``[count, width]`` in float64, not set."""
+        """An uninitialised ``[count, width]`` in float64."""
         if self._held.numel() < count * width or self._held.device != device:
             self._held = torch.empty(count * width, dtype=torch.float64, device=device)
         return self._held[: count * width].view(count, width)
 
 
 def new_rows(count: int, like: Tensor) -> Tensor:
-    """``[count, d]`` of the type of rows ``[n, d]``, not set; on a CPU in large pages (numpy's)."""
+    """An uninitialised ``[count, d]`` like rows ``[n, d]``; on a CPU in numpy's large pages."""
     shape = count, like.shape[1]
     if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
         return like.new_empty(shape)

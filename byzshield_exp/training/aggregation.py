@@ -55,7 +55,7 @@ class Aggregation:
             lost = len(bad) - len(files)
             ties = f"; {lost} files have no majority" if lost else ""
             raise RunError(f"step {step + 1}: {error}{ties}") from error
-        if defence.wants_previous:
+        if defence.is_previous_read:
             self._state["previous_update"] = update.clone()
         return update
 

@@ -73,7 +73,6 @@ class TrueGradients:
         self._network, self._seed, self.precision = network, seed, precision
         self._parameters = list(network.parameters())
         self._published = _statistics_of(network)
-        self._copies = threading.local()
         self._dataset = dataset
         self._batches = batches
         if seed is not None or (num_threads > 1 and not _has_twin(network)):
@@ -85,6 +84,7 @@ class TrueGradients:
             if num_threads > 1
             else None
         )
+        self._networks = _Networks(network, is_shared=not self._published and self._pool is None)
         self.sizes = [parameter.numel() for parameter in self._parameters]
         self._size = sum(self.sizes)
         self.num_classes = dataset.num_classes
@@ -186,21 +186,9 @@ class TrueGradients:
             with self._dropout_rng(step, chosen[place]):
                 return self._gradient(*batch[place], rows[place])
 
-        with self._parameters_set_to(params):
+        with _set_to(self._parameters, params):
             self._for_each(compute, range(len(rows)))
         return rows
-
-    @contextmanager
-    def _parameters_set_to(self, params: Float[Tensor, " d"]) -> Iterator[None]:
-        mine = [parameter.detach() for parameter in self._parameters]
-        before = [parameter.clone() for parameter in mine]
-        try:
-            for parameter, other in zip(mine, views_of(params, mine), strict=True):
-                parameter.copy_(other)
-            yield
-        finally:
-            for parameter, value in zip(mine, before, strict=True):
-                parameter.copy_(value)
 
     def _new(self, count: int, size: int) -> Float[Tensor, "m size"]:
         return self._parameters[0].new_empty((count, size), requires_grad=False)
@@ -218,12 +206,12 @@ class TrueGradients:
         with self._dropout_rng(self._step, file):
             loss = self._gradient(*self._loaded[file], gradient)
         if self._published:
-            torch.cat([part.reshape(-1) for part in self._own()[1]], out=statistics)
+            torch.cat([part.reshape(-1) for part in self._networks.mine()[1]], out=statistics)
         return loss
 
     def _gradient(self, images: Tensor, labels: Tensor, out: Float[Tensor, " d"]) -> Tensor:
         """Write the gradient of the mean loss; return the loss."""
-        network, statistics = self._own()
+        network, statistics = self._networks.mine()
         for mine, published in zip(statistics, self._published, strict=True):
             mine.copy_(published)
         rounds = self.precision == "bf16"
@@ -233,16 +221,6 @@ class TrueGradients:
             gradients = torch.autograd.grad(loss, self._parameters)
         torch.cat([entries_of(gradient) for gradient in gradients], out=out)
         return loss.detach()
-
-    def _own(self) -> tuple[nn.Module, list[Tensor]]:
-        """This thread's network: the parameters are shared, running statistics are not."""
-        if not self._published and self._pool is None:
-            return self._network, []
-        if not hasattr(self._copies, "mine"):
-            network = twin(self._network)
-            self._copies.mine = network, _statistics_of(network)
-        mine: tuple[nn.Module, list[Tensor]] = self._copies.mine
-        return mine
 
     def _dropout_rng(self, step: int, file: int) -> AbstractContextManager[None]:
         """In it torch's global generator is at the beginning of a file's random numbers."""
@@ -262,6 +240,43 @@ def _tf32() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
+
+
+@contextmanager
+def _set_to(parameters: Iterable[nn.Parameter], params: Float[Tensor, " d"]) -> Iterator[None]:
+    """Parameters have other values for a while."""
+    mine = [parameter.detach() for parameter in parameters]
+    before = [parameter.clone() for parameter in mine]
+    try:
+        for parameter, other in zip(mine, views_of(params, mine), strict=True):
+            parameter.copy_(other)
+        yield
+    finally:
+        for parameter, value in zip(mine, before, strict=True):
+            parameter.copy_(value)
+
+
+class _Networks:
+    """One network a thread: the parameters are shared, running statistics are not.
+
+    Args of the constructor:
+        network: the published one.
+        is_shared: whether all may use it, as it has no statistics and there is one thread.
+    """
+
+    def __init__(self, network: nn.Module, is_shared: bool) -> None:
+        self._network, self._is_shared = network, is_shared
+        self._copies = threading.local()
+
+    def mine(self) -> tuple[nn.Module, list[Tensor]]:
+        """This thread's network and its running statistics."""
+        if self._is_shared:
+            return self._network, []
+        if not hasattr(self._copies, "mine"):
+            network = twin(self._network)
+            self._copies.mine = network, _statistics_of(network)
+        mine: tuple[nn.Module, list[Tensor]] = self._copies.mine
+        return mine
 
 
 def _has_twin(network: nn.Module) -> bool:

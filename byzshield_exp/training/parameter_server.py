@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 
 import torch
@@ -23,23 +22,19 @@ from byzshield_exp.clusters import (
 )
 from byzshield_exp.clusters.agreement import Agreement
 from byzshield_exp.clusters.delivery import Delivery
-from byzshield_exp.clusters.fingerprint import bit_entries, host_name
-from byzshield_exp.clusters.introduction import DATA, HOST, Introduction
 from byzshield_exp.errors import TooFewReplicas
-from byzshield_exp.rows.digests import DIGEST_BYTES
 from byzshield_exp.rows.message import split
 from byzshield_exp.rows.parallel import new_rows
 from byzshield_exp.training.aggregation import Aggregation
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.gradients import TrueGradients
+from byzshield_exp.training.introducing import introduction
 from byzshield_exp.training.protocol import Report
 from byzshield_exp.training.report import listed, middle_loss, phases, profile
 from byzshield_exp.training.stopwatch import Stopwatch
 from byzshield_exp.training.voting import MajorityOf, Outcome, vote
 from byzshield_exp.training.work import Work
-from byzshield_exp.votes import count_disagreements, is_exact, reads_digests
-
-_DATA_DIGITS = 16  # of the digest of the data, where a person reads it
+from byzshield_exp.votes import count_disagreements, reads_digests
 
 
 class ParameterServer:
@@ -74,24 +69,19 @@ class ParameterServer:
         self._past = PastParameters(experiment.forge, experiment.params, self.state)
         self._work = Work(experiment, truth, transport, self._past, self._watch)
         self._aggregation = Aggregation(experiment, self.state)
-        self._agreement = Agreement(Introduction(bytes(DIGEST_BYTES), self._entries()))
+        self._agreement: Agreement | None = None
         self._files_computed: dict[int, int] = {}  # by rank
         self._is_running = False
 
-    @property
-    def _is_alone(self) -> bool:
-        return self._transport.seats.world_size == 1
-
     def prepare(self) -> None:
         """Compare the data over all ranks, and file 0's gradient where replicas must be equal."""
-        if self._is_alone:
+        if self._transport.seats.world_size == 1:
             return
-        digest, data = bytes(DIGEST_BYTES), self._experiment.dataset.digest
-        if self._transport.seats.workers_of(self._transport.rank):
-            row = self._first_row() if is_exact(self._experiment.vote) else b""
-            digest = sha256(row + data).digest()
-        said = self._transport.introduce(Introduction(digest, self._entries()).pack())
+        plays = len(self._transport.seats.workers_of(self._transport.rank)) > 0
+        own = introduction(self._experiment, self._truth, plays)
+        said = self._transport.introduce(own.pack())
         if said is not None:
+            self._agreement = Agreement(own)
             self._agreement.check(self._transport, said)
 
     def begin(self, step: int | None) -> int | None:
@@ -114,12 +104,14 @@ class ParameterServer:
         if inbox is None:
             self._transport.fetch({})
             return None
-        self._agreement.check_late(self._transport, inbox.introductions)
+        if self._agreement:
+            self._agreement.check_late(self._transport, inbox.introductions)
         return self._serve(inbox, step, liars)
 
     def take_events(self) -> list[str]:
         """Human-readable warnings since the last report, once."""
-        events, self._transport.events = self._transport.events, []
+        events = list(self._transport.events)
+        self._transport.events.clear()
         return events
 
     def end(self) -> None:
@@ -233,21 +225,6 @@ class ParameterServer:
     def _count_distorted(self, outcome: Outcome, liars: tuple[int, ...]) -> int:
         return 0 if self._experiment.forge is None else outcome.count_won_by(liars)
 
-    def _first_row(self) -> bytes:
-        self._truth.begin(0)
-        row = self._truth.message(0).joined.cpu().numpy().tobytes()
-        self._truth.num_computed = 0
-        return row
-
-    def _entries(self) -> dict[str, str]:
-        """What other ranks may want to know of this one where their bits differ."""
-        return {
-            HOST: host_name(),
-            DATA: self._experiment.dataset.digest.hex()[:_DATA_DIGITS],
-            "precision": self._truth.precision,
-            **bit_entries(self._experiment.params.device.type),
-        }
-
 
 def parameter_server(
     experiment: Experiment, config: Mapping[str, Any], channel: Channel, runs: int = 1
@@ -264,7 +241,7 @@ def parameter_server(
     truth = TrueGradients(
         experiment.network, experiment.dataset, experiment.batches, num_files,
         _parallel_files(channel.world_size * runs, config),
-        experiment.seed if experiment.draws else None, config["precision"],
+        experiment.seed if experiment.is_stochastic else None, config["precision"],
     )  # fmt: skip
     if channel.world_size == 1:
         rows = truth.table  # winners stay where they are computed

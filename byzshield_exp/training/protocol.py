@@ -35,6 +35,12 @@ class Report:
     table: dict[str, Any] = field(default_factory=dict)
     profile: dict[str, Any] | None = None
 
+    def record(self) -> dict[str, Any]:
+        """What of it belongs into the record of a step, beside loss and seconds."""
+        record = {"byzantine": self.byzantine, **self.table, "bytes_in": self.bytes_in}
+        more = {"events": self.events or None, "profile": self.profile}
+        return record | {name: value for name, value in more.items() if value is not None}
+
 
 @runtime_checkable
 class TrainingProtocol(Protocol):

@@ -17,7 +17,7 @@ from byzshield_exp.streams import Stream, generator, torch_seeded
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class LearningTask:
     """A data set and a network for it, on the device of the run.
 
     Attributes:
@@ -31,7 +31,7 @@ class Task:
     flat: Flat
 
 
-def build_task(config: Mapping[str, Any]) -> Task:
+def build_task(config: Mapping[str, Any]) -> LearningTask:
     """Build the data set and the network, on a GPU after making that deterministic.
 
     Raises:
@@ -41,11 +41,11 @@ def build_task(config: Mapping[str, Any]) -> Task:
         prepare_gpu()
     dataset: Dataset = _on_device(construct("dataset", config["dataset"]), config["device"])
     network = _network(config, dataset).train()
-    return Task(dataset, network, flatten(network))
+    return LearningTask(dataset, network, flatten(network))
 
 
-def draws_random_numbers(config: Mapping[str, Any], task: Task, file_size: int) -> bool:
-    """Try the network on a few zeros; whether it draws random numbers while it learns (dropout).
+def draws_random_numbers(config: Mapping[str, Any], task: LearningTask, file_size: int) -> bool:
+    """Whether the network draws random numbers while it learns (dropout); tried on a few zeros.
 
     Raises:
         ConfigError: if it cannot take such pictures, or so few, or changes buffers that workers
@@ -97,7 +97,7 @@ def _random_state(device: torch.device) -> Tensor:
 
 
 def prepare_gpu() -> None:
-    """Equal bits for equal work; before the first product, as cuBLAS looks at it only then.
+    """Make a GPU deterministic; call it before the first product, when cuBLAS reads its variable.
 
     Raises:
         ConfigError: if there is no GPU.
@@ -107,7 +107,7 @@ def prepare_gpu() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # filling costs time
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
 
@@ -122,7 +122,7 @@ def _on_device(dataset: Dataset, device: str) -> Dataset:
 
 
 def _network(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:
-    """The network, initialised from the run's seed; the global generator is left as it was."""
+    """Make the network, initialised from the run's seed; the global generator is left unchanged."""
     with torch_seeded(generator(config["seed"], Stream.NETWORK)):
         network: nn.Module = construct(
             "network", config["network"], shape=dataset.shape, num_classes=dataset.num_classes

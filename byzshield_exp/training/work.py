@@ -120,7 +120,7 @@ class Work:
             return rows
         self._truth.compute(files)
         statistics = torch.stack([self._truth.message(file).statistics for file in files])
-        if self._experiment.poisons_statistics:
+        if self._experiment.is_poisoning_statistics:
             forged = forged_files(self._experiment.forge, self._experiment.assignment, liars)
             poisoned = [forged is None or file in forged for file in files]
             statistics[poisoned] *= _POISON

@@ -4,7 +4,7 @@ A vote is ``vote(replicas) -> labels [f, r]``. A label is the place, in its file
 that stands for its class; a replica that did not come is None and has the label ``ABSENT``.
 """
 
-from byzshield_exp.votes.auto import auto, is_exact, resolve
+from byzshield_exp.votes.auto import auto
 from byzshield_exp.votes.bytewise import majority
 from byzshield_exp.votes.counting import (
     ABSENT,
@@ -13,12 +13,14 @@ from byzshield_exp.votes.counting import (
     is_finite,
     winners,
 )
-from byzshield_exp.votes.digested import digest, reads_digests
+from byzshield_exp.votes.digested import digest
 from byzshield_exp.votes.distance import tolerant
+from byzshield_exp.votes.vote import VoteTraits, is_exact, reads_digests, resolve, vote_traits
 
 __all__ = [
     "ABSENT",
     "NO_WINNER",
+    "VoteTraits",
     "auto",
     "count_disagreements",
     "digest",
@@ -28,5 +30,6 @@ __all__ = [
     "reads_digests",
     "resolve",
     "tolerant",
+    "vote_traits",
     "winners",
 ]

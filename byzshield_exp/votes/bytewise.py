@@ -8,12 +8,16 @@ from torch import Tensor
 
 from byzshield_exp.rows.digests import equal_memory
 from byzshield_exp.votes.counting import ABSENT, as_labels, for_each
+from byzshield_exp.votes.vote import vote_traits
 
-_CHUNK = 1 << 21  # bytes of a row; the first row's stay in the cache while others are compared
-_TASKS = 4  # per thread, at least
+_CHUNK = (
+    1 << 21
+)  # bytes; the first row's chunk stays in the cache while others are compared with it
+_TASKS = 4  # per thread, at least, so that no thread waits long for the last one
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+@vote_traits(is_exact=True)
 def majority(replicas: Sequence[Sequence[Tensor | None]]) -> Int[Tensor, "f r"]:
     """Label replicas by their bytes: equal labels within a file mean equal bytes.
 
@@ -43,7 +47,7 @@ def majority(replicas: Sequence[Sequence[Tensor | None]]) -> Int[Tensor, "f r"]:
 
 
 def same_memory(rows: Sequence[Tensor | None]) -> list[list[int]]:
-    """The places of rows that are one row in memory: computed once, read by several workers."""
+    """Group the places whose rows are the same memory: computed once, read by several workers."""
     groups: dict[object, list[int]] = {}
     for place, row in enumerate(rows):
         if row is not None:
@@ -53,7 +57,7 @@ def same_memory(rows: Sequence[Tensor | None]) -> list[list[int]]:
 
 
 def _labels(count: int, parts: list[list[list[int]]]) -> list[int]:
-    """Rows are equal that are in one group in every part."""
+    """Label rows: two are equal if they are in one group in every part."""
     keys: list[list[int]] = [[] for _ in range(count)]
     for groups in parts:
         for group in groups:
@@ -63,7 +67,7 @@ def _labels(count: int, parts: list[list[list[int]]]) -> list[int]:
 
 
 def _equal_in_part(rows: Sequence[Tensor | None], part: int, parts: int) -> list[list[int]]:
-    """Groups of places whose rows have equal bytes in one of ``parts`` parts of the row."""
+    """Group the places whose rows have equal bytes in one of ``parts`` parts of the row."""
     shared = {places[0]: places for places in same_memory(rows)}
     heads = {place: row for place, row in enumerate(rows) if place in shared and row is not None}
     kinds: dict[object, list[int]] = {}
@@ -71,14 +75,14 @@ def _equal_in_part(rows: Sequence[Tensor | None], part: int, parts: int) -> list
         kinds.setdefault((row.device, row.dtype, row.shape), []).append(place)
     groups = list(kinds.values())
     for start, stop in _chunks(list(heads.values()), part, parts):
-        if all(len(group) == 1 for group in groups):  # who differs already is not read again
+        if all(len(group) == 1 for group in groups):  # rows known to differ are not read again
             break
         groups = [finer for group in groups for finer in _split(heads, group, start, stop)]
     return [[place for head in group for place in shared[head]] for group in groups]
 
 
 def _chunks(rows: Sequence[Tensor], part: int, parts: int) -> Iterator[tuple[int, int]]:
-    """Where the chunks of a part of the longest row begin and end; on a GPU the part is one."""
+    """Yield where the chunks of a part of the longest row begin and end; on a GPU one chunk."""
     size = max((row.numel() for row in rows), default=0)
     low, high = size * part // parts, size * (part + 1) // parts
     is_on_cpu = all(row.device.type == "cpu" for row in rows)
@@ -90,7 +94,7 @@ def _chunks(rows: Sequence[Tensor], part: int, parts: int) -> Iterator[tuple[int
 def _split(
     rows: Mapping[int, Tensor], group: list[int], start: int, stop: int
 ) -> Iterator[list[int]]:
-    """The group by the bytes of its rows' entries ``start`` to ``stop - 1``."""
+    """Split a group by the bytes of its rows' entries ``start`` to ``stop - 1``."""
     left = group
     while len(left) > 1:
         head, *others = left

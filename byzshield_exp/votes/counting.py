@@ -19,13 +19,13 @@ _WORTH = 1 << 25  # bytes; starting threads takes milliseconds on a busy machine
 def is_finite(
     replicas: Sequence[Sequence[Tensor | None]], labels: Int[Tensor, "f r"]
 ) -> Bool[Tensor, "f r"]:
-    """Whether a replica came and has neither NaN nor Inf; every class is read once."""
+    """Whether a replica came and has neither NaN nor Inf; one replica per class is read."""
     marks_of = labels.tolist()
     todo = [(file, mark) for file, marks in enumerate(marks_of) for mark in _classes(marks)]
 
     def look(at: int) -> bool:
         file, mark = todo[at]
-        row = replicas[file][_speaker(marks_of[file], mark)]
+        row = replicas[file][_representative(marks_of[file], mark)]
         return row is not None and row_is_finite(row.detach())
 
     found = for_each(look, len(todo), replicas)
@@ -58,7 +58,7 @@ def winners(
     limits = torch.as_tensor(needed).expand(len(labels)).tolist()
     for file, marks in enumerate(labels.tolist()):
         mark, count = _largest(marks)
-        place = _speaker(marks, mark) if count else 0
+        place = _representative(marks, mark) if count else 0
         usable = bool(finite[file, place]) or not bool(finite[file].any())
         if count >= max(1, limits[file]) and usable:
             places[file] = place
@@ -79,7 +79,7 @@ def as_labels(marks_of: Sequence[Sequence[int]]) -> Int[Tensor, "f r"]:
 def for_each(
     work: Callable[[int], T], count: int, replicas: Sequence[Sequence[Tensor | None]]
 ) -> list[T]:
-    """``work`` of 0 to ``count - 1``, on threads where the rows are worth starting them."""
+    """Call ``work`` with 0 to ``count - 1``, on threads if the rows are large enough."""
     sizes = {row.data_ptr(): row.nbytes for rows in replicas for row in rows if row is not None}
     if sum(sizes.values()) < _WORTH:
         return [work(item) for item in range(count)]
@@ -87,7 +87,7 @@ def for_each(
 
 
 def device_of(replicas: Sequence[Sequence[Tensor | None]]) -> torch.device:
-    """Where the rows are."""
+    """The device of the rows."""
     return next(
         (row.device for rows in replicas for row in rows if row is not None), torch.device("cpu")
     )
@@ -103,7 +103,7 @@ def _largest(marks: list[int]) -> tuple[int, int]:
     return max(counted, key=lambda pair: pair[1], default=(ABSENT, 0))
 
 
-def _speaker(marks: list[int], mark: int) -> int:
-    """The place of the replica that stands for a class; of labels that are no places, the first."""
+def _representative(marks: list[int], mark: int) -> int:
+    """The place of the replica that stands for a class; the first if the label is not a place."""
     is_place = 0 <= mark < len(marks) and marks[mark] == mark
     return mark if is_place else marks.index(mark)

@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,11 +13,17 @@ from torch import Tensor
 from byzshield_exp.rows.parallel import each
 from byzshield_exp.votes.bytewise import majority
 from byzshield_exp.votes.counting import ABSENT, as_labels, device_of, is_finite
+from byzshield_exp.votes.vote import vote_traits
 
-_CHUNK = 1 << 15  # entries of a row looked at together
+_CHUNK = 1 << 15  # entries of a row that stay in the cache
 _LEAST = 1e-250  # of a squared norm
 
 
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    check_rtol(arguments["rtol"])
+
+
+@vote_traits(check=_check_arguments)
 def tolerant(
     replicas: Sequence[Sequence[Tensor | None]],
     rtol: float = 1e-5,
@@ -29,16 +35,16 @@ def tolerant(
     is not transitive: a class is a replica, its *centre*, and all that agree with it. The first
     centre is the replica around which a strict majority of those present lies nearest, if that
     majority agrees with it; otherwise the one with which most agree, then the nearest to these,
-    then the first place. Those that are left make further classes alike.
+    then the first place. Those that are left form further classes in the same way.
 
-    So the winner is a row as it was sent, with which ``needed`` replicas agree. If the honest are a
-    majority of those present, and agree, it is as near to an honest row as these are to each other:
-    where they are equal to the bit, no liar within ``rtol`` wins. Without such a majority liars
-    win as in any vote; one that honest replicas join to make ``needed`` lies within ``rtol`` times
-    the norm of one of them. Which of equally good centres wins depends on their places.
+    So the winner is a row as it was sent, with which ``needed`` replicas agree. If honest replicas
+    are a majority of those present, and agree, it is as near to an honest row as these are to each
+    other: where they are equal to the bit, no liar within ``rtol`` wins. Without such a majority
+    liars win as in any vote; a lie that needs honest replicas to reach ``needed`` lies within
+    ``rtol`` times the norm of one of them. Equally good centres are decided by their places.
 
     Rows with NaN or Inf agree with those of equal bytes alone. Running statistics behind gradients
-    must agree by themselves: they are larger, and would hide what the gradients differ by.
+    are compared separately: they are larger, and would hide differences of the gradients.
 
     Args:
         replicas: for each of f files its r rows ``[d]``; None: it did not come.
@@ -99,7 +105,7 @@ def _labels(apart: list[list[float]], same: list[int], rtol: float) -> list[int]
 def _distances(
     rows: Sequence[Tensor | None], same: list[int], finite: list[bool], gradient_size: int | None
 ) -> list[list[float]]:
-    """Relative distances of the replicas of a file; rows of equal bytes are looked at once."""
+    """Relative distances of the replicas of a file; rows of equal bytes are measured once."""
     apart = [[0.0 if a == b else math.inf for b in same] for a in same]
     kinds: dict[object, dict[int, Tensor]] = {}
     for place, row in enumerate(rows):
@@ -124,12 +130,14 @@ def relative_distances(rows: Sequence[Float[Tensor, " d"]]) -> list[list[float]]
     found = [[0.0] * len(rows) for _ in rows]
     for i, j in itertools.combinations(range(len(rows)), 2):
         square, largest = squares[i][j], max(squares[i][i], squares[j][j])
-        if not _LEAST < largest < 1 / _LEAST:  # zero, or float64 rows whose squares are no numbers
+        if (
+            not _LEAST < largest < 1 / _LEAST
+        ):  # zero, or float64 rows whose squares over- or underflow
             pair = [_scaled(rows[i], rows[j]), _scaled(rows[j], rows[i])]
             (norm, square), (_, other) = _squares(pair)
             largest = max(norm, other)
         distance = math.sqrt(square / largest) if square > 0 else 0.0
-        if distance == 0 and not torch.equal(rows[i], rows[j]):  # too near to be squared
+        if distance == 0 and not torch.equal(rows[i], rows[j]):  # so near that the square is 0
             distance = math.ulp(0.0)
         found[i][j] = found[j][i] = distance
     return found
@@ -150,6 +158,6 @@ def _squares(rows: Sequence[Tensor]) -> list[list[float]]:
 
 
 def _scaled(row: Tensor, other: Tensor) -> Tensor:
-    """The row by a power of two at which neither row's squares overflow or vanish."""
+    """Scale a row by a power of two so that neither row's squares overflow or vanish."""
     largest = max(float(one.abs().max()) for one in (row, other))
     return row.double() * 2.0 ** -max(-1000, min(1000, math.frexp(largest)[1]))

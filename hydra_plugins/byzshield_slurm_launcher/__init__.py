@@ -33,14 +33,9 @@ class SlurmLauncherConf:
     wait: bool = True
 
 
-def register() -> None:
-    """Take the name, also from the package that has an option of the same name."""
-    ConfigStore.instance().store(
-        group="hydra/launcher", name="submitit_slurm", node=SlurmLauncherConf
-    )
-
-
-register()
+ConfigStore.instance().store(
+    group="hydra/launcher", name="byzshield_slurm", node=SlurmLauncherConf, provider="byzshield_exp"
+)
 
 
 class SlurmLauncher(JobLauncher):

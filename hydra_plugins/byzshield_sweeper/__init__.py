@@ -15,11 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
-from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from byzshield_exp.errors import ConfigError
 
@@ -116,17 +114,18 @@ class CurveSweeper(Sweeper):
 
     def _compose(self, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
         """The plain configuration of a point, and the name of its folder."""
-        from byzshield_exp.commands import config as configuration
+        from byzshield_exp.commands.config import plain
+        from byzshield_exp.commands.hydra_errors import as_config_errors
+        from byzshield_exp.commands.run_name import run_name
 
         loader, before = self._context.config_loader, HydraConfig.instance().cfg
         try:
-            cfg = loader.load_sweep_config(self._config, list(overrides))
-            HydraConfig.instance().set_config(cfg)
-            with open_dict(cfg):
-                del cfg["hydra"]
-            return configuration.plain(cfg), configuration.run_name(cfg)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(configuration.one_line(error)) from error
+            with as_config_errors():
+                cfg = loader.load_sweep_config(self._config, list(overrides))
+                HydraConfig.instance().set_config(cfg)
+                with open_dict(cfg):
+                    del cfg["hydra"]
+                return plain(cfg), run_name(cfg)
         finally:
             HydraConfig.instance().cfg = before
 

@@ -20,11 +20,12 @@ from byzshield_exp.aggregators import (
     nnm,
     static_clip,
 )
+from byzshield_exp.aggregators.rule import rule_traits
 
 MIXINGS = {
     name: getattr(aggregators, name)
     for name in aggregators.__all__
-    if getattr(getattr(aggregators, name), "kind", "") == "mixing"
+    if rule_traits(getattr(aggregators, name)).kind == "mixing"
 }
 every_mixing = pytest.mark.parametrize("mixing", MIXINGS.values(), ids=MIXINGS)
 
@@ -191,7 +192,7 @@ def test_mixed_geometry_is_the_geometry_of_the_mixed_rows():
     rows = rows_of(3, n=9, d=20)
     for mixing in MIXINGS.values():
         mixed, _ = mixing(rows, 2)
-        weights, _ = mixing.mix(Geometry.of(rows), 2)
+        weights, _ = rule_traits(mixing).mix(Geometry.of(rows), 2)
         ours, exact = Geometry.of(rows).mixed(weights), Geometry.of(mixed)
         torch.testing.assert_close(ours.squared, exact.squared)
         torch.testing.assert_close(ours.norms, exact.norms)

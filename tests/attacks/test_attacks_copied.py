@@ -83,7 +83,7 @@ def test_only_what_the_attack_asks_for_is_kept():
     past.remember(0)
     assert not state
     assert past.known(9) == []
-    with pytest.raises(ValueError, match="named delay or warmup"):
+    with pytest.raises(ValueError, match="must declare recent_steps or is_initial_read"):
         past.at(0)
     past = PastParameters(mimic, params, state)
     params += 1

@@ -9,9 +9,10 @@ from test_attacks import Rows, knowledge
 
 from byzshield_exp import aggregators
 from byzshield_exp.aggregators import Defence
+from byzshield_exp.aggregators.rule import rule_traits
 from byzshield_exp.assignments import baseline, mols
 from byzshield_exp.attacks import alie_optimised, ipm_optimised
-from byzshield_exp.attacks.optimised import Line, _mean_and_deviation
+from byzshield_exp.attacks.optimised import ForgedLine, _mean_and_deviation
 from byzshield_exp.distortion import worst_case
 
 
@@ -23,7 +24,7 @@ def own(rows, num_corrupt):
 RULES = {
     name: getattr(aggregators, name)
     for name in aggregators.__all__
-    if hasattr(getattr(aggregators, name), "properties")
+    if rule_traits(getattr(aggregators, name)).kind not in ("", "mixing")
 } | {"own": own}
 BEFORE = [(), ("nnm",), ("bucketing",), ("arc", "nnm")]
 
@@ -47,8 +48,8 @@ def setting(name, before=(), size=60, assignment=None, q=4):
 def line_of(known, kind="alie"):
     points = _mean_and_deviation(known.all_rows(), known.honest_weights())
     if kind == "alie":
-        return Line(known, points, lambda z: [1.0, z])
-    return Line(known, points[:1], lambda epsilon: [-epsilon])
+        return ForgedLine(known, points, lambda z: [1.0, z])
+    return ForgedLine(known, points[:1], lambda epsilon: [-epsilon])
 
 
 def real_harm(known, row):

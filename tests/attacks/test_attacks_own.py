@@ -95,7 +95,7 @@ def test_label_flip_is_the_gradient_of_flipped_labels():
         assert torch.equal(row, by_autograd(truth, file, 9 - truth._samples(2, file)[1]))
     assert truth.num_computed == 0
     assert torch.isnan(truth.losses).all()
-    assert not torch.equal(truth.message(3), forged[0])
+    assert not torch.equal(truth.message(3).row, forged[0])
 
 
 def test_label_shuffle_is_the_gradient_of_permuted_labels():

@@ -45,16 +45,16 @@ def test_a_rank_that_is_late_before_the_first_step(table, monkeypatch, is_odd):
     agree(at)
     assert "rank 3 (workers 10 to 14) is silent for 0.1" in at.server.events[0]
     at.server.publish(4, torch.zeros(SIZE))
-    assert at.server._owed == {1: 4, 2: 4, 3: -1}
+    assert at.server._reception.owed == {1: 4, 2: 4, 3: -1}
     for rank in (1, 2):
         at.send(rank, *at.messages(rank))
     inbox = at.gather()
     assert inbox.absent == tuple(at.server.seats.workers_of(3))
     assert list(at.win(inbox)) == list(range(25))
     check(at, 3, (b"b" if is_odd else b"a") * 32, {**HERE, "host": "away", "torch": "3"})
-    at.pump(1, lambda: 3 not in at.server._owed)
+    at.pump(1, lambda: 3 not in at.server._reception.owed)
     at.server.publish(5, torch.zeros(SIZE))
-    assert 3 not in at.server._owed  # nobody has looked at what it said
+    assert 3 not in at.server._reception.owed  # nobody has looked at what it said
     for rank in (1, 2):
         at.send(rank, *at.messages(rank, step=5))
     at.agreement.check_late(at.server, at.gather(5).introductions)
@@ -64,7 +64,7 @@ def test_a_rank_that_is_late_before_the_first_step(table, monkeypatch, is_odd):
         assert "rank 3 on host away: torch=3 (server: 2)" in at.server.events[-1]
     else:
         assert "answers again" in at.server.events[-1]
-    assert (3 in at.server._owed) == (not is_odd)
+    assert (3 in at.server._reception.owed) == (not is_odd)
 
 
 def test_ranks_with_other_bits_are_named_before_the_first_step(table):
@@ -125,7 +125,7 @@ def test_an_introduction_that_is_too_long_is_not_read(table, monkeypatch):
         check(at, rank, b"a" * 32)
     agree(at)
     assert "rejected a message of rank 1" in at.server.events[0]
-    assert at.server._owed == {1: -1}
+    assert at.server._reception.owed == {1: -1}
 
 
 def test_an_introduction_needs_a_whole_digest(table):

@@ -20,8 +20,8 @@ from byzshield_exp.clusters import run_ranks
 from byzshield_exp.clusters.processes import root_cause
 from byzshield_exp.clusters.sockets.wire import Header, Kind
 from byzshield_exp.clusters.sockets.worker import SocketWorker
+from byzshield_exp.commands.exits import STOPPED as EXIT_STOPPED
 from byzshield_exp.errors import ConfigError, RunError, Stopped, TooFewReplicas
-from byzshield_exp.launch.job import EXIT_STOPPED
 from byzshield_exp.launch.ranks import run_rank
 
 HONEST = (*SMALL, "attack=none", "q=0", "network.hidden=[64]")
@@ -490,6 +490,17 @@ def test_an_error_under_torchrun_ends_all(start, tmp_path):
     code, err = run.end()
     assert code != 0
     assert "a rule of the user's own broke" in err
+
+
+@pytest.mark.slow
+def test_a_typo_under_torchrun_ends_all_when_they_are_asked_to(start):
+    """Ranks that wait for rank 0 do not have to be killed, which torchrun does after 30 s."""
+    run = start("atack=alie", count=0, prefix=torchrun())
+    code, err = run.end(60)
+    assert code == 1
+    assert "unknown key atack; did you mean 'attack'?" in err
+    assert "SIGTERM" in err
+    assert "SIGKILL" not in err
 
 
 @pytest.mark.slow

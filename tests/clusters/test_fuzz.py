@@ -52,14 +52,14 @@ def feed_anything(fuzzed, data):
     feed(honest, b"".join(at.said[2]), [])
     at.opened = {1: [], 2: [], 3: []}
     at.listen()
-    inbox = server._inbox
+    inbox = server._reception.inbox
     for worker in server.seats.workers_of(2):
         for file in MOLS.files_of_worker[worker].tolist():
             replica = inbox.replicas[file][server.seats.place_of[worker, file]]
             if at.reads_digests:
                 assert replica == at.digests[file]
             else:
-                assert torch.equal(replica, at.rows[file])
+                assert torch.equal(replica, at.true_rows[file])
     for of_file in inbox.replicas:
         for replica in of_file:
             if isinstance(replica, bytes):
@@ -72,7 +72,7 @@ def feed_anything(fuzzed, data):
     at.chance.seed(data.draw(st.integers(0, 1000)))
     files, rows = at.deliver(classes)
     assert files == list(classes)  # the honest rank has each of them
-    assert all(torch.equal(row, at.rows[file]) for file, row in zip(files, rows, strict=True))
+    assert all(torch.equal(row, at.true_rows[file]) for file, row in zip(files, rows, strict=True))
     assert {worker for worker, _ in at.caught} <= set(server.seats.workers_of(1))
 
 
@@ -92,9 +92,9 @@ class Fuzzed(Table):
     def __init__(self, reads_digests):
         super().__init__(reads_digests)
         self.said = {rank: self.messages(rank) for rank in (1, 2)}
-        self.rows = [row_of(file) for file in range(25)]
+        self.true_rows = [row_of(file) for file in range(25)]
         self.digests = [
-            row_digest(row, 4, file, True) + b"\x01" for file, row in enumerate(self.rows)
+            row_digest(row, 4, file, True) + b"\x01" for file, row in enumerate(self.true_rows)
         ]
 
         self.opened = {1: [], 2: [], 3: []}
@@ -110,9 +110,9 @@ class Fuzzed(Table):
         """The honest rank answers, the liar as it likes; then it is late."""
         self.listen()
         while not done() and any(self.opened.values()):
-            asked, self.opened = self.open, {1: [], 2: [], 3: []}
+            asked, self.opened = self.opened, {1: [], 2: [], 3: []}
             for header in asked[2]:
-                feed(self.hub.peers[2], self.answer_to(2, header, self.rows[header.file]), [])
+                feed(self.hub.peers[2], self.answer_to(2, header, self.true_rows[header.file]), [])
             for header in asked[1]:
                 with contextlib.suppress(Rejected):
                     feed(self.hub.peers[1], self.lie(header), [])
@@ -122,11 +122,11 @@ class Fuzzed(Table):
         return done()
 
     def lie(self, header):
-        true = self.answer_to(1, header, self.rows[header.file])
+        true = self.answer_to(1, header, self.true_rows[header.file])
         if self.replies == "true":
             return true
         if self.replies == "other":
-            return self.answer_to(1, header, self.rows[header.file] + 1)
+            return self.answer_to(1, header, self.true_rows[header.file] + 1)
         if self.replies == "nothing":
             return b""
         at = self.chance.randrange(len(true))

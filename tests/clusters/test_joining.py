@@ -48,10 +48,9 @@ def test_strangers_are_sent_away(tmp_path, kind):
         with contextlib.suppress(ConnectionResetError):
             assert stranger.recv(1) == b""
         stranger.close()
-    server.run = 4
-    server.tell("the job")
-    assert [each.hear() for each in (first, second)] == ["the job"] * 2
-    assert first.run == second.run == 4
+    for job in ("the job", "the next"):
+        server.tell(job)
+        assert [each.hear() for each in (first, second)] == [job] * 2
     for each in (server, first, second):
         each.close()
 

@@ -21,7 +21,7 @@ def test_a_peer_that_is_silent_again_and_again_is_waited_for_less(table):
         assert inbox.absent == tuple(at.server.seats.workers_of(3))
         if step % 2 == 0:  # too late; at every second step nothing is expected of it
             at.send(3, *at.messages(3, step=step))
-            at.pump(1.0, lambda: 3 not in at.server._owed)
+            at.pump(1.0, lambda: 3 not in at.server._reception.owed)
     assert waits[2] < waits[0]
 
 

@@ -56,12 +56,8 @@ def test_a_row_unlike_its_digest_is_caught_and_fetched_from_the_next(table):
         at.send(rank, *at.messages(rank))
     at.gather()
     answer(at, 1, row=lambda file: row_of(file) + 1)
-    answer(at, 2)
-    answer(at, 3)
-    at.pump(0.1)
-    answer(at, 2)
-    answer(at, 3)
-    files, rows = at.deliver({file: [0, 1, 2] for file in range(25)})
+    with at.answering(2, 3):
+        files, rows = at.deliver({file: [0, 1, 2] for file in range(25)})
     assert files == list(range(25))
     assert all(torch.equal(row, row_of(file)) for file, row in zip(files, rows, strict=True))
     assert any(
@@ -125,7 +121,7 @@ def test_what_was_fetched_for_a_file_without_a_winner_is_forgotten(table):
     assert at.caught == set()
     assert at.server.events == []
     at.server.publish(5, torch.zeros(SIZE))
-    assert at.server._owed == {1: 5, 2: 5, 3: 5}
+    assert at.server._reception.owed == {1: 5, 2: 5, 3: 5}
 
 
 def test_a_lost_peer_costs_its_replicas_only(table):
@@ -202,9 +198,9 @@ def test_a_peer_that_reads_nothing_is_sent_nothing_more(table):
         at.send(rank, at.messages(rank)[-1])
     at.gather()
     at.pump(5, lambda: not at.hub.peers[1].outbox and not at.hub.peers[2].outbox)
-    assert at.server._owed == {}
+    assert at.server._reception.owed == {}
     at.server.publish(5, torch.zeros(size))
-    assert at.server._owed == {1: 5, 2: 5}
+    assert at.server._reception.owed == {1: 5, 2: 5}
     assert sum(len(part) for part in peer.outbox) <= waiting
 
 
@@ -252,8 +248,8 @@ def test_a_row_of_another_size_is_rejected(table, size):
     at = table(reads_digests=False)
     good = at.messages(1)
     at.send(1, at.row(1, 0, 0, torch.ones(size)), *good[1:])
-    at.pump(0.5, lambda: 1 not in at.server._owed)
-    assert at.server._inbox.rejected == 1
+    at.pump(0.5, lambda: 1 not in at.server._reception.owed)
+    assert at.server._reception.inbox.rejected == 1
     assert f"length={4 * size} instead of {4 * SIZE}" in at.server.events[0]
 
 
@@ -261,9 +257,9 @@ def test_a_replica_counts_once(table):
     at = table(reads_digests=False)
     good = at.messages(1)
     at.send(1, good[0], at.row(1, 0, 0, torch.ones(SIZE)), *good[1:])
-    at.pump(0.5, lambda: 1 not in at.server._owed)
+    at.pump(0.5, lambda: 1 not in at.server._reception.owed)
     assert "worker=0 file=0: twice" in at.server.events[0]
-    assert torch.equal(at.server._inbox.replicas[0][0], row_of(0))
+    assert torch.equal(at.server._reception.inbox.replicas[0][0], row_of(0))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_equal_replicas_are_stored_once_however_they_come(data):
         version.view(torch.uint8)[bit // 8] ^= 1 << bit % 8
     chosen = data.draw(st.lists(st.sampled_from(versions), min_size=1, max_size=6))
     splits = data.draw(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 50)), max_size=80))
-    shelf = Shelf(2, torch.zeros(size), bucket=data.draw(st.integers(1, 64)))
+    shelf = Shelf(torch.zeros(2, size), bucket=data.draw(st.integers(1, 64)))
     for file in (0, 1):
         stored = receive(shelf, file, chosen, splits)
         assert all(
@@ -60,7 +60,7 @@ def test_equal_replicas_are_stored_once_however_they_come(data):
 
 
 def test_a_row_that_colluders_send_for_all_files_is_stored_once():
-    shelf, lie = Shelf(5, torch.zeros(SIZE), bucket=64), torch.ones(SIZE)
+    shelf, lie = Shelf(torch.zeros(5, SIZE), bucket=64), torch.ones(SIZE)
     for file in range(5):
         rows = [row_of(file), lie, row_of(file), lie]
         receive(shelf, file, rows, [(0, 10), (1, 20), (2, 100)])
@@ -68,7 +68,7 @@ def test_a_row_that_colluders_send_for_all_files_is_stored_once():
 
 
 def test_what_is_left_of_the_step_before_changes_nothing():
-    shelf = Shelf(1, torch.zeros(SIZE), bucket=16)
+    shelf = Shelf(torch.zeros(1, SIZE), bucket=16)
     late = Copy(shelf, 0, lambda row: pytest.fail("it is late"))
     late.room(8)[:] = bytes(8)
     late.fill(8)

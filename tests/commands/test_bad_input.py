@@ -140,7 +140,7 @@ CASES = {
     "no attack": (["attack=none", "+attack.z=1"], "attack.z=1: attack=none takes no arguments"),
     "left out": (["~attack"], "attack is not chosen"),
     "other K": (["approach.num_workers=21"], "K=15: the placement is for K=21 workers"),
-    "launcher": (["hydra/launcher=submitit_slurm"], "works in a sweep only: add -m"),
+    "launcher": (["hydra/launcher=byzshield_slurm"], "works in a sweep only: add -m"),
     "composite": (["K=18"], "nearest are K=15 (l=5), K=21 (l=7)"),
     "plane": (
         ["approach=affine_plane"],

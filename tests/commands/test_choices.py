@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from picture_files import (
+    accept,
     write_cifar10,
     write_cifar100,
     write_folder,
@@ -72,7 +73,7 @@ def marked(group, choice):
 def write_all(root):
     """The files of all data sets."""
     for name in ("MNIST", "FashionMNIST"):
-        write_mnist(root / name / "raw", packed=True)
+        write_mnist(root / name / "raw")
     for write in (write_cifar10, write_cifar100, write_svhn, write_folder):
         write(root)
     write_npz(root / "mine.npz")
@@ -83,6 +84,7 @@ def test_every_choice_trains(cli, tmp_path, monkeypatch, group, choice):
     if group in ("dataset", "experiment"):
         monkeypatch.setenv("BYZSHIELD_CACHE", str(tmp_path / "cache"))
         write_all(tmp_path / "data")
+        accept(monkeypatch, tmp_path / "data")
     pairs = list(combinations(range(4), 2))  # four workers, a file for each pair
     np.save(tmp_path / "pairs.npy", [[worker in pair for pair in pairs] for worker in range(4)])
     base = () if group in ("dataset", "experiment") else ("dataset=synthetic",)
@@ -137,7 +139,7 @@ def test_every_rule_names_its_source(module):
     own = {
         "check_attack", "check_forged",
         "baseline", "random", "custom", "squared_distances",
-        "innermost", "option", "check_options", "forged_files",
+        "attack_traits", "check_arguments", "forged_files", "is_declared", "why_idle",
     }  # of no paper  # fmt: skip
     for name in package.__all__:
         function = getattr(package, name)

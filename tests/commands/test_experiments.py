@@ -121,10 +121,11 @@ def test_a_figures_curves_can_be_run(figure, cli):
         assert f"q={liars} liars (worst_case, {attack})" in head
 
 
-def test_a_figure_at_the_papers_size(cli, tmp_path):
-    from picture_files import write_cifar10
+def test_a_figure_at_the_papers_size(cli, tmp_path, monkeypatch):
+    from picture_files import accept, write_cifar10
 
     write_cifar10(tmp_path, each=150)
+    accept(monkeypatch, tmp_path)
     code, out, err = cli(
         "experiment=byzshield/fig09", "plan=true", f"dataset.root={tmp_path}",
         "hydra.sweeper.only=[byzshield_q2]",

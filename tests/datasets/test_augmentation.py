@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from picture_files import made, write_cifar10, write_npz
+from picture_files import accept, made, write_cifar10, write_npz
 from running import run_program, summary_of
 
 from byzshield_exp.datasets import Batches, Pictures, cifar10, divided
@@ -122,8 +122,9 @@ def test_what_is_evaluated_is_never_augmented():
         assert torch.equal(images, plain)
 
 
-def test_without_augmentation_cifar_is_only_standardised(tmp_path):
+def test_without_augmentation_cifar_is_only_standardised(tmp_path, monkeypatch):
     write_cifar10(tmp_path)
+    accept(monkeypatch, tmp_path)
     data = cifar10(root=str(tmp_path), augment="none")
     images, _ = data.train_batch(torch.arange(25), np.random.default_rng(0))
     mean, std = (
@@ -157,10 +158,15 @@ def test_an_augmented_run_learns_from_other_pixels_with_the_same_files(run, tmp_
 
 @pytest.mark.slow
 def test_processes_and_one_process_end_with_the_same_bits(tmp_path):
-    write_cifar10(tmp_path / "data", each=50)
+    train, test = made(250, 0), made(50, 1)
+    write_npz(
+        tmp_path / "mine.npz", train_images=train.images, train_labels=train.labels,
+        test_images=test.images, test_labels=test.labels,
+    )  # fmt: skip
     options = (
-        "dataset=cifar10", f"dataset.root={tmp_path / 'data'}", "dataset.num_validation=20",
-        "network=lenet", "steps=5", "eval_every=5", "batch_size=75", "attack=label_flip",
+        "dataset=npz", "dataset.file=mine.npz", f"dataset.root={tmp_path}",
+        "dataset.augment=crop_flip", "dataset.num_validation=20", "network=lenet", "steps=5",
+        "eval_every=5", "batch_size=75", "attack=label_flip",
     )  # fmt: skip
     found = {}
     for name, more in {

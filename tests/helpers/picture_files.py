@@ -1,6 +1,8 @@
 """Small files of the official formats, and what is in them."""
 
 import gzip
+import hashlib
+import pickle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +36,8 @@ def idx(shape, seed):
     return header + content.tobytes(), content
 
 
-def write_mnist(folder: Path, packed: bool) -> dict[str, np.ndarray]:
-    folder.mkdir(parents=True)
+def write_mnist(folder: Path, packed: bool = False) -> dict[str, np.ndarray]:
+    folder.mkdir(parents=True, exist_ok=True)
     arrays = {}
     for seed, (name, shape) in enumerate(MNIST_FILES.items()):
         content, arrays[name] = idx(shape, seed)
@@ -46,35 +48,63 @@ def write_mnist(folder: Path, packed: bool) -> dict[str, np.ndarray]:
     return arrays
 
 
-def cifar_records(pictures: Made, coarse: bool) -> bytes:
-    """A label or two, then red, green and blue, pixel by pixel."""
-    content = bytearray()
-    for image, label in zip(pictures.images, pictures.labels, strict=True):
-        content += bytes([label % 20, label] if coarse else [label])
-        for channel in image:
-            for row in channel:
-                content += bytes(row.tolist())
-    return bytes(content)
+def pickled(content: dict) -> bytes:
+    """As Python 2 and an old NumPy wrote it: their module's name, and 0 and 1 for its flags."""
+    text = pickle.dumps(content, protocol=2)
+    text = text.replace(b"cnumpy._core.", b"cnumpy.core.")
+    return text.replace(b"\x89\x88\x87", b"K\x00K\x01\x87")
+
+
+def cifar_batch(pictures: Made, labels: str) -> bytes:
+    """``data [n, 3072]``: red, green and blue, each row by row."""
+    rows = [[value for row in image.reshape(96, 32) for value in row] for image in pictures.images]
+    return pickled({"data": np.array(rows, np.uint8), labels: pictures.labels.tolist()})
 
 
 def write_cifar10(root: Path, each: int = 5) -> tuple[Made, Made]:
-    folder = root / "cifar-10-batches-bin"
+    folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     batches = [made(each, seed) for seed in range(6)]
-    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
     for name, batch in zip(names, batches, strict=True):
-        (folder / name).write_bytes(cifar_records(batch, coarse=False))
+        (folder / name).write_bytes(cifar_batch(batch, "labels"))
+    (folder / "batches.meta").write_bytes(pickled({"label_names": list("abcdefghij")}))
     images, labels = (np.concatenate(part) for part in zip(*batches[:5], strict=True))
     return Made(images, labels), batches[5]
 
 
 def write_cifar100(root: Path) -> tuple[Made, Made]:
-    folder = root / "cifar-100-binary"
+    folder = root / "cifar-100-python"
     folder.mkdir(parents=True)
     train, test = made(25, 0, classes=100), made(6, 1, classes=100)
-    (folder / "train.bin").write_bytes(cifar_records(train, coarse=True))
-    (folder / "test.bin").write_bytes(cifar_records(test, coarse=True))
+    (folder / "train").write_bytes(cifar_batch(train, "fine_labels"))
+    (folder / "test").write_bytes(cifar_batch(test, "fine_labels"))
+    (folder / "meta").write_bytes(pickled({"fine_label_names": [str(i) for i in range(100)]}))
     return train, test
+
+
+def accept(monkeypatch, root: Path) -> None:
+    """Let torchvision take the CIFAR and SVHN files below ``root`` for the official ones."""
+    from torchvision.datasets import CIFAR10, CIFAR100, SVHN
+
+    def md5(path: Path, official: str) -> str:
+        return hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else official
+
+    for source in (CIFAR10, CIFAR100):
+        folder = root / source.base_folder
+        for name in ("train_list", "test_list"):
+            files = [[file, md5(folder / file, old)] for file, old in getattr(source, name)]
+            monkeypatch.setattr(source, name, files)
+        meta = source.meta
+        known = meta | {"md5": md5(folder / meta["filename"], meta["md5"])}
+        monkeypatch.setattr(source, "meta", known)
+    places = [root / "SVHN", root]
+    folder = next((one for one in places if (one / "train_32x32.mat").is_file()), places[0])
+    splits = {
+        split: [url, name, md5(folder / name, old)]
+        for split, (url, name, old) in SVHN.split_list.items()
+    }
+    monkeypatch.setattr(SVHN, "split_list", splits)
 
 
 def write_svhn(root: Path) -> dict[str, Made]:

@@ -107,7 +107,9 @@ class Table:
 
     def deliver(self, classes):
         """The files and rows that a step of the protocol would get."""
-        delivery = deliver(self.server, self.server._inbox, classes, self.server._step)
+        delivery = deliver(
+            self.server, self.server._reception.inbox, classes, self.server._reception.step
+        )
         self.caught = delivery.caught
         return list(delivery.rows), in_first_rows(delivery.rows, self.rows)
 

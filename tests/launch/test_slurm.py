@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-SLURM = ("hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1")
+SLURM = ("hydra/launcher=byzshield_slurm", "hydra.launcher.cpus_per_task=1")
 TWO_NODES = (*SLURM, "hydra.launcher.nodes=2", "cluster=processes", "cluster.num_processes=4")
 LONG = ("steps=1000000", "checkpoint_every=20", "eval_every=1000000")
 
@@ -267,7 +267,7 @@ def test_jobs_that_nobody_waits_for(tmp_path):
 
 
 def test_each_job_gets_the_cores_of_its_threads(tmp_path):
-    done = sweep(tmp_path, "threads=1,2", "hydra/launcher=submitit_slurm")
+    done = sweep(tmp_path, "threads=1,2", "hydra/launcher=byzshield_slurm")
     assert done.returncode == 0, done.stderr
     ids = {
         json.loads(path.with_name("job.json").read_text())["config"]["threads"]: json.loads(
@@ -298,7 +298,7 @@ def test_a_run_that_is_no_job_is_left_to_its_process(tmp_path):
 def test_what_slurm_refuses_is_one_line(tmp_path):
     done = sweep(tmp_path, "q=1,2", *SLURM, "hydra.launcher.partition=nope")
     assert done.returncode == 2
-    assert "hydra/launcher=submitit_slurm" in done.stderr.splitlines()[-1]
+    assert "hydra/launcher=byzshield_slurm" in done.stderr.splitlines()[-1]
     assert "plan: 2 runs: 2 new" in sweep(tmp_path, "q=1,2", "plan=true").stdout
     for bad, said in {
         "nodes=2": "hydra.launcher.nodes=2 must be at most cluster.num_processes=1",

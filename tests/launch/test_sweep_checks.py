@@ -74,10 +74,10 @@ def test_data_that_the_launchers_machines_will_have(cli, tmp_path):
     code, out, err = cli(*points, "hydra/launcher=byzshield_ec2")
     assert code == 0, err
     assert out.count("resnet20 on cifar10") == 2
-    for launcher in ("local", "submitit_slurm"):
+    for launcher in ("local", "byzshield_slurm"):
         code, _, err = cli(*points, f"hydra/launcher={launcher}")
         assert code == 2
-        assert f"dataset.root={tmp_path} has no cifar-10-batches-bin" in err
+        assert f"dataset.root={tmp_path} has no cifar-10-batches-py" in err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -86,7 +86,7 @@ def test_a_gpu_is_asked_for_where_the_runs_are(cli, tmp_path):
     code, _, err = cli(*points)
     assert code == 2
     assert err.count("device=cuda: torch sees no GPU on this machine") == 2
-    code, out, err = cli(*points, "hydra/launcher=submitit_slurm")
+    code, out, err = cli(*points, "hydra/launcher=byzshield_slurm")
     assert code == 0, err
     assert "plan: 2 runs: 2 new" in out
 

@@ -10,7 +10,7 @@ import time
 import pytest
 from running import SMALL, metrics_of, modules_in, run_program, summary_of
 
-from byzshield_exp.training import learner as server
+from byzshield_exp.results import saving
 
 # An attack, as it is called at every step, that also disturbs the disk: FAULT=kind:from:until.
 FAULTS = """
@@ -113,7 +113,7 @@ def test_a_folder_that_was_deleted_is_made_again(disturbed, tmp_path):
 
 @pytest.mark.slow
 def test_a_disk_that_stays_full_ends_the_run_in_a_line(disturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(saving, "PATIENCE_S", 0.3)
     code, err = disturbed("out", "checkpoints:15:1000")
     assert code == 1
     assert len(err.splitlines()) == 2

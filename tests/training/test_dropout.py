@@ -23,13 +23,13 @@ def test_dropout_is_a_function_of_seed_step_and_file(network):
     state = torch.get_rng_state()
     assert truth.num_threads == 1  # torch has one generator a process
     truth.begin(4)
-    first = truth.message(2).clone()
+    first = truth.message(2).joined.clone()
     assert torch.equal(torch.get_rng_state(), state)
     for seed, step, file, is_same in ((3, 4, 2, True), (3, 5, 2, False), (5, 4, 2, False)):
         other = truth_of(dropping, seed=seed)[0]
         other.begin(step)
         other.message(0)
-        assert torch.equal(other.message(file), first) == is_same
+        assert torch.equal(other.message(file).joined, first) == is_same
 
 
 def test_dropout_is_the_same_for_what_an_attacker_recomputes(network):

@@ -5,6 +5,7 @@ from torch.nn.functional import cross_entropy
 
 from byzshield_exp.datasets import Batches, synthetic
 from byzshield_exp.networks import entries_of, flatten, lenet, mlp
+from byzshield_exp.rows.message import Message
 from byzshield_exp.training.gradients import Lies, Table, TrueGradients
 
 
@@ -25,7 +26,7 @@ def test_a_row_is_the_gradient_of_the_files_mean_loss():
     expected = torch.cat(
         [entries_of(g) for g in torch.autograd.grad(loss, list(network.parameters()))]
     )
-    assert torch.equal(truth.message(2), expected)
+    assert torch.equal(truth.message(2).row, expected)
     assert truth.losses[2] == loss
     assert torch.isnan(truth.losses[0])
 
@@ -78,7 +79,7 @@ def test_products_in_bfloat16_are_near_and_repeat():
 
 def test_both_tables_are_tables():
     truth, _, _ = make()
-    lies = Lies([7], torch.ones(1, 3))
+    lies = Lies({7: Message(torch.ones(3), 3, 0.0)})
     assert isinstance(truth, Table)
     assert isinstance(lies, Table)
-    assert lies.message(7).tolist() == [1, 1, 1]
+    assert lies.message(7).row.tolist() == [1, 1, 1]

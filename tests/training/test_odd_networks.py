@@ -92,7 +92,7 @@ def test_networks_that_would_fail_at_the_first_step_are_refused(more, cli, tmp_p
 
 def test_a_network_learns_in_training_mode(more, plain_config):
     experiment = build(plain_config(*more("judging"), small=False))
-    assert experiment.draws
+    assert experiment.is_stochastic
     assert experiment.network.training
 
 

@@ -18,7 +18,7 @@ from byzshield_exp.binding import bind
 from byzshield_exp.commands.evaluate import main as evaluate
 from byzshield_exp.networks import are_variances, entries_of, flatten, running_statistics, twin
 from byzshield_exp.results import checkpoint
-from byzshield_exp.training import protocol as protocols
+from byzshield_exp.training import work
 from byzshield_exp.training.experiment import build
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.votes import tolerant
@@ -44,7 +44,7 @@ def test_a_message_is_the_gradient_and_the_statistics_after_the_file(network):
     flat.statistics.uniform_(0.5, 2)  # as a server has published them
     published = flat.statistics.clone()
     truth.begin(3)
-    message = truth.message(2).clone()
+    message = truth.message(2).joined.clone()
     assert torch.equal(flat.statistics, published)  # only the server changes them
     samples = batches.file(3, 2)
     alone = copy.deepcopy(made)
@@ -83,7 +83,7 @@ def test_the_server_takes_the_trimmed_mean_of_the_statistics(
     experiment = build(json.loads(checkpoint.load(path)["config"]))
     truth = TrueGradients(experiment.network, experiment.dataset, experiment.batches, 25)
     truth.begin(0)
-    rows = np.stack([truth.message(file)[len(experiment.params) :].numpy() for file in range(25)])
+    rows = np.stack([truth.message(file).statistics.numpy() for file in range(25)])
     expected = np.sort(rows.astype(np.float64), axis=0)[trimmed : 25 - trimmed].mean(axis=0)
     assert np.array_equal(found.numpy(), expected.astype(np.float32))
 
@@ -100,7 +100,7 @@ def test_statistics_that_are_not_finite_are_left_out(network, run, tmp_path):
 
 def test_a_message_with_bad_statistics_is_set_aside_whole(network, run, tmp_path, monkeypatch):
     """Its gradient too: the rest is what is left without the liars' rows."""
-    monkeypatch.setattr(protocols, "_POISON", float("nan"))
+    monkeypatch.setattr(work, "_POISON", float("nan"))
     options = (*SMALL, "approach=baseline", "K=15", "q=3", "aggregator=mean")
     losses = {}
     for attack in ("constant", "not_a_number"):
@@ -149,8 +149,8 @@ def test_poison_that_does_nothing_is_said(network, plain_config, options, said):
     experiment = build(plain_config(*options, "poison_statistics=true", small=False))
     assert [note for note in experiment.notes if "poison" in note] == ([said] if said else [])
     if said is None:  # the z of alie is 0, the statistics are false
-        assert experiment.attack_effective
-        assert experiment.poisons_statistics
+        assert experiment.is_attack_effective
+        assert experiment.is_poisoning_statistics
 
 
 def test_small_files_are_warned_of(network, plain_config):

@@ -11,7 +11,7 @@ from torch import nn
 from byzshield_exp.datasets import digits
 from byzshield_exp.networks import flatten, running_statistics
 from byzshield_exp.results import checkpoint
-from byzshield_exp.training import protocol as protocols
+from byzshield_exp.training import aggregation
 from byzshield_exp.training.accuracy import evaluate
 
 
@@ -84,7 +84,7 @@ def test_variances_of_small_files_are_not_biased(network, run, tmp_path):
 def test_without_trimming_poisoned_statistics_would_not_be_filtered(
     network, run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(protocols, "trimmed_mean", lambda rows, trimmed: rows.mean(dim=0))
+    monkeypatch.setattr(aggregation, "trimmed_mean", lambda rows, trimmed: rows.mean(dim=0))
     options = (*TRAINED, "attack=reversed_gradient", "poison_statistics=true")
     summary = run(*options, small=False, folder=tmp_path / "out")
     assert summary["final_test_accuracy"] < 0.5  # with trimming it is above 0.9

@@ -1,12 +1,16 @@
-"""Rows that the server has asked for, in the order in which each rank was asked."""
+"""Rows that the server asks for: of whom, what has come, and what is late."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from torch import Tensor
 
+from byzshield_exp.clusters.seats import Seats
+from byzshield_exp.clusters.sockets.hub import Hub
+from byzshield_exp.clusters.sockets.patience import Patience
 from byzshield_exp.clusters.sockets.reader import Drain
-from byzshield_exp.clusters.sockets.wire import DTYPES, Header, Rejected, expect
+from byzshield_exp.clusters.sockets.wire import DTYPES, Header, Kind, Rejected, expect
+from byzshield_exp.clusters.transport import Fetched
 from byzshield_exp.rows.digests import RowHasher, bytes_of
 
 
@@ -32,15 +36,23 @@ class Fetch:
         self._at = 0
         self._hasher = RowHasher(row.dtype, len(row), step, file, is_finite)
 
-    @property
-    def has_come(self) -> bool:
-        """Whether the row is here."""
-        return self.is_over and self.is_wanted
+    def answer(self) -> Fetched:
+        """What has become of it."""
+        if self.is_over and self.is_wanted:
+            return Fetched(self.file, self.worker, self.row, self._hasher.digest())
+        return Fetched(self.file, self.worker, is_false=self.is_false)
 
-    @property
-    def digest(self) -> bytes:
-        """Of the row that has come."""
-        return self._hasher.digest()
+    def check(self, header: Header) -> None:
+        """Compare the header of a row with what was asked for.
+
+        Raises:
+            Rejected: naming what is wrong.
+        """
+        expect("worker", header.worker, self.worker)
+        expect("file", header.file, self.file)
+        expect("step", header.step, self.step)
+        expect("length", header.length, len(self._content))
+        expect("dtype", header.dtype, DTYPES[self.row.dtype])
 
     def room(self, most: int) -> memoryview:
         """The rest of the row; a row that is not wanted any more goes nowhere."""
@@ -60,26 +72,55 @@ class Fetch:
 
 
 class Fetching:
-    """What each rank still has to send, and who is asked for each file of this step.
+    """The requests of a run; each rank sends its rows in the order in which it was asked.
 
     Args of the constructor:
-        ranks: with workers.
+        hub: takes the requests.
+        seats: who plays whom.
+        patience: with each rank.
+        rows: ``[f, d + s]``, where rows are put.
+        run: its number.
     """
 
-    def __init__(self, ranks: Iterable[int]) -> None:
-        self._queues: dict[int, deque[Fetch]] = {rank: deque() for rank in ranks}
-        self.of_file: dict[int, Fetch] = {}  # the last request of this step
+    def __init__(self, hub: Hub, seats: Seats, patience: Patience, rows: Tensor, run: int) -> None:
+        self._hub, self._seats, self._patience = hub, seats, patience
+        self._rows, self._run, self._step = rows, run, -1
+        self._queues: dict[int, deque[Fetch]] = {rank: deque() for rank in hub.peers}
+        self._of_file: dict[int, Fetch] = {}  # the last request of this step
 
-    def begin(self) -> None:
+    def begin(self, step: int) -> None:
         """A step begins: nothing of the one before is wanted."""
-        for fetch in self._all():
-            fetch.is_wanted = False
-        self.of_file.clear()
+        self.keep_only(())
+        self._step = step
+        self._of_file.clear()
 
-    def ask(self, rank: int, fetch: Fetch) -> None:
-        """Note that a rank is asked for a row."""
-        self._queues[rank].append(fetch)
-        self.of_file[fetch.file] = fetch
+    def want(self, file: int, workers: Sequence[int], is_finite: bool) -> None:
+        """Ask a quick, idle one of these workers for a row, if none of them was asked."""
+        asked = self._of_file.pop(file, None)
+        if asked is not None and asked.worker in workers and (asked.is_wanted or asked.is_false):
+            self._of_file[file] = asked
+            return
+        if asked is not None:
+            asked.is_wanted = False
+        able = [
+            (self._patience.slowness[rank], self.load(rank), place)
+            for place, rank in enumerate(self._seats.rank_of[worker] for worker in workers)
+            if self._hub.peers[rank].is_alive and rank not in self._patience.silent
+        ]
+        if able:
+            self._ask(Fetch(self._rows[file], workers[min(able)[-1]], file, self._step, is_finite))
+
+    def _ask(self, fetch: Fetch) -> None:
+        peer = self._hub.peers[self._seats.rank_of[fetch.worker]]
+        self._queues[peer.rank].append(fetch)
+        self._of_file[fetch.file] = fetch
+        header = Header(Kind.FETCH, self._run, 0, fetch.worker, fetch.file, self._step)
+        self._hub.send(peer, header.pack())
+        fetch.asked_at = self._hub.now()
+
+    def is_asked(self, file: int) -> bool:
+        """Whether anybody was asked for the row of a file in this step."""
+        return file in self._of_file
 
     def load(self, rank: int) -> int:
         """How many rows a rank has still to send."""
@@ -98,28 +139,49 @@ class Fetching:
             raise Rejected("a row that nobody asked for")
         fetch = self._queues[rank][0]
         try:
-            expect("worker", header.worker, fetch.worker)
-            expect("file", header.file, fetch.file)
-            expect("step", header.step, fetch.step)
-            expect("length", header.length, fetch.row.numel() * fetch.row.element_size())
-            expect("dtype", header.dtype, DTYPES[fetch.row.dtype])
+            fetch.check(header)
         except Rejected:
             fetch.is_wanted, fetch.is_over, fetch.is_false = False, True, True
             raise
         return fetch
 
+    def keep_only(self, files: Collection[int]) -> None:
+        """Only the rows of these files are waited for; others may still come."""
+        for _, fetch in self._waits():
+            fetch.is_wanted = fetch.file in files
+
     def give_up(self, rank: int) -> None:
         """Do not wait for this rank's rows; they may still come."""
-        for fetch in self._queues[rank]:
-            if not fetch.is_over:
-                fetch.is_wanted = False
+        for _, fetch in filter(lambda wait: wait[0] == rank, self._waits()):
+            fetch.is_wanted = False
 
     def lose(self, rank: int) -> None:
         """Nothing comes from this rank any more."""
         self.give_up(rank)
         self._queues[rank].clear()
 
-    def waits(self) -> Iterator[tuple[int, Fetch]]:
+    def is_done(self) -> bool:
+        """Whether no row is waited for."""
+        return next(self._waits(), None) is None
+
+    def first_deadline(self) -> float:
+        """When the first rank should have sent a row, by the hub's clock."""
+        return min(fetch.asked_at + self._patience.of(rank) for rank, fetch in self._waits())
+
+    def late_ranks(self) -> list[int]:
+        """Ranks that should have sent a row by now."""
+        now = self._hub.now()
+        late = {
+            rank for rank, fetch in self._waits() if now - fetch.asked_at >= self._patience.of(rank)
+        }
+        return sorted(late)
+
+    def answer(self, file: int) -> Fetched:
+        """What has become of the request for a file's row."""
+        fetch = self._of_file.get(file)
+        return Fetched(file) if fetch is None else fetch.answer()
+
+    def _waits(self) -> Iterator[tuple[int, Fetch]]:
         """The rows that are waited for, each with the rank that sends it."""
         return (
             (rank, fetch)
@@ -127,6 +189,3 @@ class Fetching:
             for fetch in queue
             if fetch.is_wanted and not fetch.is_over
         )
-
-    def _all(self) -> Iterator[Fetch]:
-        return (fetch for queue in self._queues.values() for fetch in queue)

@@ -1,51 +1,70 @@
-"""The command line of the doctor."""
+"""``byzshield doctor``: whether this machine can do runs.
 
-import argparse
+    byzshield doctor
+    byzshield doctor output_dir=/shared/outputs dataset.root=/shared/data
+    byzshield doctor --json
+
+Versions, processor, GPUs, network, folders, limits, and Slurm and AWS where they are set up. It
+prints one line per check; the exit code is 1 if there is a problem. It writes only temporary files,
+into the folders that are given, and contacts only Slurm and AWS, if they are configured, and the
+server that MASTER_ADDR names.
+
+    output_dir    the folder of results that is tried (outputs)
+    dataset.root  a folder of data that is tried, which is only read (none)
+    --json        one object
+"""
+
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from byzshield_exp.binding import did_you_mean
-from byzshield_exp.commands.doctor import computer, graphics, network, services, software, storage
+from byzshield_exp.commands.arguments import (
+    asks_for_help,
+    read_keys,
+    refuse_options,
+    spelled,
+    take_flag,
+)
 from byzshield_exp.commands.doctor.finding import Check, Finding
-from byzshield_exp.errors import ConfigError, first_line
+from byzshield_exp.commands.exits import exit_codes
+from byzshield_exp.errors import first_line
 from byzshield_exp.files import expand_user
 from byzshield_exp.notices import say
 
-_KEYS = ("output_dir", "dataset.root")
-_DESCRIPTION = """Whether this machine can do runs: versions, processor, GPUs, network, folders,
-limits, Slurm and AWS where they are set up. One line a check; exit code 1 if there is a problem.
-It writes nothing but a file for a moment into the folders that are given, and contacts nobody but
-Slurm's and AWS's own services where these are configured. With MASTER_ADDR set it tries the way
-there."""
+_KEYS = {"output_dir": (), "dataset.root": ()}
 
 
+def words(before: Sequence[str]) -> list[str]:
+    """What may come next, for tab completion."""
+    return [*spelled(_KEYS), "--json"]
+
+
+@exit_codes()
 def main(arguments: list[str]) -> int:
-    """``doctor [output_dir=...] [dataset.root=...] [--json]``; returns the exit code."""
-    parser = argparse.ArgumentParser("byzshield doctor", description=_DESCRIPTION)
-    parser.add_argument("folders", nargs="*", metavar="key=value", help="output_dir, dataset.root")
-    parser.add_argument("--json", action="store_true", help="one object")
-    given = parser.parse_args(arguments)
-    try:
-        folders = _folders(given.folders)
-    except ConfigError as error:
-        print(f"byzshield_exp: {error}", file=sys.stderr)
-        return 2
+    """Make all checks; returns 1 where one finds a problem."""
+    if asks_for_help(arguments):
+        say(__doc__ or "")
+        return 0
+    rest = list(arguments)
+    as_json = take_flag(rest, "--json")
+    refuse_options(rest, "--json")
+    folders = {"output_dir": "outputs"} | read_keys(rest, _KEYS)
     found = []
-    for name, check in checks(folders).items():
+    for name, check in checks({key: expand_user(path) for key, path in folders.items()}).items():
         found.append(_do(name, check))
-        if not given.json:
+        if not as_json:
             _tell(found[-1])
     is_well = all(finding.state != "problem" for finding in found)
-    if given.json:
+    if as_json:
         say(json.dumps({"ok": is_well, "findings": [asdict(one) for one in found]}, indent=2))
     return 0 if is_well else 1
 
 
 def checks(folders: Mapping[str, Path]) -> dict[str, Check]:
-    """All checks, by name, in the order in which they are told."""
+    """Return all checks by name, in the order in which they are printed."""
+    from byzshield_exp.commands.doctor import computer, graphics, network, services, software
+
     return {
         "versions": software.versions,
         "requirements": software.requirements,
@@ -66,22 +85,13 @@ def checks(folders: Mapping[str, Path]) -> dict[str, Check]:
 
 
 def _of_folder(key: str, path: Path) -> Check:
+    from byzshield_exp.commands.doctor import storage
+
     return lambda: storage.folder(key, path, is_read_only=key == "dataset.root")
 
 
-def _folders(given: list[str]) -> dict[str, Path]:
-    folders = {"output_dir": "outputs"}
-    for argument in given:
-        key, equals, value = argument.partition("=")
-        if key not in _KEYS or not equals or not value:
-            near = did_you_mean(key, list(_KEYS))
-            raise ConfigError(f"{argument}: the doctor takes {', '.join(_KEYS)}{near}")
-        folders[key] = value
-    return {key: expand_user(value) for key, value in folders.items()}
-
-
 def _do(name: str, check: Check) -> Finding:
-    """A check that fails is a problem too, and stops no other."""
+    """Do a check; an exception is a problem too, and the other checks go on."""
     try:
         return check()
     except Exception as error:

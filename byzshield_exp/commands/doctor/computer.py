@@ -1,4 +1,4 @@
-"""Processor, threads and limits of this machine, and the bits that it computes."""
+"""Processor, threads and limits of this machine, and the bits of a gradient."""
 
 import os
 import resource
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from byzshield_exp.commands.doctor.finding import Finding, worst
 
-_FILES = 1024  # open at a time, from which on nobody needs to care
-_SHM = 64 << 20
-_DIGITS = 16
+_FILES = 1024  # open at a time: enough for any run
+_SHM = 64 << 20  # bytes
+_DIGITS = 16  # of a digest that is printed
 
 
 def processor() -> Finding:
-    """Its model and the instruction set that torch takes, which decide about bits."""
+    """Name the processor and the instruction set that torch uses: both decide the bits."""
     import torch
 
     from byzshield_exp.clusters.fingerprint import BIT_VARIABLES, cpu_model
@@ -27,7 +27,7 @@ def processor() -> Finding:
 
 
 def threads() -> Finding:
-    """Cores that there are, that this process may use, and that it is given time on."""
+    """Count the cores of the machine, of this process, and of its control group."""
     cores = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     limit = cgroup_cores(Path("/sys/fs/cgroup"), _own_cgroup())
@@ -42,11 +42,13 @@ def threads() -> Finding:
 
 
 def cgroup_cores(root: Path, own: str) -> float | None:
-    """The cores' worth of time that the control groups allow; None: no limit.
+    """Return how many cores' time the control groups allow; None: no limit.
+
+    psutil does not read control groups.
 
     Args:
         root: where the control groups are mounted.
-        own: the one of this process, below it; the limits of those above it hold as well.
+        own: the group of this process, below ``root``; the limits of its parents hold as well.
     """
     folders = [root, *(root / part for part in _beginnings(own)), root / "cpu"]
     limits = []
@@ -84,13 +86,13 @@ def _own_cgroup() -> str:
 
 
 def gradient() -> Finding:
-    """A digest of one file's gradient: two machines that differ here cannot vote by bytes."""
+    """Compute a digest of one gradient: machines that differ here cannot vote by bytes."""
     digest = gradient_digest()
     return Finding("gradient", "ok", f"{digest} (LeNet, one thread; equal on equal machines)")
 
 
 def gradient_digest() -> str:
-    """SHA-256, its beginning, of the gradient of one file of made-up pictures."""
+    """Return the first digits of the SHA-256 of one file's gradient, on made-up pictures."""
     import torch
 
     from byzshield_exp.datasets import Batches, synthetic
@@ -113,7 +115,7 @@ def gradient_digest() -> str:
 
 
 def open_files() -> Finding:
-    """How many files and connections a process may have; a server has one for each rank."""
+    """Check how many files and connections a process may open: a server has one per rank."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     said = f"{soft:,} open files for a process (at most {hard:,})"
     if soft == resource.RLIM_INFINITY or soft >= _FILES:
@@ -123,7 +125,7 @@ def open_files() -> Finding:
 
 
 def shared_memory() -> Finding:
-    """Where parallel launchers and NCCL keep what processes share."""
+    """Check /dev/shm, where parallel launchers and NCCL keep what processes share."""
     path = Path("/dev/shm")
     if not path.is_dir():
         advice = "mount a tmpfs there: launchers with several processes need it"

@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of a check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ State = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer of one check.
+    """The result of one check.
 
     Attributes:
         check: its name.
-        state: ``note`` is worth knowing, ``problem`` stops some run.
-        said: what there is, in one line.
-        advice: what to do; nothing where it is ok.
+        state: a ``note`` is worth knowing, a ``problem`` stops some run.
+        said: what was found, in one line.
+        advice: what to do; empty if the state is ``ok``.
     """
 
     check: str
@@ -28,6 +28,6 @@ Check = Callable[[], Finding]
 
 
 def worst(check: str, said: list[str], notes: list[str], problems: list[str]) -> Finding:
-    """A finding made of parts: what there is, and what to do about some of it."""
+    """Make a finding of what was found and of advice about notes and problems."""
     state: State = "problem" if problems else "note" if notes else "ok"
     return Finding(check, state, "; ".join(said), "; ".join([*problems, *notes]))

@@ -1,4 +1,4 @@
-"""GPUs: what torch sees of them, and whether each computes."""
+"""GPUs: which ones torch sees, and whether each computes correctly."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ from byzshield_exp.commands.doctor.finding import Finding, worst
 
 
 def gpus() -> Finding:
-    """The GPUs that torch sees, and whether each computes."""
+    """List the GPUs that torch sees, and check whether each computes correctly."""
     import torch
 
     driver = _driver()
@@ -32,7 +32,7 @@ def gpus() -> Finding:
 
 
 def _product(device: str) -> str:
-    """What is wrong with a product of whole numbers, which is exact; nothing where it is right."""
+    """Say what is wrong with a product of whole numbers, which is exact; empty if nothing is."""
     import torch
 
     try:
@@ -44,7 +44,7 @@ def _product(device: str) -> str:
 
 
 def _driver() -> str | None:
-    """The driver's version, as nvidia-smi tells it."""
+    """Ask nvidia-smi for the driver's version."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None

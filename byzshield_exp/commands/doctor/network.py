@@ -1,21 +1,20 @@
-"""How other machines reach this one: its name, its address, and the way to the server."""
+"""The network: this machine's name and address, and the way to the server."""
 
-import fcntl
 import os
 import socket
-import struct
 import threading
+
+import psutil
 
 from byzshield_exp.clusters.fingerprint import host_name
 from byzshield_exp.commands.doctor.finding import Finding
 
-_ELSEWHERE = "192.0.2.1"  # an address for documentation: no packet is sent to it
+_ELSEWHERE = "192.0.2.1"  # reserved for documentation (RFC 5737); no packet is sent to it
 _PATIENCE_S = 2.0
-_SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 
 
 def own_name() -> Finding:
-    """What this machine's own name is taken for; on Debian it is often 127.0.1.1."""
+    """Check what this machine's name resolves to; on Debian it is often 127.0.1.1."""
     name = host_name()
     addresses = _addresses(name)
     if not addresses:
@@ -34,12 +33,12 @@ def own_name() -> Finding:
 
 
 def address() -> Finding:
-    """The address that others would use, its interface, and a connection to it."""
+    """Find the address that other machines would use, and try a connection to it."""
     own = _source(_ELSEWHERE)
     if own is None or _is_local(own):
         advice = "give this machine an address for runs over several machines"
         return Finding("address", "note", "no way to other machines", advice)
-    said = f"{own} on {interface_of(own) or 'an unknown interface'}"
+    said = f"{own} on {_interface(own)}"
     wrong = _connect_to_self(own)
     if wrong:
         advice = "a firewall on this machine? Ports of the server are free ones, from 1024 on"
@@ -48,7 +47,7 @@ def address() -> Finding:
 
 
 def master() -> Finding:
-    """The way to the server that ``MASTER_ADDR`` names."""
+    """Check the way to the server that ``MASTER_ADDR`` names."""
     name, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT", "")
     if not name:
         return Finding("master", "ok", "MASTER_ADDR is not set: only needed without torchrun")
@@ -67,7 +66,11 @@ def master() -> Finding:
         wrong = _connect_to_self(own)
         state = Finding("master", "problem", f"{said}, this machine: {wrong}", "see address")
         return state if wrong else Finding("master", "ok", f"{said}, this machine")
-    said += f", reached from {own} on {interface_of(own) or 'an unknown interface'}"
+    return _remote_master(f"{said}, reached from {own} on {_interface(own)}", target, port)
+
+
+def _remote_master(said: str, target: str, port: str) -> Finding:
+    """A server on another machine, which is connected to where the port is known."""
     if not port.isdigit():
         return Finding("master", "ok", said)
     wrong = _dial(target, int(port))
@@ -86,17 +89,16 @@ def _loopback_master(said: str) -> Finding:
     return Finding("master", "problem" if is_several else "note", said, advice)
 
 
+def _interface(own: str) -> str:
+    return interface_of(own) or "an unknown interface"
+
+
 def interface_of(own: str) -> str | None:
-    """The name of the interface with an IPv4 address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            asked = struct.pack("256s", name.encode()[:15])
-            try:
-                answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, asked)
-            except OSError:
-                continue  # it has no address
-            if socket.inet_ntoa(answer[20:24]) == own:
-                return name
+    """Return the name of the interface that has an address."""
+    for name, entries in psutil.net_if_addrs().items():
+        # the address of an IPv6 link is followed by % and its interface
+        if any(entry.address.partition("%")[0] == own for entry in entries):
+            return name
     return None
 
 
@@ -113,7 +115,7 @@ def _is_local(own: str) -> bool:
 
 
 def _source(target: str) -> str | None:
-    """The address that packets to a target would come from; none is sent."""
+    """Return the address that packets to a target would come from; none is sent."""
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -124,7 +126,7 @@ def _source(target: str) -> str | None:
 
 
 def _connect_to_self(own: str) -> str:
-    """What is wrong with a connection to an own address; nothing where it is fine."""
+    """Say what is wrong with a connection to this machine's address; empty if nothing is."""
     family = socket.AF_INET6 if ":" in own else socket.AF_INET
     try:
         with socket.create_server((own, 0), family=family) as door:
@@ -145,7 +147,7 @@ def _greet(door: socket.socket) -> None:
         with line:
             line.sendall(b"!")
     except OSError:
-        return  # the other end says what is wrong
+        return  # _connect_to_self sees and reports it
 
 
 def _dial(target: str, port: int) -> str:

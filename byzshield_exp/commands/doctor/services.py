@@ -1,4 +1,4 @@
-"""Slurm and AWS, where they are set up; nobody else is asked."""
+"""Slurm and AWS, where they are set up."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ _KEYS = (
 
 
 def slurm() -> Finding:
-    """Whether the controller answers, and accounting works."""
+    """Check whether the controller answers and accounting works."""
     if shutil.which("sinfo") is None:
         return Finding("slurm", "ok", "not installed here")
     code, partitions = _asked("sinfo", "-h", "-o", "%P %D %T")
@@ -55,7 +55,7 @@ def _no_controller(answer: str) -> Finding:
 
 
 def _asked(*command: str) -> tuple[int, str]:
-    """The exit code and what a command says; of one that fails, in one line."""
+    """Run a command: its exit code and its output, or the first line of its error."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SLURM_S)
     except subprocess.TimeoutExpired:
@@ -69,7 +69,7 @@ def _asked(*command: str) -> tuple[int, str]:
 
 
 def aws() -> Finding:
-    """Who AWS takes the user for; keys are neither asked for nor shown."""
+    """Ask AWS for the identity of the user; keys are neither asked for nor shown."""
     if not _is_configured():
         return Finding("aws", "ok", "no credentials: nobody was asked")
     session = _session()
@@ -87,7 +87,7 @@ def aws() -> Finding:
 
 
 def quotas() -> Finding:
-    """How many virtual cores may run in EC2; a quota that cannot be read is no problem."""
+    """Read how many virtual cores may run in EC2; a quota that cannot be read is only a note."""
     if not _is_configured():
         return Finding("quotas", "ok", "no credentials: nobody was asked")
     session = _session()
@@ -108,7 +108,7 @@ def quotas() -> Finding:
 
 
 def _is_configured() -> bool:
-    """Whether a user, or a machine of EC2, has set up AWS."""
+    """Whether AWS is set up here, by a user or because this is a machine of EC2."""
     home = Path.home() / ".aws"
     files = [
         Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", home / "credentials")),
@@ -126,7 +126,7 @@ def _is_in_ec2() -> bool:
 
 
 def _session() -> Any:
-    """A session that looks for the role of a machine only where it is one of EC2."""
+    """Open a session, which looks for the role of the machine only on EC2."""
     from botocore.session import Session
 
     session = Session()
@@ -145,7 +145,7 @@ def _client(session: Any, service: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """A code of AWS's, or the first line of another error; messages of AWS may hold key names."""
+    """Return AWS's error code, since its messages may hold key names, or another error's line."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         return str(response.get("Error", {}).get("Code", type(error).__name__))

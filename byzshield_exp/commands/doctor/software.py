@@ -1,4 +1,4 @@
-"""Which versions are installed, and whether they fit."""
+"""Installed versions, and whether they meet the requirements."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
@@ -13,14 +13,14 @@ _ASKED = ("byzshield_exp", "torchvision", "hydra-core", "submitit")
 
 
 def versions() -> Finding:
-    """What is installed."""
+    """List the versions of the packages that matter most."""
     told = [f"python {platform.python_version()}"]
     told += [f"{name} {_installed(name) or 'missing'}" for name in _TOLD]
     return Finding("versions", "ok", ", ".join(told))
 
 
 def requirements() -> Finding:
-    """Whether what this package and those that bind others most closely ask for is there."""
+    """Check the requirements of this package and of those that are strictest about others."""
     problems = [problem for name in _ASKED for problem in _unmet(name)]
     if problems:
         return Finding("requirements", "problem", "; ".join(problems), "python -m pip install -e .")

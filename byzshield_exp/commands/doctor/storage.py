@@ -1,4 +1,4 @@
-"""Whether a folder can carry runs: writing, renaming, locks between processes, space."""
+"""Whether runs can use a folder: writing, renaming, locks between processes, space."""
 
 import fcntl
 import os
@@ -8,11 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
+
 from byzshield_exp.commands.doctor.finding import Finding, worst
 
 _LITTLE, _TOO_LITTLE = 5 << 30, 100 << 20  # bytes free
-_LOCK_S = 20.0  # for a process that tries a lock
-_LOCKS = {"flock": fcntl.flock, "record lock": fcntl.lockf}  # of runs; of byzshield prepare
+_LOCK_S = 20.0  # time for a process to try a lock
+_LOCKS = {"flock": fcntl.flock, "record lock": fcntl.lockf}  # runs take one, prepare the other
 _TRY = """
 import fcntl, sys
 with open(sys.argv[1], "a") as file:
@@ -24,10 +26,10 @@ with open(sys.argv[1], "a") as file:
 
 
 def folder(key: str, path: Path, is_read_only: bool = False) -> Finding:
-    """Check a folder, or the one that it would be made in.
+    """Check a folder; if it does not exist yet, the nearest one above it.
 
     Args:
-        key: of the configuration.
+        key: its key in the configuration.
         path: the folder.
         is_read_only: whether runs only read it.
     """
@@ -47,25 +49,32 @@ def folder(key: str, path: Path, is_read_only: bool = False) -> Finding:
         problems.append("mount it without nolock: locks do not reach the other machines")
     if is_read_only and not os.access(where, os.W_OK):
         said.append("read only")
-        return worst(key, said, notes, problems)
+    else:
+        _check_writing(key, where, said, notes, problems)
+    return worst(key, said, notes, problems)
+
+
+def _check_writing(
+    key: str, where: Path, said: list[str], notes: list[str], problems: list[str]
+) -> None:
+    """Try to write, and look at the space; what is found is added to the three lists."""
     try:
-        problems += _tried(where)
-        if not problems:
-            said.append("write, fsync, rename and locks work")
+        wrong = _tried(where)
+        said += [] if wrong or problems else ["write, fsync, rename and locks work"]
+        problems += wrong
     except OSError as error:
         problems.append(f"{error.strerror}: choose another {key}, or its rights")
     free = shutil.disk_usage(where).free
     said.append(f"{free / 2**30:,.1f} GiB free")
     if free < _LITTLE:
         (problems if free < _TOO_LITTLE else notes).append("make room: checkpoints are kept here")
-    return worst(key, said, notes, problems)
 
 
 def _tried(where: Path) -> list[str]:
-    """Write, rename and lock in a folder of its own there; what does not hold.
+    """Write, rename and lock in a temporary folder; return what does not work.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the folder cannot be written.
     """
     with tempfile.TemporaryDirectory(dir=where, prefix=".byzshield-doctor-") as made:
         old, new = Path(made) / "old", Path(made) / "new"
@@ -80,7 +89,7 @@ def _tried(where: Path) -> list[str]:
 
 
 def _lock(path: Path, name: str) -> str:
-    """What is wrong with a kind of lock: another process must not get it, and then get it."""
+    """Try a kind of lock: another process must get it only once it is free."""
     try:
         with path.open("a") as file:
             _LOCKS[name](file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,23 +101,20 @@ def _lock(path: Path, name: str) -> str:
 
 
 def _other(path: Path, name: str) -> int:
-    """Try the lock in a process of its own; 3 where it is held."""
+    """Try the lock in another process; its exit code is 3 if the lock is held."""
     asked = [sys.executable, "-I", "-S", "-c", _TRY, str(path), _LOCKS[name].__name__]
     return subprocess.run(asked, capture_output=True, timeout=_LOCK_S).returncode
 
 
 def file_system(path: Path) -> tuple[str, frozenset[str]]:
-    """The type of the file system that a path is on, and its options."""
+    """Return the type and the mount options of the file system that a path is on."""
     try:
-        lines = Path("/proc/self/mounts").read_text().splitlines()
-    except OSError:
-        return "unknown file system", frozenset()
+        mounts = psutil.disk_partitions(all=True)
+    except OSError:  # /proc is not mounted
+        mounts = []
     best, found = "", ("unknown file system", frozenset[str]())
-    resolved = str(path.resolve())
-    for line in lines:
-        _, point, kind, options, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, found = point, (kind, frozenset(options.split(",")))
+    resolved = path.resolve()
+    for mount in mounts:  # of two at the same place the later one hides the other
+        if resolved.is_relative_to(mount.mountpoint) and len(mount.mountpoint) >= len(best):
+            best, found = mount.mountpoint, (mount.fstype, frozenset(mount.opts.split(",")))
     return found

@@ -1,7 +1,6 @@
 """Evaluate the checkpoints of a run, on this machine or another one, as they appear."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, perf_counter, sleep
@@ -11,41 +10,19 @@ import torch
 import yaml
 
 from byzshield_exp.commands.evaluate.records import Evaluations
+from byzshield_exp.commands.evaluate.settings import Settings
 from byzshield_exp.errors import ConfigError, RunError, first_line
 from byzshield_exp.networks import parameters_sha256
 from byzshield_exp.notices import say, warn
 from byzshield_exp.results import checkpoint
 from byzshield_exp.results.recorder import read_summary
-from byzshield_exp.training.accuracy import evaluate
-from byzshield_exp.training.task import Task, build_task
+from byzshield_exp.training.accuracy import Evaluation, evaluate
+from byzshield_exp.training.task import LearningTask, build_task
 
 _CONFIG = "config.yaml"
 # what a task is made of
 _KEYS = ("dataset", "network", "device", "threads", "seed", "choices")
 _TRIES = 3  # to read a checkpoint of a finished run
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to evaluate.
-
-    Attributes:
-        run: the folder of the run; only read, unless ``output`` is the same.
-        output: where the results go.
-        follow: wait for the run and its checkpoints, until it is finished.
-        every: seconds between two looks at the folder.
-        timeout: seconds without anything new after which it is given up; None: never.
-        device: None: the run's own.
-        root: of the data set; None: the run's own.
-    """
-
-    run: Path
-    output: Path
-    follow: bool = False
-    every: float = 2.0
-    timeout: float | None = None
-    device: str | None = None
-    root: str | None = None
 
 
 def evaluate_run(settings: Settings) -> None:
@@ -93,19 +70,20 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 
 
 class _Patience:
-    """Waits between two looks, and gives up when nothing new has come for long."""
+    """Pauses between two looks at the folder, and gives up after ``timeout`` without news."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._news_at = monotonic()
+        self._reset_at = monotonic()
 
-    def news(self) -> None:
-        self._news_at = monotonic()
+    def reset(self) -> None:
+        """Start the timeout again: something new has come."""
+        self._reset_at = monotonic()
 
     def wait(self) -> None:
         timeout, pause = self._settings.timeout, self._settings.every
         if timeout is not None:
-            left = self._news_at + timeout - monotonic()
+            left = self._reset_at + timeout - monotonic()
             if left <= 0:
                 raise RunError(f"nothing new in {self._settings.run} for timeout={timeout:g} s")
             pause = min(pause, left)
@@ -113,7 +91,7 @@ class _Patience:
 
 
 class _Evaluator:
-    def __init__(self, settings: Settings, task: Task, records: Evaluations) -> None:
+    def __init__(self, settings: Settings, task: LearningTask, records: Evaluations) -> None:
         self._settings, self._task, self._records = settings, task, records
         self._folder = settings.run / checkpoint.FOLDER
         self._failures: dict[Path, int] = {}  # checkpoints that could not be read, how often
@@ -125,13 +103,13 @@ class _Evaluator:
             found = checkpoint.checkpoints(self._folder)
             todo = [path for path in found if checkpoint.step_of(path) not in self._records.done]
             if any([self._evaluate(path) for path in todo]):
-                patience.news()
+                patience.reset()
                 continue  # more may have come
             bad = [path for path in todo if path in self._failures]
             if not self._settings.follow:
                 self._check_end(found, bad)
                 return
-            if self._is_over(summary, found) and (not todo or self._is_hopeless(bad)):
+            if self._is_over(summary, found) and (not todo or self._all_unreadable(bad)):
                 self._check_end(found, bad)
                 return
             self._records.retry(max(self._records.done, default=0))
@@ -141,7 +119,7 @@ class _Evaluator:
         steps = {checkpoint.step_of(path) for path in found} | self._records.done
         return summary is not None and summary["steps"] == max(steps, default=None)
 
-    def _is_hopeless(self, bad: list[Path]) -> bool:
+    def _all_unreadable(self, bad: list[Path]) -> bool:
         return bool(bad) and all(self._failures[path] >= _TRIES for path in bad)
 
     def _check_end(self, found: list[Path], bad: list[Path]) -> None:
@@ -160,7 +138,25 @@ class _Evaluator:
         except ConfigError as error:
             self._complain(path, error)
             return False
-        (_, params, statistics), data = self._task.flat, self._task.dataset
+        self._take(path, saved)
+        start = perf_counter()
+        result = evaluate(self._task.network, self._task.dataset.chunks("test"))
+        seconds = perf_counter() - start
+        self._record(path, saved["step"], result, seconds)
+        top5 = "" if result.top5 is None else f"  top-5 {result.top5:.4f}"
+        say(
+            f"step {saved['step']}  test loss {result.loss:.4f}  test accuracy "
+            f"{result.accuracy:.4f}{top5}  ({seconds:.2f} s)"
+        )
+        return True
+
+    def _take(self, path: Path, saved: Mapping[str, Any]) -> None:
+        """Copy a checkpoint into the network.
+
+        Raises:
+            RunError: if it is of another run.
+        """
+        _, params, statistics = self._task.flat
         sizes = len(saved["params"]), len(saved["statistics"])
         if sizes != (len(params), len(statistics)) or saved["step"] != checkpoint.step_of(path):
             raise RunError(
@@ -168,16 +164,16 @@ class _Evaluator:
             )
         params.copy_(saved["params"])
         statistics.copy_(saved["statistics"])
-        start = perf_counter()
-        result = evaluate(self._task.network, data.chunks("test"))
-        seconds = perf_counter() - start
+
+    def _record(self, path: Path, step: int, result: Evaluation, seconds: float) -> None:
+        _, params, statistics = self._task.flat
         self._records.add(
             {
-                "step": saved["step"],
+                "step": step,
                 "test_loss": result.loss,
                 "test_accuracy": result.accuracy,
                 "test_top5": result.top5,
-                "num_pictures": len(data.test_labels),
+                "num_pictures": len(self._task.dataset.test_labels),
                 "parameters_sha256": parameters_sha256(params),
                 "buffers_sha256": parameters_sha256(statistics),
                 "seconds": seconds,
@@ -185,12 +181,6 @@ class _Evaluator:
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         )
-        top5 = "" if result.top5 is None else f"  top-5 {result.top5:.4f}"
-        say(
-            f"step {saved['step']}  test loss {result.loss:.4f}  test accuracy "
-            f"{result.accuracy:.4f}{top5}  ({seconds:.2f} s)"
-        )
-        return True
 
     def _complain(self, path: Path, error: ConfigError) -> None:
         if not path.exists():

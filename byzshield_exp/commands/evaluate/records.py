@@ -3,12 +3,13 @@
 The view is one file, made again from the lines by every evaluator that starts.
 """
 
-import fcntl
 import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.results.events import Events
@@ -37,14 +38,13 @@ class Evaluations:
     def __init__(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (folder / f".{EVALUATIONS}.lock").open("a")
+            # a soft lock would outlive an evaluator that is killed
+            self._lock = FileLock(folder / f".{EVALUATIONS}.lock", fallback_to_soft=False)
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise ConfigError(f"output={folder} is in use by another evaluator") from error
         except OSError as error:
             raise ConfigError(f"output={folder} cannot be written: {error}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise ConfigError(f"output={folder} is in use by another evaluator") from error
         kept = [record for record in read_records(folder / EVALUATIONS) if record.keys() >= _FIELDS]
         self.done = {record["step"] for record in kept}
         lines = "".join(json.dumps(record) + "\n" for record in kept)
@@ -78,5 +78,5 @@ class Evaluations:
         """Write what waits and close the files; returns how many records are lost."""
         for journal, outage in self._outages.items():
             outage.attempt(max(self.done, default=0), journal.close)
-        self._lock.close()
+        self._lock.release()
         return self._journal.waiting

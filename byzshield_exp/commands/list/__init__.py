@@ -1,35 +1,57 @@
-"""The command line of the list."""
+"""``byzshield list``: the choices there are, what each is, needs and takes.
 
-import argparse
+byzshield list                         all groups
+byzshield list aggregators             all choices of a group; attack, attacks, ...
+byzshield list attacks alie            one choice, with its whole description
+
+--json              a list of objects
+--config-dir, -cd   a folder of your own choices, as for a run
+"""
+
 import json
-import os
 import shutil
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from byzshield_exp.binding import did_you_mean
-from byzshield_exp.commands.choices import Choice, choices, groups
+from byzshield_exp.commands.arguments import (
+    asks_for_help,
+    near,
+    refuse_options,
+    take_flag,
+    take_option,
+)
+from byzshield_exp.commands.choices import Choice, choices, groups, paths
+from byzshield_exp.commands.exits import exit_codes
 from byzshield_exp.commands.list.entries import Entry, entry_of
 from byzshield_exp.commands.list.layout import listed, told
+from byzshield_exp.errors import ConfigError
+from byzshield_exp.notices import say
+
+_OPTIONS = ("--json", "--config-dir", "-cd")
 
 
-def main(arguments: list[str]) -> int:
-    """``list [group [choice]] [--json]``; returns the exit code, 2 for unknown names."""
-    parser = argparse.ArgumentParser("byzshield list", description="The choices there are.")
-    parser.add_argument("group", nargs="?", help="attack, attacks, ...; without it, all groups")
-    parser.add_argument("choice", nargs="?", help="one choice, with its whole description")
-    parser.add_argument("--config-dir", "-cd", help="a folder of your own choices, as for a run")
-    parser.add_argument("--json", action="store_true", help="a list of objects")
-    given = parser.parse_args(arguments)
-    try:
-        print(_answer(given.group, given.choice, given.config_dir, given.json), flush=True)
-    except LookupError as error:
-        print(f"byzshield_exp: {error.args[0]}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader, less or head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+def words(before: Sequence[str]) -> list[str]:
+    """What may come next, for tab completion."""
+    if not before:
+        return [*groups(), *_OPTIONS]
+    group = _plurals().get(before[0])
+    return [*(sorted(paths(group)) if group and len(before) == 1 else ()), *_OPTIONS]
+
+
+@exit_codes()
+def main(arguments: list[str]) -> None:
+    """Print groups, choices or one choice."""
+    if asks_for_help(arguments):
+        say(__doc__ or "")
+        return
+    rest = list(arguments)
+    as_json, more = take_flag(rest, "--json"), take_option(rest, "--config-dir", "-cd")
+    refuse_options(rest, *_OPTIONS)
+    if len(rest) > 2:
+        raise ConfigError(f"{rest[2]}: list takes a group and a choice")
+    group, choice = [*rest, None, None][:2]
+    print(_answer(group, choice, more, as_json))
 
 
 def _answer(name: str | None, choice: str | None, more: str | None, as_json: bool) -> str:
@@ -47,16 +69,15 @@ def _found(group: str, name: str | None, more: str | None) -> list[Choice]:
     """All choices of a group, or the one of a name.
 
     Raises:
-        LookupError: if there is none of that name.
+        ConfigError: if there is none of that name.
     """
     found = choices(group, more)
     if name is None:
         return found
     known = [one.name for one in found]
     if name not in known:
-        raise LookupError(
-            f"{group}={name}: no such choice, there are {', '.join(known)}"
-            f"{did_you_mean(name, known)}"
+        raise ConfigError(
+            f"{group}={name}: no such choice, there are {', '.join(known)}{near(name, known)}"
         )
     return [found[known.index(name)]]
 
@@ -65,15 +86,18 @@ def _singular(name: str) -> str:
     """The group that a name means.
 
     Raises:
-        LookupError: if there is none.
+        ConfigError: if there is none.
     """
-    plurals = {group: group for group in groups()}
-    plurals |= {group + "s": group for group in groups()}
-    plurals |= {"approaches": "approach", "adversaries": "adversary"}
+    plurals = _plurals()
     if name.replace("-", "_") not in plurals:
         known = f"there are {', '.join(groups())}"
-        raise LookupError(f"no group '{name}', {known}{did_you_mean(name, list(plurals))}")
+        raise ConfigError(f"no group '{name}', {known}{near(name, plurals)}")
     return plurals[name.replace("-", "_")]
+
+
+def _plurals() -> dict[str, str]:
+    names = {name: group for group in groups() for name in (group, f"{group}s")}
+    return names | {"approaches": "approach", "adversaries": "adversary"}
 
 
 def _groups(more: str | None, as_json: bool) -> str:

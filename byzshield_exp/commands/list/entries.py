@@ -45,6 +45,7 @@ def entry_of(group: str, choice: Choice) -> Entry:
     function, problem = _function(choice.target)
     summary = docstrings.summary(function) if function else problem
     line = docstrings.first_sentence(choice.comment) or summary
+    traits = getattr(function, "rule_traits", None)  # not by rule.py, which imports torch
     return Entry(
         group=group,
         name=choice.name,
@@ -54,8 +55,8 @@ def entry_of(group: str, choice: Choice) -> Entry:
         parameters=tuple(_parameters(choice, function)),
         implies=choice.implied,
         precondition=docstrings.precondition(function) if function else "",
-        kind=getattr(function, "kind", ""),
-        properties=getattr(function, "properties", ()),
+        kind=getattr(traits, "kind", ""),
+        properties=getattr(traits, "properties", ()),
         knows=docstrings.knows(function) if function else "",
         source=docstrings.source(function) if function else "",
         text="\n\n".join(

@@ -28,7 +28,7 @@ from byzshield_exp.launch.ec2.resources import (
     terminate,
 )
 from byzshield_exp.launch.ec2.runs import check_jobs
-from byzshield_exp.launch.ec2.state import Gang, Job, Store, loaded, new_state, store_of
+from byzshield_exp.launch.ec2.state import GangState, JobState, Store, loaded, new_state, store_of
 from byzshield_exp.notices import say
 
 _COMMAND_S = 600.0
@@ -50,7 +50,7 @@ def show_plan(options: Options) -> None:
     say("nothing was created; dry_run=false creates it")
 
 
-def sweep(options: Options, jobs: Sequence[Job]) -> list[Job]:
+def sweep(options: Options, jobs: Sequence[JobState]) -> list[JobState]:
     """Do jobs on a fleet and end it; with ``dry_run`` only print the plan.
 
     A fleet that an earlier driver left up is taken up, with what it still does; where there is
@@ -169,7 +169,7 @@ def status(store: Store) -> None:
         say(f"  run {job.name}: {job.phase}, {job.attempts} attempts{error}")
 
 
-def resume(store: Store) -> list[Job]:
+def resume(store: Store) -> list[JobState]:
     """Go on with the runs of a fleet whose driver died, and end the fleet.
 
     Raises:
@@ -258,7 +258,7 @@ def _now() -> str:
 
 
 @contextmanager
-def _opened(options: Options, jobs: Sequence[Job]) -> Iterator[Control]:
+def _opened(options: Options, jobs: Sequence[JobState]) -> Iterator[Control]:
     """A new fleet, or the one that an earlier driver left up."""
     store = store_of(options.output_dir, options.name)
     with store.alone():
@@ -296,7 +296,7 @@ def _control(store: Store) -> Control:
     return Control(state, store, connect(state.facts.region))
 
 
-def _members(control: Control) -> list[tuple[Gang, list[Host]]]:
+def _members(control: Control) -> list[tuple[GangState, list[Host]]]:
     with told():
         return [
             (gang, hosts_of(control, gang))

@@ -14,7 +14,7 @@ from byzshield_exp.launch.ec2.fleet import Lost, down, end_gang, new_gang, save_
 from byzshield_exp.launch.ec2.hosts import Unreachable
 from byzshield_exp.launch.ec2.resources import Control, ensure_network
 from byzshield_exp.launch.ec2.runs import do
-from byzshield_exp.launch.ec2.state import Gang, Job
+from byzshield_exp.launch.ec2.state import GangState, JobState
 from byzshield_exp.notices import warn
 
 _HEAR_S = 1.0
@@ -106,7 +106,7 @@ def _interrupted_once() -> Iterator[Callable[[], None]]:
 def _serve_all(control: Control) -> None:
     """Serve with as many gangs as the user wants; an exception anywhere stops them all."""
     gangs = control.state.options.gangs
-    slots: list[Gang | None] = [*_take_up(control), *[None] * gangs]
+    slots: list[GangState | None] = [*_take_up(control), *[None] * gangs]
     stop = threading.Event()
     with ThreadPoolExecutor(gangs) as pool:
         served, went_well = list[Future[None]](), False
@@ -126,9 +126,9 @@ def _serve_all(control: Control) -> None:
         raise min(errors, key=lambda error: isinstance(error, Stopped))
 
 
-def _take_up(control: Control) -> list[Gang]:
+def _take_up(control: Control) -> list[GangState]:
     """The gangs of an earlier driver that can go on; the others and what they did are ended."""
-    jobs, kept = control.state.jobs, list[Gang]()
+    jobs, kept = control.state.jobs, list[GangState]()
     running = {job.path for job in jobs if job.phase == "running"}
     for gang in control.state.gangs:
         is_of_use = gang.phase not in ("ending", "ended") and gang.job in {None, *running}
@@ -144,7 +144,7 @@ def _take_up(control: Control) -> list[Gang]:
     return kept
 
 
-def _serve(control: Control, gang: Gang | None, stop: threading.Event) -> None:
+def _serve(control: Control, gang: GangState | None, stop: threading.Event) -> None:
     """Do jobs one after the other with one gang at a time."""
     options = control.state.options
     try:
@@ -167,12 +167,12 @@ def _serve(control: Control, gang: Gang | None, stop: threading.Event) -> None:
         _give_up(control, gang)
 
 
-def _give_up(control: Control, gang: Gang | None) -> None:
+def _give_up(control: Control, gang: GangState | None) -> None:
     if gang is not None:
         end_gang(control, gang)
 
 
-def _take(control: Control, gang: Gang | None) -> Job | None:
+def _take(control: Control, gang: GangState | None) -> JobState | None:
     """The job that a gang does already, or the next one."""
     with control.store.lock:
         if gang is not None and gang.job is not None:
@@ -187,7 +187,7 @@ def _take(control: Control, gang: Gang | None) -> Job | None:
     return None
 
 
-def _again(control: Control, job: Job, error: RunError) -> bool:
+def _again(control: Control, job: JobState, error: RunError) -> bool:
     """Whether a job gets another gang.
 
     Raises:
@@ -206,7 +206,7 @@ def _again(control: Control, job: Job, error: RunError) -> bool:
     return not is_over
 
 
-def _put_back(control: Control, job: Job) -> None:
+def _put_back(control: Control, job: JobState) -> None:
     with control.store.lock:
         job.phase = "waiting"
         save_anyway(control)

@@ -30,7 +30,7 @@ from byzshield_exp.launch.ec2.resources import (
     wait_known,
     wait_running,
 )
-from byzshield_exp.launch.ec2.state import Gang, Part, State, token
+from byzshield_exp.launch.ec2.state import GangState, Part, State, token
 from byzshield_exp.notices import say, warn
 
 _ALIVE = ("pending", "running")
@@ -114,7 +114,7 @@ def watching(check: Callable[[], None], act: Callable[[], Answer]) -> Answer:
     return future.result()
 
 
-def new_gang(control: Control) -> Gang:
+def new_gang(control: Control) -> GangState:
     """A gang of which nothing exists yet; each attempt is a new one, with new tokens.
 
     Raises:
@@ -131,7 +131,7 @@ def new_gang(control: Control) -> Gang:
             ("server", options.server_type, 1),
         )
         parts = [Part(*kind, token(state.fleet, number, kind[0])) for kind in kinds]
-        gang = Gang(number, "launching", _minutes_left(state), now, parts)
+        gang = GangState(number, "launching", _minutes_left(state), now, parts)
         state.gangs.append(gang)
         control.save()
     return gang
@@ -141,7 +141,7 @@ def _minutes_left(state: State) -> int:
     return max(1, math.ceil((state.deadline - time.time()) / 60))
 
 
-def bring_up(control: Control, gang: Gang, stop: Event) -> Watched:
+def bring_up(control: Control, gang: GangState, stop: Event) -> Watched:
     """Launch a gang, or go on where an earlier driver ended; returns the way to its hosts.
 
     Raises:
@@ -180,7 +180,7 @@ def bring_up(control: Control, gang: Gang, stop: Event) -> Watched:
     return transport
 
 
-def hosts_of(control: Control, gang: Gang) -> list[Host]:
+def hosts_of(control: Control, gang: GangState) -> list[Host]:
     """The hosts of a gang, the server's first.
 
     Raises:
@@ -202,7 +202,7 @@ def hosts_of(control: Control, gang: Gang) -> list[Host]:
     return hosts
 
 
-def why_lost(control: Control, gang: Gang) -> str | None:
+def why_lost(control: Control, gang: GangState) -> str | None:
     """Which instances of a gang have ended, and what EC2 says about it; None: they all run."""
     found = describe(control.cloud, gang.instances)
     gone = []
@@ -217,7 +217,7 @@ def why_lost(control: Control, gang: Gang) -> str | None:
     return "; ".join(gone) or None
 
 
-def end_gang(control: Control, gang: Gang) -> None:
+def end_gang(control: Control, gang: GangState) -> None:
     """Terminate a gang's instances and wait until they are gone.
 
     That the state cannot be written, or for some minutes AWS does not answer, does not prevent it.
@@ -232,7 +232,7 @@ def end_gang(control: Control, gang: Gang) -> None:
         say(f"gang {gang.number}: terminated {', '.join(gang.instances)}")
 
 
-def _terminate(control: Control, gang: Gang) -> None:
+def _terminate(control: Control, gang: GangState) -> None:
     for part in gang.parts:
         if part.sent and not part.instances:
             part.instances = find(control, part)
@@ -292,14 +292,14 @@ def remove(control: Control, fleet: str) -> None:
     delete_groups(control.cloud, mine, control.pause)
 
 
-def move(control: Control, gang: Gang, phase: str) -> None:
+def move(control: Control, gang: GangState, phase: str) -> None:
     """Note that a gang got so far."""
     with control.store.lock:
         gang.phase = phase
         control.save()
 
 
-def _move_anyway(control: Control, gang: Gang, phase: str) -> None:
+def _move_anyway(control: Control, gang: GangState, phase: str) -> None:
     with control.store.lock:
         gang.phase = phase
         save_anyway(control)
@@ -314,7 +314,7 @@ def save_anyway(control: Control) -> None:
 
 
 def _wait_ready(
-    control: Control, gang: Gang, transport: Watched, hosts: list[Host], bootstrap: Bootstrap
+    control: Control, gang: GangState, transport: Watched, hosts: list[Host], bootstrap: Bootstrap
 ) -> None:
     """Bring the wheel and wait until user-data has done its work on all hosts.
 
@@ -346,7 +346,7 @@ def _bring_wheel(
         control.pause(5)
 
 
-def _checker(control: Control, gang: Gang, stop: Event) -> Callable[[], None]:
+def _checker(control: Control, gang: GangState, stop: Event) -> Callable[[], None]:
     """What is asked before each script; EC2 itself only now and then."""
     asked = [time.monotonic()]
     heard = [time.monotonic()]

@@ -6,7 +6,7 @@ from typing import Any
 
 from byzshield_exp.launch.ec2.facts import Facts
 from byzshield_exp.launch.ec2.options import Options
-from byzshield_exp.launch.ec2.state import Gang, Part
+from byzshield_exp.launch.ec2.state import GangState, Part
 
 FLEET = "byzshield:fleet"  # the tags
 NAME = "byzshield:name"
@@ -121,7 +121,7 @@ def rules_of(permissions: list[dict[str, Any]]) -> set[Rule]:
 
 def run_instances(
     part: Part,
-    gang: Gang | None,
+    gang: GangState | None,
     options: Options,
     facts: Facts,
     common: dict[str, str],

@@ -17,7 +17,7 @@ from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.launch.ec2 import requests
 from byzshield_exp.launch.ec2.cloud import Cloud, code, pages, tagged
 from byzshield_exp.launch.ec2.options import Options
-from byzshield_exp.launch.ec2.state import Gang, Part, State, Store
+from byzshield_exp.launch.ec2.state import GangState, Part, State, Store
 
 _SETTLE_S = 10.0  # in which an instance is surely shown to describe_instances
 _LIVE = ["pending", "running", "stopping", "stopped"]
@@ -219,7 +219,7 @@ def _is_wide(peer: str) -> bool:
     return not network.is_private and network.prefixlen < (16 if network.version == 4 else 32)
 
 
-def launch(control: Control, gang: Gang, part: Part, user_data: str) -> None:
+def launch(control: Control, gang: GangState, part: Part, user_data: str) -> None:
     """Make the instances of a part, or find those that an earlier attempt made."""
     state = control.state
     if part.sent:

@@ -19,7 +19,7 @@ from byzshield_exp.launch.ec2.hosts import Host, Unreachable, on_all
 from byzshield_exp.launch.ec2.options import Options
 from byzshield_exp.launch.ec2.reach import Place, place_of
 from byzshield_exp.launch.ec2.resources import Control
-from byzshield_exp.launch.ec2.state import Gang, Job
+from byzshield_exp.launch.ec2.state import GangState, JobState
 from byzshield_exp.notices import say, warn
 
 _PREPARE_S = 3600.0
@@ -28,16 +28,16 @@ _LAY_DOWN_S = 600.0
 _STAY = ("job.json", "status.json")  # of files that are brought back: they tell of this attempt
 
 
-def jobs_of(paths: Sequence[Path]) -> list[Job]:
+def jobs_of(paths: Sequence[Path]) -> list[JobState]:
     """Jobs that nobody has begun.
 
     Raises:
         ConfigError: if a file cannot be read.
     """
-    return [Job(str(path.resolve()), str(_read(path)["name"])) for path in paths]
+    return [JobState(str(path.resolve()), str(_read(path)["name"])) for path in paths]
 
 
-def check_jobs(jobs: list[Job], options: Options) -> None:
+def check_jobs(jobs: list[JobState], options: Options) -> None:
     """Refuse jobs that do not fit a gang, before anything is rented.
 
     Raises:
@@ -53,7 +53,7 @@ def check_jobs(jobs: list[Job], options: Options) -> None:
             )
 
 
-def do(control: Control, gang: Gang, job: Job, stop: threading.Event) -> None:
+def do(control: Control, gang: GangState, job: JobState, stop: threading.Event) -> None:
     """Do a job with a gang, or go on watching it; the job's phase says how it ended.
 
     Raises:
@@ -68,7 +68,7 @@ def do(control: Control, gang: Gang, job: Job, stop: threading.Event) -> None:
         transport.close()
 
 
-def _do_there(control: Control, gang: Gang, job: Job, transport: Watched) -> None:
+def _do_there(control: Control, gang: GangState, job: JobState, transport: Watched) -> None:
     place = place_of(control)
     with told():
         hosts = tuple(hosts_of(control, gang))
@@ -117,7 +117,7 @@ def _run(transport: Watched, work: torchrun.Gang, source: str, target: Path) -> 
     return end
 
 
-def _new_name(control: Control, gang: Gang) -> str:
+def _new_name(control: Control, gang: GangState) -> str:
     """Of no earlier job: the same run may come to the same gang again."""
     return f"{control.state.fleet}.{gang.number}.{secrets.token_hex(4)}"
 
@@ -144,7 +144,7 @@ def _failure(
     return printable(str(error or _last_line(end.output)))  # a host wrote it
 
 
-def _judge(control: Control, gang: Gang, job: Job, failure: str | None) -> None:
+def _judge(control: Control, gang: GangState, job: JobState, failure: str | None) -> None:
     with control.store.lock:
         job.phase = "done" if failure is None else "failed"
         job.error = failure
@@ -173,7 +173,7 @@ def _bring_back(
 
 
 def _send_to_all(
-    control: Control, transport: Watched, hosts: Sequence[Host], job: Job, target: str
+    control: Control, transport: Watched, hosts: Sequence[Host], job: JobState, target: str
 ) -> None:
     """The job with the folders of the hosts, and the data that it needs."""
     place, retry_s = place_of(control), control.state.options.retry_s
@@ -203,10 +203,10 @@ def _prepare(
     Raises:
         Lost: if that fails twice.
     """
-    from byzshield_exp.datasets.official import DOWNLOADS  # brings torch
+    from byzshield_exp.datasets.official import OFFICIAL  # brings torch
 
     dataset = config["choices"]["dataset"]
-    if dataset not in DOWNLOADS:
+    if dataset not in OFFICIAL:
         return
     config["dataset"]["root"] = place.data
     command = [place.python, "-m", "byzshield_exp", "prepare", f"dataset={dataset}"]
@@ -269,7 +269,7 @@ rm -f {packed}
 """
 
 
-def _config(job: Job) -> dict[str, Any]:
+def _config(job: JobState) -> dict[str, Any]:
     return dict(_read(Path(job.path))["config"])
 
 

@@ -43,7 +43,7 @@ class Part:
 
 
 @dataclass
-class Gang:
+class GangState:
     """Instances that do a run together.
 
     Attributes:
@@ -73,7 +73,7 @@ class Gang:
 
 
 @dataclass
-class Job:
+class JobState:
     """A run to do.
 
     Attributes:
@@ -118,8 +118,8 @@ class State:
     group: str | None = None
     efs: str | None = None
     efs_groups: list[str] = field(default_factory=list)
-    gangs: list[Gang] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)
+    gangs: list[GangState] = field(default_factory=list)
+    jobs: list[JobState] = field(default_factory=list)
 
     def spent_usd(self, now: float) -> float:
         """What the instances cost up to now, without volumes, EFS and traffic."""
@@ -224,8 +224,8 @@ def _state(content: dict[str, Any]) -> State:
         raise ValueError("another format")
     content["options"] = options_of(content["options"])
     content["facts"] = Facts(**content["facts"])
-    content["jobs"] = [Job(**job) for job in content["jobs"]]
+    content["jobs"] = [JobState(**job) for job in content["jobs"]]
     for gang in content["gangs"]:
         gang["parts"] = [Part(**part) for part in gang["parts"]]
-    content["gangs"] = [Gang(**gang) for gang in content["gangs"]]
+    content["gangs"] = [GangState(**gang) for gang in content["gangs"]]
     return State(**content)

@@ -1,6 +1,5 @@
-"""Data sets read the files of their official formats, and name the one that is damaged."""
+"""Your own pictures: folders and arrays, and which file is damaged."""
 
-import gzip
 import json
 import os
 import subprocess
@@ -11,25 +10,10 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from picture_files import (
-    write_cifar10,
-    write_cifar100,
-    write_folder,
-    write_mnist,
-    write_npz,
-    write_svhn,
-)
+from picture_files import write_folder, write_npz
 from running import run_program
 
-from byzshield_exp.datasets import (
-    cifar10,
-    cifar100,
-    fashion_mnist,
-    image_folder,
-    mnist,
-    npz,
-    svhn,
-)
+from byzshield_exp.datasets import image_folder, npz
 
 
 @pytest.fixture(autouse=True)
@@ -46,202 +30,6 @@ def assert_is(data, train, test):
         assert labels.dtype == torch.int64
         assert np.array_equal(images.numpy(), expected.images)
         assert labels.tolist() == expected.labels.tolist()
-
-
-@pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize(
-    ("read", "folder", "mean", "std"),
-    [(mnist, "MNIST", 0.1307, 0.3081), (fashion_mnist, "FashionMNIST", 0.2860, 0.3530)],
-)
-def test_idx_files(tmp_path, packed, read, folder, mean, std):
-    arrays = write_mnist(tmp_path / folder / "raw", packed)
-    data = read(root=str(tmp_path))
-    assert (data.shape, data.num_train, data.num_classes) == ((1, 28, 28), 12, 10)
-    for part, name in (("train", "train"), ("test", "t10k")):
-        images, labels = (arrays[f"{name}-{what}-ubyte"] for what in ("images-idx3", "labels-idx1"))
-        assert np.array_equal(getattr(data, f"{part}_images")[:, 0].numpy(), images)
-        assert getattr(data, f"{part}_labels").tolist() == labels.tolist()
-    pixels = torch.from_numpy(arrays["t10k-images-idx3-ubyte"] / 255.0)
-    (images, _), = data.chunks("test")  # fmt: skip
-    torch.testing.assert_close(images[:, 0].double(), (pixels - mean) / std, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        ("cut", r" is damaged: it has 17 bytes instead of 20, of sizes \[12\]"),
-        ("long", r" is damaged: it has 22 bytes instead of 20, of sizes \[12\]"),
-        ("empty", r" is empty: it is of sizes \[0\]"),
-        ("no bytes", " is not an IDX file of bytes"),
-        ("type", " is not an IDX file of bytes"),
-        ("gzip", " cannot be read: "),
-    ],
-)
-def test_a_damaged_idx_file_is_named(tmp_path, damage, message):
-    folder = tmp_path / "MNIST" / "raw"
-    write_mnist(folder, packed=True)
-    path = folder / "train-labels-idx1-ubyte.gz"
-    content = gzip.decompress(path.read_bytes())
-    path.write_bytes(
-        {
-            "cut": gzip.compress(content[:-3]),
-            "long": gzip.compress(content + b"\x00\x00"),
-            "empty": gzip.compress(content[:7] + b"\x00"),
-            "no bytes": gzip.compress(b""),
-            "type": gzip.compress(b"\x00\x00\x0d" + content[3:]),
-            "gzip": path.read_bytes()[:-9],
-        }[damage]
-    )
-    with pytest.raises(ValueError, match=rf"train-labels-idx1-ubyte\.gz{message}"):
-        mnist(root=str(tmp_path))
-
-
-@pytest.mark.parametrize("damage", ["swap", "labels", "class"])
-def test_idx_files_that_do_not_belong_together_are_refused(tmp_path, damage):
-    folder = tmp_path / "MNIST" / "raw"
-    write_mnist(folder, packed=False)
-    images, labels, other = (
-        folder / f"{name}-ubyte"
-        for name in ("train-images-idx3", "train-labels-idx1", "t10k-labels-idx1")
-    )
-    if damage == "swap":
-        images.write_bytes(labels.read_bytes())
-    if damage == "labels":
-        labels.write_bytes(other.read_bytes())
-    if damage == "class":
-        labels.write_bytes(labels.read_bytes()[:-1] + bytes([10]))
-    with pytest.raises(ValueError, match="train-labels-idx1-ubyte"):
-        mnist(root=str(tmp_path))
-
-
-def test_cifar10(tmp_path):
-    train, test = write_cifar10(tmp_path)
-    data = cifar10(root=str(tmp_path))
-    assert_is(data, train, test)
-    assert (data.num_classes, data.augment) == (10, "crop_flip")
-    (images, _), = data.chunks("test")  # fmt: skip
-    expected = (test.images[2, 1, 30, 3] - 123.0) / 62.1
-    assert float(images[2, 1, 30, 3]) == pytest.approx(expected, abs=1e-5)
-
-
-def test_cifar100_has_the_fine_labels(tmp_path):
-    train, test = write_cifar100(tmp_path)
-    data = cifar100(root=str(tmp_path), augment="none")
-    assert_is(data, train, test)
-    assert (data.num_classes, data.augment) == (100, "none")
-    (images, _), = data.chunks("test")  # fmt: skip
-    expected = (test.images[2, 2, 30, 3] - 112.4) / 70.4
-    assert float(images[2, 2, 30, 3]) == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        ("cut", r"data_batch_3.bin is damaged: 15364 bytes are no records of 3073"),
-        ("empty", r"data_batch_3.bin is damaged: 0 bytes"),
-        ("class", r"data_batch_3.bin is damaged: it has the class 10, the bound is 9"),
-        ("missing", r"has no cifar-10-batches-bin/data_batch_3.bin: fetch it once with"),
-    ],
-)
-def test_a_damaged_cifar_file_is_named(tmp_path, damage, message):
-    write_cifar10(tmp_path)
-    path = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
-    content = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes(
-            {"cut": content[:-1], "empty": b"", "class": bytes([10]) + content[1:]}[damage]
-        )
-    with pytest.raises(ValueError, match=message):
-        cifar10(root=str(tmp_path))
-
-
-def test_a_coarse_label_that_there_is_not_is_named(tmp_path):
-    write_cifar100(tmp_path)
-    path = tmp_path / "cifar-100-binary" / "test.bin"
-    path.write_bytes(bytes([20]) + path.read_bytes()[1:])
-    with pytest.raises(ValueError, match=r"test.bin is damaged: it has the class 20, the bound is"):
-        cifar100(root=str(tmp_path))
-
-
-def test_svhn(tmp_path):
-    parts = write_svhn(tmp_path)
-    assert 0 in parts["train"].labels
-    data = svhn(root=str(tmp_path))
-    assert_is(data, parts["train"], parts["test"])
-    assert (data.num_classes, data.augment) == (10, "none")
-    assert data.mean.tolist() == pytest.approx([0.4377, 0.4438, 0.4728])
-    more = svhn(root=str(tmp_path), extra=True)
-    both = zip(parts["train"], parts["extra"], strict=True)
-    images, labels = (np.concatenate(pair) for pair in both)
-    assert_is(more, parts["train"]._replace(images=images, labels=labels), parts["test"])
-    assert more.mean.tolist() == pytest.approx([0.4310, 0.4302, 0.4463], abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        ("cut", "test_32x32.mat cannot be read: "),
-        ("text", "test_32x32.mat cannot be read: "),
-        ("other", "test_32x32.mat is no file of SVHN: it needs X and y"),
-        ("number", r"is no file of SVHN: X \[32, 32, 3, 6\] uint8, y \[5, 1\] uint8"),
-        ("order", r"is no file of SVHN: X \[6, 32, 32, 3\] uint8"),
-        ("size", r"is no file of SVHN: X \[32, 31, 3, 6\] uint8"),
-        ("zero", "is no file of SVHN: its labels must lie in 1..10"),
-        ("missing", "has no SVHN/test_32x32.mat: fetch it once with"),
-    ],
-)
-def test_a_damaged_svhn_file_is_named(tmp_path, damage, message):
-    from scipy.io import savemat
-
-    write_svhn(tmp_path)
-    path = tmp_path / "SVHN" / "test_32x32.mat"
-    pixels, labels = np.zeros((32, 32, 3, 6), np.uint8), np.ones((6, 1), np.uint8)
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[:-500])
-    if damage == "text":
-        path.write_text("<html>Not found</html>" * 50)
-    if damage == "other":
-        savemat(path, {"X": pixels})
-    if damage == "number":
-        savemat(path, {"X": pixels, "y": labels[:5]})
-    if damage == "order":
-        savemat(path, {"X": pixels.transpose(3, 0, 1, 2), "y": labels})
-    if damage == "size":
-        savemat(path, {"X": pixels[:, :31], "y": labels})
-    if damage == "zero":
-        savemat(path, {"X": pixels, "y": labels * 0})
-    if damage == "missing":
-        path.unlink()
-    with pytest.raises(ValueError, match=message):
-        svhn(root=str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("read", "command"),
-    [
-        (mnist, "dataset=mnist dataset.root='no where'"),
-        (fashion_mnist, "dataset=fashion_mnist dataset.root='no where'"),
-        (cifar10, "dataset=cifar10 dataset.root='no where'"),
-        (cifar100, "dataset=cifar100 dataset.root='no where'"),
-        (svhn, "dataset=svhn dataset.root='no where'"),
-    ],
-)
-def test_what_is_missing_comes_with_the_command_that_fetches_it(read, command):
-    with pytest.raises(ValueError, match=r"dataset\.root=no where has no \w") as error:
-        read(root="no where")
-    assert str(error.value).endswith(f"byzshield prepare {command}")
-
-
-def test_svhns_extra_pictures_are_fetched_by_another_command(tmp_path):
-    write_svhn(tmp_path)
-    (tmp_path / "SVHN" / "extra_32x32.mat").unlink()
-    with pytest.raises(ValueError, match=r"dataset=svhn dataset\.root=\S+ dataset\.extra=true$"):
-        svhn(root=str(tmp_path), extra=True)
-
-
-# --- your own pictures ---
 
 
 def test_a_folder_of_pictures(tmp_path):
@@ -323,12 +111,8 @@ def test_a_home_folder_can_be_given(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_folder(tmp_path / "data")
     write_npz(tmp_path / "data" / "mine.npz")
-    write_cifar10(tmp_path / "data")
     assert image_folder(root="~/data").num_train == 15
     assert npz(root="~/data", file="mine.npz").num_train == 25
-    assert cifar10(root="~/data").num_train == 25
-    with pytest.raises(ValueError, match=r"dataset\.root=~nobody-at-all/data has no cifar-10-"):
-        cifar10(root="~nobody-at-all/data")
 
 
 def test_pictures_are_cropped_from_the_centre_and_resized(tmp_path):
@@ -617,22 +401,7 @@ def test_a_damaged_file_of_arrays_is_named(tmp_path, damage):
         npz(file="mine.npz", root=str(tmp_path))
 
 
-# --- real pictures ---
-
-real = pytest.mark.skipif("BYZSHIELD_DATA" not in os.environ, reason="BYZSHIELD_DATA is not set")
-
-
-@real
-def test_real_mnist():
-    data = mnist(root=os.environ["BYZSHIELD_DATA"])
-    assert data.shape == (1, 28, 28)
-    assert set(data.test_labels.tolist()) == set(range(10))
-    images = torch.cat([images for images, _ in data.chunks("test")])
-    assert float(images.mean()) == pytest.approx(0, abs=0.05)
-    assert float(images.std()) == pytest.approx(1, abs=0.05)
-
-
-@real
+@pytest.mark.skipif("BYZSHIELD_DATA" not in os.environ, reason="BYZSHIELD_DATA is not set")
 @pytest.mark.slow
 def test_a_run_on_real_pictures_in_a_folder(tmp_path):
     """CIFAR-10's own constants are those that are measured on 10,000 of its pictures."""
@@ -652,37 +421,3 @@ def test_a_run_on_real_pictures_in_a_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("out/*/summary.json")
     assert json.loads(path.read_text())["final_validation_accuracy"] > 0.2
-
-
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"])
-def test_a_stand_in_has_the_sizes_of_the_files(name, tmp_path):
-    from byzshield_exp.datasets import is_missing, stand_in
-    from byzshield_exp.datasets.official import DOWNLOADS
-
-    assert is_missing(name, str(tmp_path))
-    data = stand_in(name, num_validation=1000)
-    pictures = data.num_train + 1000, len(data.test_labels)
-    assert data.eval_split == "validation"
-    sizes = {
-        path: size
-        for download in DOWNLOADS[name]
-        for path, size in zip(download.gives, download.unpacked, strict=True)
-    }
-    values = int(torch.tensor(data.shape).prod())
-    if name == "svhn":  # its files are compressed; the numbers are those of its page
-        assert pictures == (73_257, 26_032)
-    else:
-        images = {path: size for path, size in sizes.items() if "labels" not in path}
-        extra = {"cifar10": 1, "cifar100": 2}.get(name, 0)
-        header = 16 if "mnist" in name else 0
-        is_test = {path: "t10k" in path or "test" in path for path in images}
-        trains = [size for path, size in images.items() if not is_test[path]]
-        tests = [size for path, size in images.items() if is_test[path]]
-        size = values + extra
-        assert sum((one - header) // size for one in trains) == pictures[0]
-        assert sum((one - header) // size for one in tests) == pictures[1]
-    for paths in (download.gives for download in DOWNLOADS[name]):
-        for path in paths:
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / path).touch()
-    assert not is_missing(name, str(tmp_path))

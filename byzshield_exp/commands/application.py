@@ -1,0 +1,76 @@
+"""The function that Hydra calls with a configuration.
+
+torch takes 2 s to import, which ``--help`` and a typo need not wait for: what uses it is imported
+in functions.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from byzshield_exp.commands import config as configuration
+from byzshield_exp.commands.choices import conf_dir
+from byzshield_exp.errors import ConfigError
+
+configuration.register()
+failures: list[Exception] = []  # of the run: Hydra would add lines of its own
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
+def compose_and_run(cfg: DictConfig) -> float | None:
+    """One run; in a sweep a launcher calls it with nothing but the path of a job.
+
+    Returns:
+        The final accuracy in [0, 1] of a job.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        from byzshield_exp.commands.one_run import do_point
+
+        return do_point(Path(cfg.job))
+    try:
+        _run(cfg)
+    except Exception as error:
+        if isinstance(error, ConfigError) and cfg.on_invalid == "skip":
+            print(f"skipped: {error}", flush=True)
+        else:
+            failures.append(error)
+    return None
+
+
+def _run(cfg: DictConfig) -> None:
+    config = configuration.plain(cfg)
+    _check_torchrun(config)
+    from byzshield_exp.commands.one_run import do_run
+    from byzshield_exp.commands.run_name import run_name
+
+    do_run(config, run_name(cfg))
+
+
+def torchrun_size() -> int | None:
+    """The number of processes when torchrun started this one, else None."""
+    if "RANK" not in os.environ:
+        return None
+    from byzshield_exp.clusters import torchrun_size
+
+    return torchrun_size()
+
+
+def _check_torchrun(config: dict[str, Any]) -> None:
+    world_size = torchrun_size()
+    if world_size is None:
+        return
+    if config["choices"]["cluster"] != "processes":
+        raise ConfigError(
+            f"cluster={config['choices']['cluster']} under torchrun: leave it out, "
+            f"its {world_size} processes are the cluster"
+        )
+    if config["cluster"]["num_processes"] != world_size:
+        raise ConfigError(
+            f"cluster.num_processes={config['cluster']['num_processes']} under torchrun must be "
+            f"its number of processes, {world_size}"
+        )

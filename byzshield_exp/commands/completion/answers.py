@@ -1,0 +1,67 @@
+"""What a shell offers at Tab. It waits for it: nothing here imports torch or Hydra."""
+
+import shlex
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+
+from byzshield_exp.commands.verbs import VERBS
+
+
+def answers(line: str) -> list[str]:
+    """The words that may stand at the end of a command line, instead of what is typed of one.
+
+    Args:
+        line: up to the cursor, with the program.
+    """
+    *before, word = _words(line)
+    if len(before) < 2:
+        return _fitting([*VERBS, "--help", "--version"], word)
+    if before[1] not in VERBS:
+        return []
+    module = import_module(f"byzshield_exp.commands.{before[1]}")
+    given = {argument.partition("=")[0] for argument in before[2:] if "=" in argument}
+    return _fitting(_not_given([*module.words(before[2:]), "--help"], given), word)
+
+
+def _words(line: str) -> list[str]:
+    try:
+        words = shlex.split(line)
+    except ValueError:  # a quotation that is not closed yet
+        words = line.split()
+    return [*words, ""] if not words or line[-1:].isspace() else words
+
+
+def _not_given(candidates: Iterable[str], given: set[str]) -> Iterator[str]:
+    for candidate in candidates:
+        key, equals, _ = candidate.partition("=")
+        if not equals or key not in given:
+            yield candidate
+
+
+def _fitting(candidates: Iterable[str], word: str) -> list[str]:
+    """The candidates that begin with a word; ``key=`` alone as long as there is no ``=`` in it.
+
+    The keys of a group (``attack.z``) come after its dot; in a list of values each is completed.
+    """
+    key, equals, value = word.partition("=")
+    if equals:
+        at = max(value.rfind(","), value.rfind("[")) + 1
+        earlier = f"{key}={value[:at]}"
+        ends = [one.partition("=")[2] for one in candidates if one.startswith(f"{key}=")]
+        return sorted({earlier + end for end in ends if end and end.startswith(value[at:])})
+    found = {
+        "".join(one.partition("=")[:2])
+        for one in candidates
+        if one.startswith(word) and (word or not one.startswith("-"))
+    }
+    groups = {one[:-1] for one in found}
+    return sorted(one for one in found if _head(one, word) not in groups)
+
+
+def _head(candidate: str, word: str) -> str | None:
+    """The group that stands before a dot or @ that is not typed yet."""
+    rest = candidate[len(word) :]
+    for mark in (".", "@"):
+        if mark in rest:
+            return word + rest.partition(mark)[0]
+    return None

@@ -1,0 +1,83 @@
+"""How every verb ends: with an exit code, and one line on stderr where it failed."""
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from functools import wraps
+
+from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
+from byzshield_exp.notices import complain
+
+FAILED, BAD_INPUT = 1, 2
+STOPPED = 75  # EX_TEMPFAIL: SIGTERM came, a checkpoint was written, try again
+INTERRUPTED = 128 + signal.SIGINT
+_STDOUT = 1
+
+Verb = Callable[[list[str]], int | None]
+
+
+def exit_codes(advice: str = "") -> Callable[[Verb], Callable[[list[str]], int]]:
+    """A decorator for the ``main(arguments)`` of a verb: it returns its exit code.
+
+    0 is done, 1 failed, 2 bad input, 75 stopped (the same command resumes), 130 interrupted. With
+    ``HYDRA_FULL_ERROR=1`` an error is raised, for its traceback.
+
+    Args:
+        advice: what the user may do after Ctrl-C.
+    """
+
+    def decorate(main: Verb) -> Callable[[list[str]], int]:
+        @wraps(main)
+        def returning_a_code(arguments: list[str]) -> int:
+            try:
+                return main(arguments) or 0
+            except KeyboardInterrupt:
+                _ignore_interrupts()
+                complain(f"byzshield_exp: interrupted{advice and f'; {advice}'}")
+                return INTERRUPTED
+            except Exception as error:
+                return _code_of(error)
+            finally:
+                _close_stdout()
+
+        return returning_a_code
+
+    return decorate
+
+
+def _code_of(error: Exception) -> int:
+    """Say what went wrong; returns the exit code."""
+    if isinstance(error, BrokenPipeError) and not _has_reader():
+        return 0
+    if os.environ.get("HYDRA_FULL_ERROR") == "1" and not isinstance(error, Stopped):
+        raise error
+    for kind, code in ((ConfigError, BAD_INPUT), (Stopped, STOPPED), (RunError, FAILED)):
+        if isinstance(error, kind):
+            complain(f"byzshield_exp: {error}")
+            return code
+    complain(f"byzshield_exp: {type(error).__name__}: {first_line(error)}")
+    return FAILED
+
+
+def _has_reader() -> bool:
+    """Whether somebody still reads stdout: ``head`` may have seen enough."""
+    look = select.poll()
+    look.register(_STDOUT, 0)
+    return not look.poll(0)  # errors alone are reported
+
+
+def _close_stdout() -> None:
+    """Write what waits; what nobody reads is dropped, of which Python would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+
+
+def _ignore_interrupts() -> None:
+    """A second Ctrl-C must not cut the last line off."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

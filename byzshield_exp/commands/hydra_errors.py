@@ -1,0 +1,66 @@
+"""Errors of Hydra and OmegaConf, in one line that names the key and what is allowed."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from byzshield_exp.binding import did_you_mean
+from byzshield_exp.commands.config import Config
+from byzshield_exp.errors import ConfigError
+
+
+@contextmanager
+def as_config_errors() -> Iterator[None]:
+    """Within, an error of Hydra or OmegaConf becomes a ConfigError of one line."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(one_line(error)) from error
+
+
+def one_line(error: BaseException) -> str:
+    """The error in one line; what Hydra was doing stands in its causes."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, MissingConfigException) and cause.options is not None:
+            group, _, choice = str(cause.missing_cfg_file).rpartition("/")
+            near = did_you_mean(choice, list(cause.options))
+            return f"{group}={choice}: no such choice, there are {', '.join(cause.options)}{near}"
+    if isinstance(error, OverrideParseException):
+        quoted = "'key=\"value\"'"
+        return f"{error.override}: not understood; a value with odd characters needs {quoted}"
+    if "'curves' not in" in str(error):
+        return "hydra/sweeper: an experiment with curves needs hydra/sweeper=byzshield"
+    for cause in causes:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return _key_error(error, cause)
+    return " ".join(str(error).split())
+
+
+def _key_error(error: BaseException, cause: OmegaConfBaseException) -> str:
+    key = str(cause.full_key)
+    reason = (cause.msg or str(cause)).strip().splitlines()[0]
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{key} is not given"
+    if "is not in struct" in reason or "not in '" in reason:
+        typed = re.search(r"override '([^']*)'", str(error))
+        return _unknown_key(typed.group(1) if typed else key, cause)
+    return f"{key}: {reason}"
+
+
+def _unknown_key(name: str, cause: OmegaConfBaseException) -> str:
+    known = [entry.name for entry in fields(Config)]
+    parent = "hydra.launcher" if name.startswith("hydra.launcher.") else name.partition(".")[0]
+    if "." not in name or parent not in (*known, "hydra.launcher"):
+        return f"unknown key {name}{did_you_mean(name, known)} (--help lists all keys)"
+    node = cause.parent_node if isinstance(cause.parent_node, DictConfig) else {}
+    options = [str(option) for option in node if option != "_target_"]
+    near = did_you_mean(name.rpartition(".")[2], options)
+    return f"unknown key {name}, {parent} has {', '.join(options) or 'no arguments'}{near}"

@@ -1,0 +1,47 @@
+"""One run of the command line, or one point of a sweep, in this process."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from byzshield_exp.launch.job import Job, announce, describe, load, perform
+from byzshield_exp.launch.ranks import runner_for
+from byzshield_exp.results.folder import RunFolder
+from byzshield_exp.training.experiment import Experiment
+from byzshield_exp.training.loop import train
+
+
+def do_run(config: dict[str, Any], name: str) -> None:
+    """Check, announce and do a run; with ``plan`` only announce it.
+
+    Args:
+        config: plain and resolved.
+        name: of its folder.
+
+    Raises:
+        ConfigError: before any worker starts.
+        RunError: when a started run cannot go on.
+    """
+    job, experiment = describe(config, name)
+    if config["plan"]:
+        folder = RunFolder(job.folder)
+        folder.inspect(config, job.data)
+        announce(job, folder)
+        return
+    do = runner_for(job)
+    if config["cluster"]["num_processes"] == 1:
+        do = partial(_train, experiment)
+    else:
+        del experiment  # the ranks have data of their own
+    perform(job, do)
+
+
+def _train(experiment: Experiment, job: Job) -> dict[str, Any]:
+    return train(experiment, job.config, job.folder) or {}
+
+
+def do_point(path: Path) -> float | None:
+    """Do one job of a sweep for a launcher that is not ours; returns the final accuracy."""
+    job = load(path)
+    summary = perform(job, runner_for(job))
+    return next(float(value) for key, value in summary.items() if key.startswith("final_"))

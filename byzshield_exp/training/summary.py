@@ -1,0 +1,30 @@
+"""What a summary says of a run, whatever its protocol."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from byzshield_exp.networks import parameters_sha256
+from byzshield_exp.training.experiment import Experiment
+
+
+def facts_of(experiment: Experiment, steps: int) -> dict[str, Any]:
+    """Sizes, the worst case, who lied last, hashes of what was learned, and versions.
+
+    Args:
+        experiment: as it is after the run.
+        steps: that were done.
+    """
+    return {
+        "num_parameters": len(experiment.params),
+        "num_corrupt": experiment.num_corrupt,
+        "epsilon_hat": experiment.epsilon_hat,
+        "byzantine": list(experiment.choose(max(0, steps - 1))),
+        "parameters_sha256": parameters_sha256(experiment.params),
+        "buffers_sha256": parameters_sha256(experiment.flat.statistics),
+        "attack_effective": experiment.is_attack_effective,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numpy", "byzshield_exp")},
+        },
+    }
