@@ -6,7 +6,7 @@ ARGS ?=
 BESIDE := -n 2 --dist worksteal  # two tests at a time
 
 .DEFAULT_GOAL := help
-.PHONY: help install run sweep table tensorboard test test-slow test-slurm check format clean
+.PHONY: help install run sweep table tensorboard test test-slow test-oldest test-slurm check format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,11 +31,14 @@ table: install  ## the table of the README
 tensorboard: install  ## look at the results
 	$(BIN)/tensorboard --logdir outputs
 
-test: install  ## the tests (under 10 minutes on 2 cores)
+test: install  ## the tests (6 minutes on 2 cores)
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not slurm' $(ARGS)
 
 test-slow: install  ## the tests with many processes or long runs (about half an hour)
 	$(BIN)/python -m pytest $(BESIDE) -m 'slow and not slurm' $(ARGS)
+
+test-oldest:  ## the tests with the oldest versions that pyproject.toml allows (6 GB in .venv-oldest)
+	scripts/test_oldest.sh .venv-oldest $(ARGS)
 
 SLURM_PACKAGES := slurm-wlm munge slurmdbd mariadb-server
 
@@ -55,4 +58,4 @@ format: install  ## write the format and the lint fixes
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove .venv and caches; results stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,5 +1,6 @@
 """Fixtures: the command line in this process, a configuration, Amazon as far as moto knows it."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -7,6 +8,9 @@ from typing import Any
 
 import pytest
 from running import SMALL, summary_of
+
+# Before torch is imported: idle threads of OpenMP spin, which slows the test beside this one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
 SECRET = "NeverToBePrintedAnywhere0123456789"
+
+# It takes a port that is free, says which, and ends when this process does.
+_MOTO = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
 
 Fault = Callable[["Call"], "bytes | str | None"]
 
@@ -154,38 +163,24 @@ class Cloud:
 @contextmanager
 def running_cloud():
     """Moto's server in a process of its own, with a line to it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
     environment = {**os.environ, "MOTO_EC2_LOAD_DEFAULT_AMIS": "true"}
     server = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    cloud = Cloud(port)
+        [sys.executable, "-c", _MOTO], env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    cloud = Cloud(int(server.stdout.readline()))
     line = ThreadingHTTPServer(("127.0.0.1", 0), _handler(cloud))
     line.daemon_threads = True
     cloud.port = line.server_address[1]
     thread = threading.Thread(target=line.serve_forever, daemon=True)
     thread.start()
     try:
-        _wait_for(port, server)
         yield cloud
     finally:
         line.shutdown()
         line.server_close()
         server.kill()  # it has nothing to lose, and may wait for connections otherwise
-        server.wait(30)
-
-
-def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end and server.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise RuntimeError("moto's server does not start")
+        server.communicate(timeout=30)
 
 
 def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:

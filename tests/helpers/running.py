@@ -25,6 +25,11 @@ def run_program(
     )
 
 
+def modules_in(folder: Path) -> dict[str, str]:
+    """The environment of a program that finds modules in a folder, and the rest where we do."""
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+
+
 def summary_of(folder: Path) -> dict[str, Any]:
     """The one summary below a folder."""
     (path,) = folder.glob("**/summary.json")

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from running import SMALL, metrics_of, run_program, summary_of
+from running import SMALL, metrics_of, modules_in, run_program, summary_of
 
 from byzshield_exp.results import saving
 
@@ -139,7 +139,7 @@ def program(folder, fault, *overrides):
     (folder.parent / "faults.py").write_text(FAULTS)
     return run_program(
         *OPTIONS, f"output_dir={folder}", *overrides, OUT=str(folder), FAULT=fault,
-        PYTHONPATH=os.pathsep.join([str(folder.parent), *sys.path]),
+        **modules_in(folder.parent),
     )  # fmt: skip
 
 
@@ -185,8 +185,7 @@ def test_a_full_disk_is_waited_for(small_disk):
 def test_a_run_that_is_killed_on_a_full_disk_resumes_without_a_gap(small_disk, tmp_path):
     (tmp_path / "faults.py").write_text(FAULTS)
     command = [sys.executable, "-m", "byzshield_exp", *OPTIONS, f"output_dir={small_disk}"]
-    path = os.pathsep.join([str(tmp_path), *sys.path])
-    environment = {**os.environ, "OUT": str(small_disk), "PYTHONPATH": path}
+    environment = {**os.environ, "OUT": str(small_disk), **modules_in(tmp_path)}
     process = subprocess.Popen(
         [*command, "steps=100000"], env={**environment, "FAULT": "full:25:100000"},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import SMALL, metrics_of, run_program
+from running import SMALL, metrics_of, modules_in, run_program
 from torch.nn.functional import cross_entropy
 
 from byzshield_exp.binding import construct
@@ -300,7 +300,7 @@ def test_a_rule_that_returns_something_else_is_one_line(tmp_path):
     (tmp_path / "odd_rules.py").write_text("def odd(rows, num_corrupt: int):\n    return None\n")
     done = run_program(  # apart from the tests' own type checks
         *SMALL, "aggregator=mean", "aggregator._target_=odd_rules.odd", f"output_dir={tmp_path}",
-        PYTHONPATH=str(tmp_path),
+        **modules_in(tmp_path),
     )  # fmt: skip
     assert done.returncode == 2
     assert "aggregator=mean must return a tensor [d], got NoneType for d=2" in done.stderr

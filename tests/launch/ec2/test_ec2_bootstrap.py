@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from dataclasses import replace
 
@@ -200,11 +199,13 @@ def test_a_machine_that_is_not_ready_in_time_is_named_with_its_reason(tmp_path, 
     with pytest.raises(RunError, match="i-1 is not ready after 0 s: it is not ready: working"):
         wait_until_ready(LocalTransport(tmp_path), [HOST], slow, 0.0)
 
+    asked = []
+
     def silent(*_):
+        asked.append(1)
         raise Unreachable("i-1 does not answer")
 
     monkeypatch.setattr(LocalTransport, "run", silent)
-    start = time.monotonic()
     with pytest.raises(RunError, match=r"not ready after 0 s: i-1 does not answer"):
-        wait_until_ready(LocalTransport(tmp_path), [HOST], slow, 0.3, look_every_s=0.1)
-    assert 0.3 <= time.monotonic() - start < 2
+        wait_until_ready(LocalTransport(tmp_path), [HOST], slow, 0.4, look_every_s=0.1)
+    assert len(asked) >= 2

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rented_hosts import Network, marked, network, why_not
+from rented_hosts import Network, marked, why_not
 from running import metrics_of, summary_of
 
 import byzshield_exp
 from byzshield_exp.launch.ec2.gang import Gang, GangEnd, end_gang, run_gang
-from byzshield_exp.launch.ec2.ssh import SshTransport
 from byzshield_exp.launch.job import describe
 
 pytest.importorskip("asyncssh", reason="asyncssh is not installed: the extra ssh")
@@ -34,19 +33,6 @@ from byzshield_exp.launch.ec2.ssh import SshTransport
 known_hosts, key, gang = eval(sys.stdin.read())
 run_gang(SshTransport(known_hosts, "root", Path(key)), gang)
 """
-
-
-@pytest.fixture(scope="module")
-def machines(tmp_path_factory):
-    with network(tmp_path_factory.mktemp("machines")) as made:
-        yield made
-
-
-@pytest.fixture
-def ssh(machines):
-    transport = SshTransport(machines.known_hosts, "root", machines.user_key)
-    yield transport
-    transport.close()
 
 
 @pytest.fixture

