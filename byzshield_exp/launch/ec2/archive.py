@@ -16,10 +16,10 @@ from byzshield_exp.errors import RunError, first_line
 MAX_BYTES = 50_000_000_000  # of a folder; more than ``aws s3 cp`` brings of a stream
 _MAX_MEMBERS = 100_000
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
-_LAST = "status.json"  # says that a run is done: it must not be there before the rest is
+_MOVED_LAST = "status.json"  # says that a run is done: it must not be there before the rest is
 
 
-def packing(source: str) -> str:
+def pack_command(source: str) -> str:
     """A shell command that writes the files of a folder to its stdout.
 
     Files that are being written (``.name.partial``) stay out; one that grows meanwhile is taken as
@@ -40,7 +40,7 @@ def unpack(archive: IO[bytes], target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetched-") as folder:
             _extract(archive, target, Path(folder))
-            _move(Path(folder), target)
+            _move_files(Path(folder), target)
     except OSError as error:
         raise RunError(f"what {target} should hold cannot be written: {error}") from error
 
@@ -55,7 +55,7 @@ def _extract(archive: IO[bytes], target: Path, folder: Path) -> None:
                     raise tarfile.TarError(f"{member.name!r} is no plain file")
                 if left < 0 or number >= _MAX_MEMBERS:
                     raise tarfile.TarError("it is too large")
-                place = folder / _inside(member.name)
+                place = folder / _safe_path(member.name)
                 if member.isdir():
                     place.mkdir(parents=True, exist_ok=True)
                     continue
@@ -70,7 +70,7 @@ def _extract(archive: IO[bytes], target: Path, folder: Path) -> None:
         raise RunError(f"what {target} should hold came damaged: {first_line(error)}") from error
 
 
-def _inside(name: str) -> PurePosixPath:
+def _safe_path(name: str) -> PurePosixPath:
     """A member's place; tarfile itself refuses others only from Python 3.11.4 on.
 
     Raises:
@@ -82,10 +82,10 @@ def _inside(name: str) -> PurePosixPath:
     return place
 
 
-def _move(folder: Path, target: Path) -> None:
+def _move_files(folder: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     came = [path for path in folder.rglob("*") if path.is_file()]
-    for path in sorted(came, key=lambda path: path.name == _LAST):
+    for path in sorted(came, key=lambda path: path.name == _MOVED_LAST):
         place = target / path.relative_to(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, place)

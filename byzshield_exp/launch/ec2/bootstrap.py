@@ -15,8 +15,8 @@ from pathlib import PurePosixPath
 from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.launch.ec2.hosts import Host, Transport, Unreachable, on_all
 
-_LOOK_S = 30.0
-_LOOK_EVERY_S = 10.0
+_POLL_TIMEOUT_S = 30.0
+_POLL_EVERY_S = 10.0
 _EFS = re.compile(r"fs-[0-9a-f]{8,40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PUBLIC_KEY = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-zA-Z0-9@.-]+ [A-Za-z0-9+/=]+( [^\n]*)?")
@@ -83,11 +83,11 @@ class Bootstrap:
 def user_data(bootstrap: Bootstrap) -> str:
     """The script, for bash as root."""
     parts = [
-        _END_FIRST.format(minutes=bootstrap.max_minutes, folder=shlex.quote(bootstrap.folder)),
-        _LOG,
-        *([_keys(bootstrap)] if bootstrap.authorized_keys else []),
-        *([_mount(bootstrap)] if bootstrap.efs is not None else []),
-        _environment(bootstrap),
+        _SHUTDOWN.format(minutes=bootstrap.max_minutes, folder=shlex.quote(bootstrap.folder)),
+        _LOGGING,
+        *([_authorize_keys(bootstrap)] if bootstrap.authorized_keys else []),
+        *([_mount_efs(bootstrap)] if bootstrap.efs is not None else []),
+        _install(bootstrap),
     ]
     return "\n".join(parts)
 
@@ -97,7 +97,7 @@ def wait_until_ready(
     hosts: Sequence[Host],
     bootstrap: Bootstrap,
     timeout_s: float,
-    look_every_s: float = _LOOK_EVERY_S,
+    look_every_s: float = _POLL_EVERY_S,
 ) -> None:
     """Wait until all machines have made themselves ready.
 
@@ -106,10 +106,10 @@ def wait_until_ready(
     """
     deadline = time.monotonic() + timeout_s
     waiting = {host: "" for host in hosts}
-    script = _STATE.format(folder=shlex.quote(bootstrap.folder))
+    script = _SHOW_STATE.format(folder=shlex.quote(bootstrap.folder))
     while waiting:
         asked = list(waiting)
-        answers = on_all(asked, lambda host: transport.run(host, script, _LOOK_S))
+        answers = on_all(asked, lambda host: transport.run(host, script, _POLL_TIMEOUT_S))
         for host, answer in zip(asked, answers, strict=True):
             if isinstance(answer, Unreachable):
                 waiting[host] = str(answer)
@@ -127,7 +127,7 @@ def wait_until_ready(
             time.sleep(look_every_s)
 
 
-_END_FIRST = """\
+_SHUTDOWN = """\
 #!/bin/bash
 shutdown -h +{minutes} || shutdown -h now
 set -euo pipefail
@@ -149,7 +149,7 @@ fi
 "$folder/end.sh"
 """
 
-_LOG = """\
+_LOGGING = """\
 exec >> "$folder/bootstrap.log" 2>&1
 rm -f "$folder/state"
 failed() {
@@ -165,7 +165,7 @@ if [ -w /dev/console ] && [ -f /etc/ssh/ssh_host_ed25519_key.pub ]; then
 fi
 """
 
-_STATE = """\
+_SHOW_STATE = """\
 cd {folder} 2> /dev/null || exit 0
 cat state 2> /dev/null || echo working
 tail -n 3 bootstrap.log 2> /dev/null
@@ -173,7 +173,7 @@ exit 0
 """
 
 
-def _keys(bootstrap: Bootstrap) -> str:
+def _authorize_keys(bootstrap: Bootstrap) -> str:
     keys = "\n".join(bootstrap.authorized_keys)
     return f"""\
 user={shlex.quote(bootstrap.user)}
@@ -190,7 +190,7 @@ chmod 600 "$home/.ssh/authorized_keys"
 """
 
 
-def _mount(bootstrap: Bootstrap) -> str:
+def _mount_efs(bootstrap: Bootstrap) -> str:
     """Mount the file system; its name is known some time after it was made."""
     region = f",region={shlex.quote(bootstrap.region)}" if bootstrap.region else ""
     return f"""\
@@ -214,7 +214,7 @@ chown "$user" "$mount_point"
 """
 
 
-def _environment(bootstrap: Bootstrap) -> str:
+def _install(bootstrap: Bootstrap) -> str:
     name = PurePosixPath(bootstrap.wheel).name
     pip = shlex.join(["pip", "install", "--no-input", *bootstrap.pip_arguments])
     return f"""\
@@ -223,7 +223,7 @@ if ! command -v "$python" > /dev/null; then
     dnf install -y "$python" "$python-pip"
 fi
 wheel="$folder"/{shlex.quote(name)}
-{_bring(bootstrap)}
+{_get_wheel(bootstrap)}
 echo "{bootstrap.wheel_sha256}  $wheel" | sha256sum --check --strict -
 [ -x "$folder/venv/bin/python" ] || "$python" -m venv "$folder/venv"
 "$folder/venv/bin/python" -m {pip} "$wheel"
@@ -232,7 +232,7 @@ mv "$folder/.state" "$folder/state"
 """
 
 
-def _bring(bootstrap: Bootstrap) -> str:
+def _get_wheel(bootstrap: Bootstrap) -> str:
     source = shlex.quote(bootstrap.wheel)
     if bootstrap.wheel.startswith("s3://"):
         region = f" --region {shlex.quote(bootstrap.region)}" if bootstrap.region else ""

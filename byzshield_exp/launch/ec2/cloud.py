@@ -33,11 +33,11 @@ _BUSY = (
     "SlowDown",
 )
 OUTAGE_S = 300.0  # in which AWS may not answer: the network of this machine comes back
-_AGAIN_S = 5.0
+_RETRY_S = 5.0
 
 
 # They would tell signatures and session tokens to whoever makes everything verbose.
-_CHATTY = ("boto3", "botocore", "s3transfer", "urllib3", "asyncssh")
+_LEAKY_LOGGERS = ("boto3", "botocore", "s3transfer", "urllib3", "asyncssh")
 
 
 class NoCapacity(RunError):
@@ -94,7 +94,7 @@ def connect(region: str | None) -> Cloud:
     import boto3
     from botocore.config import Config
 
-    for name in _CHATTY:
+    for name in _LEAKY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     session = boto3.session.Session()
     # boto3 itself reads AWS_DEFAULT_REGION only, unlike Amazon's other programs.
@@ -108,7 +108,7 @@ def connect(region: str | None) -> Cloud:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def aws_errors() -> Iterator[None]:
     """Within, what AWS answers or fails to answer is a :class:`RunError` of one line.
 
     Raises:
@@ -127,23 +127,23 @@ def told() -> Iterator[None]:
         raise kind(f"AWS: {first_line(error)}") from error
 
 
-def patiently(act: Callable[[], object]) -> None:
+def retry_outage(act: Callable[[], object]) -> None:
     """Do what may be done twice; while AWS does not answer, again and again for some minutes.
 
     Raises:
-        RunError: as within :func:`told`.
+        RunError: as within :func:`aws_errors`.
     """
     deadline = time.monotonic() + OUTAGE_S
     while True:
         try:
-            with told():
+            with aws_errors():
                 act()
             return
         except NoAnswer as error:
             if time.monotonic() >= deadline:
                 raise
             warn(f"{error}; it is asked again")
-            time.sleep(_AGAIN_S)
+            time.sleep(_RETRY_S)
 
 
 def code(error: Any) -> str:

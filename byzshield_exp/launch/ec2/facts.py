@@ -53,8 +53,8 @@ def look_up(options: Options, cloud: Cloud) -> Facts:
     """
     wheel_sha256, public_key = _wheel_sha256(options), _public_key(options)
     identity = cloud.sts.get_caller_identity()
-    subnet = _subnet(options, cloud)
-    image, root_device = _image(options, cloud)
+    subnet = _find_subnet(options, cloud)
+    image, root_device = _find_image(options, cloud)
     price, source = _price(options, cloud, subnet["AvailabilityZone"])
     return Facts(
         account=identity["Account"],
@@ -102,7 +102,7 @@ def _public_key(options: Options) -> str | None:
         raise ConfigError(f"ssh_public_key={path} cannot be read: {error}") from error
 
 
-def _subnet(options: Options, cloud: Cloud) -> dict[str, Any]:
+def _find_subnet(options: Options, cloud: Cloud) -> dict[str, Any]:
     if options.subnet is not None:
         filters = [{"Name": "subnet-id", "Values": [options.subnet]}]
     else:
@@ -117,7 +117,7 @@ def _subnet(options: Options, cloud: Cloud) -> dict[str, Any]:
     return dict(min(found, key=lambda subnet: str(subnet["AvailabilityZone"])))
 
 
-def _image(options: Options, cloud: Cloud) -> tuple[str, str]:
+def _find_image(options: Options, cloud: Cloud) -> tuple[str, str]:
     from botocore.exceptions import ClientError
 
     image = options.ami

@@ -14,7 +14,7 @@ from byzshield_exp.errors import RunError, Stopped
 from byzshield_exp.files import expand_user
 from byzshield_exp.launch.ec2 import requests
 from byzshield_exp.launch.ec2.bootstrap import Bootstrap, user_data, wait_until_ready
-from byzshield_exp.launch.ec2.cloud import OUTAGE_S, NoAnswer, patiently, tagged, told
+from byzshield_exp.launch.ec2.cloud import OUTAGE_S, NoAnswer, aws_errors, retry_outage, tagged
 from byzshield_exp.launch.ec2.hosts import Answer, Ended, Host, Transport, Unreachable
 from byzshield_exp.launch.ec2.reach import bootstrap_of, transport_to, wheel_there
 from byzshield_exp.launch.ec2.resources import (
@@ -35,7 +35,7 @@ from byzshield_exp.notices import say, warn
 
 _ALIVE = ("pending", "running")
 LAST_FETCH_S = 120.0  # for what a run has made by the time that everything ends
-_CHECK_S = 1.0
+_CHECK_EVERY_S = 1.0
 WATCH_S = 15.0  # between two questions to EC2 whether all instances of a gang live
 
 
@@ -61,15 +61,15 @@ class Watched:
 
     def run(self, host: Host, script: str, timeout_s: float) -> Ended:
         """Run a script."""
-        return watching(self.check, partial(self.transport.run, host, script, timeout_s))
+        return run_watched(self.check, partial(self.transport.run, host, script, timeout_s))
 
     def send(self, host: Host, source: Path, target: str) -> None:
         """Copy a file there."""
-        watching(self.check, partial(self.transport.send, host, source, target))
+        run_watched(self.check, partial(self.transport.send, host, source, target))
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
         """Copy a folder here."""
-        watching(self.check, partial(self.transport.fetch, host, source, target))
+        run_watched(self.check, partial(self.transport.fetch, host, source, target))
 
     def fetch_at_last(self, host: Host, source: str, target: Path) -> None:
         """Fetch without asking, but not for long.
@@ -83,18 +83,18 @@ class Watched:
             if time.monotonic() > deadline:
                 raise Unreachable(f"{host.name} does not send {source} in time")
 
-        watching(check, partial(self.transport.fetch, host, source, target))
+        run_watched(check, partial(self.transport.fetch, host, source, target))
 
     def pause(self, seconds: float) -> None:
         """Only wait."""
-        watching(self.check, partial(time.sleep, seconds))
+        run_watched(self.check, partial(time.sleep, seconds))
 
     def close(self) -> None:
         """Give up all connections."""
         self.transport.close()
 
 
-def watching(check: Callable[[], None], act: Callable[[], Answer]) -> Answer:
+def run_watched(check: Callable[[], None], act: Callable[[], Answer]) -> Answer:
     """Do something in a thread of its own; ``check`` is called before and every second.
 
     What it raises is raised here, and the thread is left to itself.
@@ -109,7 +109,7 @@ def watching(check: Callable[[], None], act: Callable[[], Answer]) -> Answer:
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    while not wait([future], _CHECK_S).done:
+    while not wait([future], _CHECK_EVERY_S).done:
         check()
     return future.result()
 
@@ -153,27 +153,27 @@ def bring_up(control: Control, gang: GangState, stop: Event) -> Watched:
     if not any(part.sent for part in gang.parts):  # an earlier driver may have died here
         gang.minutes = _minutes_left(state)
     bootstrap = bootstrap_of(state.options, state.facts, state.efs, gang.minutes)
-    with told():
+    with aws_errors():
         text = user_data(bootstrap)
         for part in gang.parts:
             launch(control, gang, part, text)
         if gang.phase == "launching":
-            move(control, gang, "booting")
+            set_phase(control, gang, "booting")
         try:
-            go_on = partial(_go_on, control, stop)
-            watching(go_on, partial(wait_running, control, gang.instances))
+            check_limits = partial(_check_limits, control, stop)
+            run_watched(check_limits, partial(wait_running, control, gang.instances))
         except LimitReached:
             raise
         except RunError as error:
             raise Lost(why_lost(control, gang) or str(error)) from error
         hosts = hosts_of(control, gang)
-    check = _checker(control, gang, stop)
+    check = _make_check(control, gang, stop)
     transport = Watched(transport_to(control, hosts, check), check)
     try:
         if gang.phase == "booting":
             if state.options.transport != "local":
                 _wait_ready(control, gang, transport, hosts, bootstrap)
-            move(control, gang, "ready")
+            set_phase(control, gang, "ready")
     except BaseException:
         transport.close()
         raise
@@ -224,15 +224,15 @@ def end_gang(control: Control, gang: GangState) -> None:
     """
     if gang.phase == "ended":
         return
-    _move_anyway(control, gang, "ending")
-    patiently(partial(_terminate, control, gang))
+    _set_phase_anyway(control, gang, "ending")
+    retry_outage(partial(_terminate_gang, control, gang))
     gang.ended = time.time()
-    _move_anyway(control, gang, "ended")
+    _set_phase_anyway(control, gang, "ended")
     if gang.instances:
         say(f"gang {gang.number}: terminated {', '.join(gang.instances)}")
 
 
-def _terminate(control: Control, gang: GangState) -> None:
+def _terminate_gang(control: Control, gang: GangState) -> None:
     for part in gang.parts:
         if part.sent and not part.instances:
             part.instances = find(control, part)
@@ -252,15 +252,15 @@ def down(control: Control, shared: bool = False) -> None:
     """
     state = control.state
     steps = [
-        partial(patiently, partial(_ask_all_to_end, control)),
+        partial(retry_outage, partial(_terminate_all, control)),
         *[partial(end_gang, control, gang) for gang in state.gangs],
-        partial(patiently, partial(remove, control, state.fleet)),
+        partial(retry_outage, partial(remove, control, state.fleet)),
     ]
     errors = [error for step in steps if (error := _error_of(step)) is not None]
     if errors:
         raise errors[0]
     if shared:
-        with told():
+        with aws_errors():
             for name in delete_shared(control):
                 say(f"deleted {name}")
         state.efs, state.efs_groups = None, []
@@ -270,7 +270,7 @@ def down(control: Control, shared: bool = False) -> None:
     save_anyway(control)
 
 
-def _ask_all_to_end(control: Control) -> None:
+def _terminate_all(control: Control) -> None:
     """All instances at once, before anything is waited for."""
     names = [name for gang in control.state.gangs for name in gang.instances]
     mine = living(control.cloud, [tagged(requests.FLEET, control.state.fleet)])
@@ -292,14 +292,14 @@ def remove(control: Control, fleet: str) -> None:
     delete_groups(control.cloud, mine, control.pause)
 
 
-def move(control: Control, gang: GangState, phase: str) -> None:
+def set_phase(control: Control, gang: GangState, phase: str) -> None:
     """Note that a gang got so far."""
     with control.store.lock:
         gang.phase = phase
         control.save()
 
 
-def _move_anyway(control: Control, gang: GangState, phase: str) -> None:
+def _set_phase_anyway(control: Control, gang: GangState, phase: str) -> None:
     with control.store.lock:
         gang.phase = phase
         save_anyway(control)
@@ -327,11 +327,11 @@ def _wait_ready(
     target = wheel_there(options, facts)
     if not target.startswith("s3://"):
         for host in hosts:
-            _bring_wheel(control, transport, host, target, deadline)
+            _send_wheel(control, transport, host, target, deadline)
     wait_until_ready(transport, hosts, bootstrap, max(1.0, deadline - time.monotonic()))
 
 
-def _bring_wheel(
+def _send_wheel(
     control: Control, transport: Watched, host: Host, target: str, deadline: float
 ) -> None:
     while True:
@@ -346,14 +346,14 @@ def _bring_wheel(
         control.pause(5)
 
 
-def _checker(control: Control, gang: GangState, stop: Event) -> Callable[[], None]:
+def _make_check(control: Control, gang: GangState, stop: Event) -> Callable[[], None]:
     """What is asked before each script; EC2 itself only now and then."""
     asked = [time.monotonic()]
     heard = [time.monotonic()]
 
     def ask() -> str | None:
         try:
-            with told():
+            with aws_errors():
                 lost = why_lost(control, gang)
         except NoAnswer:  # the hosts go on without this machine's network
             if time.monotonic() - heard[0] > OUTAGE_S:
@@ -363,7 +363,7 @@ def _checker(control: Control, gang: GangState, stop: Event) -> Callable[[], Non
         return lost
 
     def check() -> None:
-        _go_on(control, stop)
+        _check_limits(control, stop)
         if time.monotonic() - asked[0] >= WATCH_S:
             asked[0] = time.monotonic()
             lost = ask()
@@ -373,7 +373,7 @@ def _checker(control: Control, gang: GangState, stop: Event) -> Callable[[], Non
     return check
 
 
-def _go_on(control: Control, stop: Event) -> None:
+def _check_limits(control: Control, stop: Event) -> None:
     """Whether to.
 
     Raises:

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from byzshield_exp.errors import RunError
 from byzshield_exp.launch.ec2.hosts import OUTPUT_BYTES, Ended, Host, Transport, Unreachable, on_all
 
-_LOOK_S = 30.0  # for one look
+_POLL_TIMEOUT_S = 30.0  # for one look
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_MARKED = """\
+_FIND_MARKED = """\
 # shellcheck disable=SC2329
 marked() {
     { grep -lszxF "BYZSHIELD_GANG=$mark" /proc/[0-9]*/environ || true; } | cut -d / -f 3
@@ -113,8 +113,8 @@ def run_gang(transport: Transport, gang: Gang) -> GangEnd:
         codes, lost, failed = _watch(transport, gang)
     end_gang(transport, gang)
     there = [host for host in gang.hosts if host.name not in lost]
-    teller = failed if failed is not None and failed in there else next(iter(there), None)
-    output = "" if teller is None else log_of(transport, gang, teller)
+    log_host = failed if failed is not None and failed in there else next(iter(there), None)
+    output = "" if log_host is None else log_of(transport, gang, log_host)
     return GangEnd(codes, lost, output)
 
 
@@ -134,7 +134,7 @@ def end_gang(transport: Transport, gang: Gang, within_s: float | None = None) ->
     grace_s = gang.end_within_s if within_s is None else within_s
 
     def end(host: Host) -> Ended:
-        return transport.run(host, _ending(gang, host, grace_s), grace_s + _LOOK_S)
+        return transport.run(host, _end_script(gang, host, grace_s), grace_s + _POLL_TIMEOUT_S)
 
     answers = on_all(gang.hosts, end)
     return [
@@ -146,22 +146,22 @@ def end_gang(transport: Transport, gang: Gang, within_s: float | None = None) ->
 
 def log_of(transport: Transport, gang: Gang, host: Host) -> str:
     """The end of what the gang printed on a host; empty where it does not answer."""
-    script = f"tail -c {OUTPUT_BYTES} {shlex.quote(_place(gang, host))}/log"
+    script = f"tail -c {OUTPUT_BYTES} {shlex.quote(_host_folder(gang, host))}/log"
     try:
-        ended = transport.run(host, script, _LOOK_S)
+        ended = transport.run(host, script, _POLL_TIMEOUT_S)
     except Unreachable:
         return ""
     return ended.output if ended.code == 0 else ""
 
 
 def _start(transport: Transport, gang: Gang, host: Host) -> None:
-    ended = transport.run(host, _starting(gang, host), _LOOK_S)
+    ended = transport.run(host, _start_script(gang, host), _POLL_TIMEOUT_S)
     if ended.code != 0:
         raise RunError(f"{host.name} cannot start the job: {ended.output.strip()[-500:]}")
 
 
 @dataclass
-class _Sight:
+class _HostStatus:
     """What is known of one host while the gang is watched."""
 
     heard: float
@@ -170,37 +170,43 @@ class _Sight:
 
 def _watch(transport: Transport, gang: Gang) -> tuple[dict[str, int], dict[str, str], Host | None]:
     """Look until all hosts have ended, or one is lost, or one is late after another's end."""
-    sights = {host: _Sight(time.monotonic()) for host in gang.hosts}
+    statuses = {host: _HostStatus(time.monotonic()) for host in gang.hosts}
     failed: Host | None = None
     first_end: float | None = None
     while True:
-        waiting = [host for host, sight in sights.items() if sight.code is None]
-        lost = _look(transport, gang, {host: sights[host] for host in waiting})
+        waiting = [host for host, status in statuses.items() if status.code is None]
+        lost = _poll(transport, gang, {host: statuses[host] for host in waiting})
         for host in waiting:
-            if sights[host].code is not None:
+            if statuses[host].code is not None:
                 first_end = first_end or time.monotonic()
-                failed = failed or (host if sights[host].code else None)
-        codes = {host.name: sight.code for host, sight in sights.items() if sight.code is not None}
+                failed = failed or (host if statuses[host].code else None)
+        codes = {
+            host.name: status.code for host, status in statuses.items() if status.code is not None
+        }
         late = first_end is not None and time.monotonic() - first_end > gang.end_within_s
-        if lost or late or len(codes) == len(sights):
+        if lost or late or len(codes) == len(statuses):
             return codes, lost, failed
         time.sleep(gang.look_every_s)
 
 
-def _look(transport: Transport, gang: Gang, sights: Mapping[Host, _Sight]) -> dict[str, str]:
+def _poll(transport: Transport, gang: Gang, statuses: Mapping[Host, _HostStatus]) -> dict[str, str]:
     """Look at hosts, at all at once; return which are lost, and why."""
-    hosts = list(sights)
-    answers = on_all(hosts, lambda host: transport.run(host, _looking(gang, host), _LOOK_S))
+    hosts = list(statuses)
+    answers = on_all(
+        hosts, lambda host: transport.run(host, _poll_script(gang, host), _POLL_TIMEOUT_S)
+    )
     lost = {}
     for host, answer in zip(hosts, answers, strict=True):
-        sight = sights[host]
-        why = str(answer) if isinstance(answer, Unreachable) else _read(answer, sight, gang)
+        status = statuses[host]
+        why = (
+            str(answer) if isinstance(answer, Unreachable) else _parse_answer(answer, status, gang)
+        )
         if why and (
-            why in (_GONE[1], _RECLAIMED[1]) or time.monotonic() - sight.heard > gang.lost_after_s
+            why in (_GONE[1], _RECLAIMED[1]) or time.monotonic() - status.heard > gang.lost_after_s
         ):
             lost[host.name] = why
         if not why:
-            sight.heard = time.monotonic()
+            status.heard = time.monotonic()
     return lost
 
 
@@ -209,8 +215,8 @@ _RECLAIMED = "reclaimed", "EC2 takes it back in two minutes"
 _NUMBER = re.compile(r"(ended|running) (-?[0-9]{1,9})")
 
 
-def _read(answer: Ended, sight: _Sight, gang: Gang) -> str:
-    """Read a look's answer into ``sight``; return what is wrong with the host, if anything."""
+def _parse_answer(answer: Ended, status: _HostStatus, gang: Gang) -> str:
+    """Read a look's answer into ``status``; return what is wrong with the host, if anything."""
     said = answer.output.strip()
     if said in (_GONE[0], _RECLAIMED[0]):
         return _GONE[1] if said == _GONE[0] else _RECLAIMED[1]
@@ -218,22 +224,22 @@ def _read(answer: Ended, sight: _Sight, gang: Gang) -> str:
     if number is None:
         return f"it answers nothing of use: {said[-200:]}"
     if number[1] == "ended":
-        sight.code = int(number[2])
+        status.code = int(number[2])
         return ""
     stood_s = int(number[2])
     return "" if stood_s <= gang.lost_after_s else f"its heartbeat stands for {stood_s} s"
 
 
-def _place(gang: Gang, host: Host) -> str:
+def _host_folder(gang: Gang, host: Host) -> str:
     return f"{gang.folder}/{gang.name}/{host.node}"  # a folder per host: it may be a shared disk
 
 
 def _preamble(gang: Gang, host: Host) -> str:
-    place = shlex.quote(_place(gang, host))
-    return f"place={place}\nmark={shlex.quote(f'{gang.name}/{host.node}')}\n{_MARKED}"
+    place = shlex.quote(_host_folder(gang, host))
+    return f"place={place}\nmark={shlex.quote(f'{gang.name}/{host.node}')}\n{_FIND_MARKED}"
 
 
-def _torchrun(gang: Gang, host: Host) -> str:
+def _torchrun_command(gang: Gang, host: Host) -> str:
     index = gang.hosts.index(host)
     return shlex.join(
         [
@@ -246,7 +252,7 @@ def _torchrun(gang: Gang, host: Host) -> str:
     )
 
 
-def _starting(gang: Gang, host: Host) -> str:
+def _start_script(gang: Gang, host: Host) -> str:
     """Write the host's script and start it in a session of its own, once.
 
     ``mkdir`` decides which of two drivers starts it.
@@ -260,7 +266,7 @@ mkdir -p "$(dirname "$place")"
 mkdir "$place" 2> /dev/null || {{ test -d "$place"; exit; }}
 cat > "$place/run.sh" <<'end-of-run'
 cd "$1" || exit 1
-{_torchrun(gang, host)} > log 2>&1 &
+{_torchrun_command(gang, host)} > log 2>&1 &
 child=$!
 echo "$child" > pid
 while kill -0 "$child" 2> /dev/null; do
@@ -284,10 +290,10 @@ exit 1
 """
 
 
-def _looking(gang: Gang, host: Host) -> str:
+def _poll_script(gang: Gang, host: Host) -> str:
     """Say ``ended CODE``, ``running SECONDS`` since the heartbeat, ``gone`` or ``reclaimed``."""
     return f"""\
-{_preamble(gang, host)}{_reclaimed(gang)}
+{_preamble(gang, host)}{_reclaim_check(gang)}
 there=$(marked)  # before the code is looked for: it is written before the last process ends
 if [ -f "$place/code" ]; then
     echo "ended $(cat "$place/code")"
@@ -301,7 +307,7 @@ fi
 """
 
 
-def _reclaimed(gang: Gang) -> str:
+def _reclaim_check(gang: Gang) -> str:
     """A shell function that asks, as IMDSv2 wants it, whether a spot instance is taken back."""
     if gang.metadata is None:
         return "is_reclaimed() { false; }"
@@ -313,7 +319,7 @@ is_reclaimed() {{
 }}"""
 
 
-def _ending(gang: Gang, host: Host, grace_s: float) -> str:
+def _end_script(gang: Gang, host: Host, grace_s: float) -> str:
     """Ask torchrun to end, which asks its ranks; kill what is left when the time is over."""
     return f"""\
 {_preamble(gang, host)}

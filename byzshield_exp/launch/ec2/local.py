@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from byzshield_exp.errors import RunError, first_line
-from byzshield_exp.launch.ec2.archive import packing, unpack
+from byzshield_exp.launch.ec2.archive import pack_command, unpack
 from byzshield_exp.launch.ec2.hosts import Ended, Host, Unreachable, bounded
 
 _MARGIN_S = 15.0  # beyond its time, for a script to be ended
@@ -69,7 +69,7 @@ class LocalTransport:
             RunError: if it could not be read.
         """
         with tempfile.TemporaryFile() as archive:
-            command = [*self.commands.get(host.reach, ()), "sh", "-c", packing(source)]
+            command = [*self.commands.get(host.reach, ()), "sh", "-c", pack_command(source)]
             ended = subprocess.run(
                 command, stdout=archive, stderr=subprocess.PIPE, cwd=self._home(host)
             )

@@ -99,7 +99,7 @@ class Options:
     output_dir: str = "outputs"
 
     def __post_init__(self) -> None:
-        for check in (_numbers, _names, _transport, _addresses):
+        for check in (_check_numbers, _check_names, _check_transport, _check_addresses):
             check(self)
 
     @property
@@ -130,7 +130,7 @@ def options_of(values: Mapping[str, Any]) -> Options:
     }
     for key, value in whole.items():
         if not is_bearable(value, hints[key]) or (type(value) is bool and hints[key] is not bool):
-            raise ConfigError(f"{key}={value!r} must be {_spell(hints[key])}")
+            raise ConfigError(f"{key}={value!r} must be {_type_name(hints[key])}")
     return Options(**whole)
 
 
@@ -139,7 +139,7 @@ def plain(options: Options) -> dict[str, Any]:
     return dataclasses.asdict(options)
 
 
-def _spell(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     if getattr(hint, "__name__", "") == "Literal" or get_args(hint)[:1] == ("spot",):
         return f"one of {', '.join(get_args(hint))}"
     return " or ".join(
@@ -147,7 +147,7 @@ def _spell(hint: Any) -> str:
     )
 
 
-def _numbers(options: Options) -> None:
+def _check_numbers(options: Options) -> None:
     lowest = {"workers": 1, "processes": 1, "gangs": 1, "max_attempts": 1, "volume_gb": 8}
     for key, low in lowest.items():
         if getattr(options, key) < low:
@@ -166,7 +166,7 @@ def _numbers(options: Options) -> None:
         )
 
 
-def _names(options: Options) -> None:
+def _check_names(options: Options) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", options.name):
         raise ConfigError(
             f"name={options.name!r} must be lower-case letters, digits and hyphens, at most 31"
@@ -180,7 +180,7 @@ def _names(options: Options) -> None:
         raise ConfigError(f"bucket={bucket!r} must be s3://NAME/PREFIX")
 
 
-def _transport(options: Options) -> None:
+def _check_transport(options: Options) -> None:
     if (options.wheel or "").startswith("s3://") and options.wheel_sha256 is None:
         raise ConfigError(f"wheel_sha256 is not given: wheel={options.wheel} is not here")
     if options.transport == "ssm":
@@ -198,7 +198,7 @@ def _transport(options: Options) -> None:
         raise ConfigError(f"efs={options.efs}: needs an instance_profile that may mount it")
 
 
-def _addresses(options: Options) -> None:
+def _check_addresses(options: Options) -> None:
     for key in ("ssh_from", "https_to"):
         value = getattr(options, key)
         if value is None:

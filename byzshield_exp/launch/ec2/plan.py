@@ -55,7 +55,7 @@ def plan(options: Options, facts: Facts) -> Plan:
     if worst > options.max_usd:
         raise ConfigError(
             f"max_usd={options.max_usd:g}: {options.max_hours:g} hours at {rate:.4g} USD may cost "
-            f"{worst:.2f}; max_hours={_floor(options.max_usd / rate)} would fit"
+            f"{worst:.2f}; max_hours={_floor_hours(options.max_usd / rate)} would fit"
         )
     parts = (
         Part("workers", options.worker_type, options.workers, "at-launch"),
@@ -105,8 +105,8 @@ def resources(plan: Plan) -> list[str]:
     """Every resource that would be created, with its rules."""
     options, facts = plan.options, plan.facts
     lines = [f"security group {plan.fleet} in {facts.vpc}"]
-    lines += [f"  in: {_spell(rule)}" for rule in sorted(requests.inbound("itself", options))]
-    lines += [f"  out: {_spell(rule)}" for rule in sorted(requests.outbound("itself", options))]
+    lines += [f"  in: {_rule_text(rule)}" for rule in sorted(requests.inbound("itself", options))]
+    lines += [f"  out: {_rule_text(rule)}" for rule in sorted(requests.outbound("itself", options))]
     if options.efs == "create":
         name = requests.shared_name(options, facts)
         lines.append(f"EFS byzshield-{name}, encrypted, if it is not there; it stays, and costs")
@@ -143,10 +143,10 @@ def ask(plan: Plan, cloud: Cloud) -> list[str]:
         )
         del request["ClientToken"]  # a dry run must not use one up
         calls.append(("run_instances", request))
-    return [_ask(cloud, name, request) for name, request in calls]
+    return [_dry_run(cloud, name, request) for name, request in calls]
 
 
-def _ask(cloud: Cloud, name: str, request: dict[str, object]) -> str:
+def _dry_run(cloud: Cloud, name: str, request: dict[str, object]) -> str:
     try:
         getattr(cloud.ec2, name)(**request, DryRun=True)
     except ClientError as error:
@@ -156,12 +156,12 @@ def _ask(cloud: Cloud, name: str, request: dict[str, object]) -> str:
     raise RunError(f"{name} answered a dry run with success: EC2 did not understand it")
 
 
-def _spell(rule: Rule) -> str:
+def _rule_text(rule: Rule) -> str:
     protocol, first, last, peer = rule
     if protocol == "-1":
         return f"all from and to {peer}"
     return f"{protocol} {first if first == last else f'{first}-{last}'}, {peer}"
 
 
-def _floor(hours: float) -> str:
+def _floor_hours(hours: float) -> str:
     return f"{math.floor(hours * 100) / 100:g}"

@@ -16,7 +16,7 @@ from typing import Any
 from byzshield_exp.errors import RunError
 from byzshield_exp.files import expand_user, write_atomically
 from byzshield_exp.launch.ec2.bootstrap import Bootstrap
-from byzshield_exp.launch.ec2.cloud import told
+from byzshield_exp.launch.ec2.cloud import aws_errors
 from byzshield_exp.launch.ec2.facts import Facts
 from byzshield_exp.launch.ec2.hosts import Host, Transport
 from byzshield_exp.launch.ec2.local import LocalTransport
@@ -27,8 +27,8 @@ from byzshield_exp.launch.ec2.wheel import with_torch
 LOCAL_PYTHON = sys.executable
 MOUNT_POINT = "/mnt/byzshield"
 _OWN_DISK = "/var/tmp/byzshield"
-_ENVIRONMENT = "/opt/byzshield"
-_METADATA = "http://169.254.169.254/latest"  # of every instance, for itself alone
+_BOOTSTRAP_FOLDER = "/opt/byzshield"
+_METADATA_URL = "http://169.254.169.254/latest"  # of every instance, for itself alone
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ class Place:
 def place_of(control: Control) -> Place:
     """The folders for a fleet."""
     options = control.state.options
-    outputs = f"outputs/{_name_there(control.store.folder.parent)}"
+    outputs = f"outputs/{_name_on_hosts(control.store.folder.parent)}"
     if options.transport == "local":
         root = str(_local_root(control))
-        return _place(root, LOCAL_PYTHON, outputs, True, _free_port(), 0.2, None)
+        return _make_place(root, LOCAL_PYTHON, outputs, True, _free_port(), 0.2, None)
     root = MOUNT_POINT if options.efs is not None else _OWN_DISK
-    python = f"{_ENVIRONMENT}/venv/bin/python"
-    metadata = _METADATA if options.market == "spot" else None
-    return _place(root, python, outputs, options.efs is not None, 29500, 5.0, metadata)
+    python = f"{_BOOTSTRAP_FOLDER}/venv/bin/python"
+    metadata = _METADATA_URL if options.market == "spot" else None
+    return _make_place(root, python, outputs, options.efs is not None, 29500, 5.0, metadata)
 
 
-def _name_there(folder: Path) -> str:
+def _name_on_hosts(folder: Path) -> str:
     """What the results of an output_dir are called on the hosts, kept in a file of its own.
 
     It does not depend on what this machine or the folder is called now, and no two have the same.
@@ -89,7 +89,7 @@ def _name_there(folder: Path) -> str:
     return path.read_text()
 
 
-def _place(root: str, python: str, outputs: str, *more: Any) -> Place:
+def _make_place(root: str, python: str, outputs: str, *more: Any) -> Place:
     folders = (f"{root}/jobs", f"{root}/gangs", f"{root}/{outputs}", f"{root}/data")
     return Place(python, *folders, *more)
 
@@ -108,7 +108,7 @@ def bootstrap_of(options: Options, facts: Facts, efs: str | None, minutes: int) 
         mount_point=MOUNT_POINT,
         region=facts.region,
         user=options.ssh_user,
-        folder=_ENVIRONMENT,
+        folder=_BOOTSTRAP_FOLDER,
         pip_arguments=with_torch(shlex.split(options.pip_arguments)),
         authorized_keys=() if facts.public_key is None else (facts.public_key,),
         wheel_within_minutes=math.ceil(options.boot_minutes),
@@ -162,7 +162,7 @@ def _host_keys(control: Control, host: Host, check: Callable[[], None]) -> list[
     from byzshield_exp.launch.ec2.ssh import host_keys
 
     for _ in range(max(1, round(control.state.options.boot_minutes * 12))):
-        with told():
+        with aws_errors():
             console = control.cloud.ec2.get_console_output(InstanceId=host.name, Latest=True)
         found = host_keys(console.get("Output", ""))
         if found:

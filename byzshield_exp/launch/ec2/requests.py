@@ -38,7 +38,7 @@ def create_group(fleet: str, facts: Facts, common: dict[str, str]) -> dict[str, 
         "GroupName": fleet,
         "Description": "byzshield_exp: the instances of one fleet, open to each other",
         "VpcId": facts.vpc,
-        "TagSpecifications": [_tagged("security-group", tags(**common))],
+        "TagSpecifications": [_tag_specification("security-group", tags(**common))],
     }
 
 
@@ -48,7 +48,7 @@ def create_shared_group(options: Options, facts: Facts) -> dict[str, Any]:
         "GroupName": f"byzshield-shared-{shared_name(options, facts)}",
         "Description": "byzshield_exp: NFS between the shared folder and the instances",
         "VpcId": facts.vpc,
-        "TagSpecifications": [_tagged("security-group", shared_tags(options, facts))],
+        "TagSpecifications": [_tag_specification("security-group", shared_tags(options, facts))],
     }
 
 
@@ -178,9 +178,9 @@ def run_instances(
                 "InstanceInterruptionBehavior": "terminate",
             },
         }
-    request["TagSpecifications"] = [_tagged(kind, what) for kind in kinds]
+    request["TagSpecifications"] = [_tag_specification(kind, what) for kind in kinds]
     return request
 
 
-def _tagged(kind: str, what: list[dict[str, str]]) -> dict[str, Any]:
+def _tag_specification(kind: str, what: list[dict[str, str]]) -> dict[str, Any]:
     return {"ResourceType": kind, "Tags": what}

@@ -75,7 +75,7 @@ def ensure_group(cloud: Cloud, request: dict[str, Any]) -> str:
     ]
     found = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
     if not found:
-        with _done_before("InvalidGroup.Duplicate"):
+        with _ignoring("InvalidGroup.Duplicate"):
             return str(cloud.ec2.create_security_group(**request)["GroupId"])
         found = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
     return str(found[0]["GroupId"])
@@ -100,17 +100,17 @@ def _set_rules(
     for way, wanted, present in ways:
         for rule in sorted(present - wanted):
             revoke = getattr(ec2, f"revoke_security_group_{way}")
-            with _done_before("InvalidPermission.NotFound"):
+            with _ignoring("InvalidPermission.NotFound"):
                 revoke(GroupId=group, IpPermissions=[requests.permission(rule)])
         if wanted - present:
             permissions = [requests.permission(rule) for rule in sorted(wanted - present)]
             authorize = getattr(ec2, f"authorize_security_group_{way}")
-            with _done_before("InvalidPermission.Duplicate"):
+            with _ignoring("InvalidPermission.Duplicate"):
                 authorize(GroupId=group, IpPermissions=permissions, TagSpecifications=tagging)
 
 
 @contextmanager
-def _done_before(*codes: str) -> Iterator[None]:
+def _ignoring(*codes: str) -> Iterator[None]:
     """Within, an error says that the call got through already; its answer was lost."""
     try:
         yield
@@ -137,7 +137,7 @@ def ensure_shared(control: Control) -> None:
         state.efs, group = str(options.efs), ""
     control.save()
     if group and _mount_target(control.cloud, state.efs, facts.zone) is None:
-        with _done_before("MountTargetConflict"):
+        with _ignoring("MountTargetConflict"):
             efs.create_mount_target(
                 FileSystemId=state.efs, SubnetId=facts.subnet, SecurityGroups=[group]
             )
@@ -147,7 +147,7 @@ def ensure_shared(control: Control) -> None:
         target = _mount_target(control.cloud, str(state.efs), facts.zone) or {}
         return target.get("LifeCycleState") == "available"
 
-    _until(control, is_available, f"the mount target of {state.efs} is not available")
+    _wait_until(control, is_available, f"the mount target of {state.efs} is not available")
     control.save()
 
 
@@ -156,7 +156,7 @@ def _shared_folder(control: Control) -> str:
     key = {"CreationToken": request["CreationToken"]}
     found = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
     if not found:
-        with _done_before("FileSystemAlreadyExists"):
+        with _ignoring("FileSystemAlreadyExists"):
             control.cloud.efs.create_file_system(**request)
         found = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
     name = str(found[0]["FileSystemId"])
@@ -165,7 +165,7 @@ def _shared_folder(control: Control) -> str:
         systems = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
         return any(system["LifeCycleState"] == "available" for system in systems)
 
-    _until(control, is_available, f"{name} is not available")
+    _wait_until(control, is_available, f"{name} is not available")
     return name
 
 
@@ -192,11 +192,11 @@ def groups_to_join(cloud: Cloud, efs: str, zone: str, options: Options) -> list[
             f"of its own, at most {_MAX_GROUPS}"
         )
     for group in cloud.ec2.describe_security_groups(GroupIds=names)["SecurityGroups"]:
-        _refuse_open(efs, group, options)
+        _refuse_open_group(efs, group, options)
     return sorted(names)  # a call that is made again must be the same one
 
 
-def _refuse_open(efs: str, group: dict[str, Any], options: Options) -> None:
+def _refuse_open_group(efs: str, group: dict[str, Any], options: Options) -> None:
     """Refuse a group that opens more than the plan says."""
     name = group["GroupId"]
     if any(_is_wide(rule[3]) for rule in requests.rules_of(group["IpPermissions"])):
@@ -232,7 +232,7 @@ def launch(control: Control, gang: GangState, part: Part, user_data: str) -> Non
             part, gang, state.options, state.facts, control.common_tags, groups, user_data
         )
         made = control.cloud.ec2.run_instances(**request)["Instances"]
-        part.instances = _in_order(made)
+        part.instances = _ids_in_order(made)
     control.save()
 
 
@@ -240,14 +240,14 @@ def find(control: Control, part: Part) -> list[str]:
     """The instances of a part by their tag; waits for those of a call that was just made."""
     filters = [tagged(requests.PART, part.token)]
     for attempt in range(3):
-        found = _in_order(_instances(control.cloud, filters))
+        found = _ids_in_order(_instances(control.cloud, filters))
         if found or attempt == 2:
             return found
         control.pause(_SETTLE_S / 2)
     raise AssertionError
 
 
-def _in_order(instances: Iterable[dict[str, Any]]) -> list[str]:
+def _ids_in_order(instances: Iterable[dict[str, Any]]) -> list[str]:
     return [
         one["InstanceId"] for one in sorted(instances, key=lambda one: int(one["AmiLaunchIndex"]))
     ]
@@ -330,7 +330,7 @@ def delete_groups(
     for group in found:
         for attempt in range(60):  # an interface outlives its instance by a little
             try:
-                with _done_before("InvalidGroup.NotFound", "InvalidGroupId.NotFound"):
+                with _ignoring("InvalidGroup.NotFound", "InvalidGroupId.NotFound"):
                     cloud.ec2.delete_security_group(GroupId=group["GroupId"])
                 break
             except ClientError as error:
@@ -353,14 +353,14 @@ def delete_shared(control: Control) -> list[str]:
         if all(tag in system["Tags"] for tag in mine)
     ]
     filters = [tagged(tag["Key"], tag["Value"]) for tag in mine]
-    _refuse_used(cloud, filters)
+    _refuse_shared_in_use(cloud, filters)
     for system in found:
-        _delete_system(control, system)
+        _delete_file_system(control, system)
     delete_groups(cloud, filters, control.pause)
     return found
 
 
-def _refuse_used(cloud: Cloud, filters: list[dict[str, Any]]) -> None:
+def _refuse_shared_in_use(cloud: Cloud, filters: list[dict[str, Any]]) -> None:
     groups = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
     if not groups:
         return
@@ -373,21 +373,21 @@ def _refuse_used(cloud: Cloud, filters: list[dict[str, Any]]) -> None:
         raise RunError(f"the shared folder is used by {used}: end their fleet first")
 
 
-def _delete_system(control: Control, system: str) -> None:
+def _delete_file_system(control: Control, system: str) -> None:
     efs = control.cloud.efs
 
     def targets() -> list[Any]:
         return pages(efs, "describe_mount_targets", "MountTargets", FileSystemId=system)
 
     for target in targets():
-        with _done_before("MountTargetNotFound"):
+        with _ignoring("MountTargetNotFound"):
             efs.delete_mount_target(MountTargetId=target["MountTargetId"])
-    _until(control, lambda: not targets(), f"{system} keeps its mount targets")
-    with _done_before("FileSystemNotFound"):
+    _wait_until(control, lambda: not targets(), f"{system} keeps its mount targets")
+    with _ignoring("FileSystemNotFound"):
         efs.delete_file_system(FileSystemId=system)
 
 
-def _until(control: Control, is_so: Callable[[], bool], otherwise: str) -> None:
+def _wait_until(control: Control, is_so: Callable[[], bool], otherwise: str) -> None:
     for _ in range(60):
         if is_so():
             return

@@ -13,8 +13,15 @@ from typing import Any
 
 from byzshield_exp.errors import ConfigError, RunError, printable
 from byzshield_exp.launch.ec2 import gang as torchrun
-from byzshield_exp.launch.ec2.cloud import OUTAGE_S, told
-from byzshield_exp.launch.ec2.fleet import LimitReached, Lost, Watched, bring_up, hosts_of, move
+from byzshield_exp.launch.ec2.cloud import OUTAGE_S, aws_errors
+from byzshield_exp.launch.ec2.fleet import (
+    LimitReached,
+    Lost,
+    Watched,
+    bring_up,
+    hosts_of,
+    set_phase,
+)
 from byzshield_exp.launch.ec2.hosts import Host, Unreachable, on_all
 from byzshield_exp.launch.ec2.options import Options
 from byzshield_exp.launch.ec2.reach import Place, place_of
@@ -23,9 +30,9 @@ from byzshield_exp.launch.ec2.state import GangState, JobState
 from byzshield_exp.notices import say, warn
 
 _PREPARE_S = 3600.0
-_FETCHES = 3
-_LAY_DOWN_S = 600.0
-_STAY = ("job.json", "status.json")  # of files that are brought back: they tell of this attempt
+_FETCH_ATTEMPTS = 3
+_UNPACK_S = 600.0
+_NOT_SENT = ("job.json", "status.json")  # of files that are brought back: they tell of this attempt
 
 
 def jobs_of(paths: Sequence[Path]) -> list[JobState]:
@@ -34,7 +41,7 @@ def jobs_of(paths: Sequence[Path]) -> list[JobState]:
     Raises:
         ConfigError: if a file cannot be read.
     """
-    return [JobState(str(path.resolve()), str(_read(path)["name"])) for path in paths]
+    return [JobState(str(path.resolve()), str(_read_job(path)["name"])) for path in paths]
 
 
 def check_jobs(jobs: list[JobState], options: Options) -> None:
@@ -63,18 +70,18 @@ def do(control: Control, gang: GangState, job: JobState, stop: threading.Event) 
     """
     transport = bring_up(control, gang, stop)
     try:
-        _do_there(control, gang, job, transport)
+        _run_job(control, gang, job, transport)
     finally:
         transport.close()
 
 
-def _do_there(control: Control, gang: GangState, job: JobState, transport: Watched) -> None:
+def _run_job(control: Control, gang: GangState, job: JobState, transport: Watched) -> None:
     place = place_of(control)
-    with told():
+    with aws_errors():
         hosts = tuple(hosts_of(control, gang))
     options = control.state.options
     known = gang.work if gang.job == job.path else None
-    name = known or _new_name(control, gang)
+    name = known or _new_work_name(control, gang)
     work = torchrun.Gang(
         name, hosts, (1, *[options.processes] * options.workers), f"{place.jobs}/{name}.json",
         python=place.python, folder=place.gangs, port=place.port, look_every_s=place.look_every_s,
@@ -87,16 +94,16 @@ def _do_there(control: Control, gang: GangState, job: JobState, transport: Watch
         _send_to_all(control, transport, hosts[:1] if place.is_shared else hosts, job, work.job)
         _send_results(transport, hosts[0], target, source, f"{place.jobs}/{name}.tar")
         gang.job, gang.work = job.path, name
-        move(control, gang, "running")
+        set_phase(control, gang, "running")
     say(f"{job.name}: on gang {gang.number}, attempt {job.attempts}")
-    end = _run(transport, work, source, target)
-    trouble = _bring_back(transport, hosts[0], source, target, place.look_every_s)
+    end = _watch(transport, work, source, target)
+    trouble = _fetch_results(transport, hosts[0], source, target, place.look_every_s)
     if isinstance(trouble, Unreachable):  # how the run ended is not known
         raise trouble
-    _judge(control, gang, job, _failure(end, hosts[0], target, trouble))
+    _record_end(control, gang, job, _failure(end, hosts[0], target, trouble))
 
 
-def _run(transport: Watched, work: torchrun.Gang, source: str, target: Path) -> torchrun.GangEnd:
+def _watch(transport: Watched, work: torchrun.Gang, source: str, target: Path) -> torchrun.GangEnd:
     """Watch to the end; where that does not come, what was done by then is still brought here.
 
     Raises:
@@ -117,7 +124,7 @@ def _run(transport: Watched, work: torchrun.Gang, source: str, target: Path) -> 
     return end
 
 
-def _new_name(control: Control, gang: GangState) -> str:
+def _new_work_name(control: Control, gang: GangState) -> str:
     """Of no earlier job: the same run may come to the same gang again."""
     return f"{control.state.fleet}.{gang.number}.{secrets.token_hex(4)}"
 
@@ -144,7 +151,7 @@ def _failure(
     return printable(str(error or _last_line(end.output)))  # a host wrote it
 
 
-def _judge(control: Control, gang: GangState, job: JobState, failure: str | None) -> None:
+def _record_end(control: Control, gang: GangState, job: JobState, failure: str | None) -> None:
     with control.store.lock:
         job.phase = "done" if failure is None else "failed"
         job.error = failure
@@ -153,19 +160,19 @@ def _judge(control: Control, gang: GangState, job: JobState, failure: str | None
     say(f"{job.name}: {job.phase}{'' if failure is None else f': {failure}'}")
 
 
-def _bring_back(
+def _fetch_results(
     transport: Watched, host: Host, source: str, target: Path, pause_s: float
 ) -> RunError | None:
     """Copy the results here; returns why that was not possible, often as it was tried."""
     trouble = None
-    for attempt in range(_FETCHES):
+    for attempt in range(_FETCH_ATTEMPTS):
         try:
             transport.fetch(host, source, target)
         except RunError as error:
             if isinstance(error, Lost | LimitReached):  # of the watch, not of the copy
                 raise
             trouble = error
-            if attempt < _FETCHES - 1:
+            if attempt < _FETCH_ATTEMPTS - 1:
                 transport.pause(pause_s)
         else:
             return None
@@ -179,10 +186,10 @@ def _send_to_all(
     place, retry_s = place_of(control), control.state.options.retry_s
 
     def send(host: Host) -> None:
-        content = _read(Path(job.path))
+        content = _read_job(Path(job.path))
         config = content["config"]
         config["output_dir"] = place.outputs
-        _prepare(transport, host, place, config, retry_s)
+        _prepare_data(transport, host, place, config, retry_s)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "job.json"
             path.write_text(json.dumps(content))
@@ -193,7 +200,7 @@ def _send_to_all(
             raise answer
 
 
-def _prepare(
+def _prepare_data(
     transport: Watched, host: Host, place: Place, config: dict[str, Any], retry_s: float
 ) -> None:
     """Fetch a data set that can be fetched; the command holds a lock, and does it once.
@@ -240,21 +247,21 @@ def _send_results(transport: Watched, host: Host, here: Path, there: str, archiv
         path = Path(folder) / "results.tar"
         try:
             with tarfile.open(path, "w") as content:
-                content.add(here, ".", filter=_unless_it_stays)
+                content.add(here, ".", filter=_sent_files)
         except OSError as error:
             raise RunError(f"{here} cannot be read: {error}") from error
         transport.send(host, path, archive)
-    ended = transport.run(host, _laying_down(archive, there), _LAY_DOWN_S)
+    ended = transport.run(host, _unpack_script(archive, there), _UNPACK_S)
     if ended.code != 0:
         raise Lost(f"{host.name}: {there} cannot be written: {_last_line(ended.output)}")
 
 
-def _unless_it_stays(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+def _sent_files(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     name = PurePosixPath(member.name).name
-    return None if name.startswith(".") or name in _STAY else member
+    return None if name.startswith(".") or name in _NOT_SENT else member
 
 
-def _laying_down(archive: str, folder: str) -> str:
+def _unpack_script(archive: str, folder: str) -> str:
     """A script: all of the folder is there, or nothing."""
     packed, place, partial = map(shlex.quote, (archive, folder, f"{folder}.partial"))
     return f"""\
@@ -270,10 +277,10 @@ rm -f {packed}
 
 
 def _config(job: JobState) -> dict[str, Any]:
-    return dict(_read(Path(job.path))["config"])
+    return dict(_read_job(Path(job.path))["config"])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_job(path: Path) -> dict[str, Any]:
     try:
         content = dict(json.loads(path.read_text()))
         return {"name": content["name"], "config": dict(content["config"])} | content

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from byzshield_exp.errors import ConfigError, RunError, first_line
-from byzshield_exp.launch.ec2.archive import MAX_BYTES, packing, unpack
+from byzshield_exp.launch.ec2.archive import MAX_BYTES, pack_command, unpack
 from byzshield_exp.launch.ec2.hosts import Ended, Host, Unreachable, bounded
 
 if TYPE_CHECKING:
@@ -171,11 +171,11 @@ class SshTransport:
         reason = bytearray()
         with archive.open("wb") as content:
             async with connection.create_process(
-                f"sh -c {shlex.quote(packing(source))}", encoding=None
+                f"sh -c {shlex.quote(pack_command(source))}", encoding=None
             ) as packer:
                 await asyncio.gather(
-                    _take(packer.stdout, content.write, MAX_BYTES),
-                    _take(packer.stderr, reason.extend, _REASON_BYTES),
+                    _read_stream(packer.stdout, content.write, MAX_BYTES),
+                    _read_stream(packer.stderr, reason.extend, _REASON_BYTES),
                 )
                 await packer.wait()
         if packer.exit_status is None or packer.exit_status < 0:
@@ -222,7 +222,7 @@ class SshTransport:
                 opening.result().abort()
 
 
-async def _take(
+async def _read_stream(
     source: "asyncssh.SSHReader[bytes]", keep: Callable[[bytes], object], most: int
 ) -> None:
     """Read what a host says to its end.

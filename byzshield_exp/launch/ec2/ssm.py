@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from byzshield_exp.errors import ConfigError, RunError, first_line
-from byzshield_exp.launch.ec2.archive import MAX_BYTES, packing, unpack
+from byzshield_exp.launch.ec2.archive import MAX_BYTES, pack_command, unpack
 from byzshield_exp.launch.ec2.cloud import code, is_busy
 from byzshield_exp.launch.ec2.hosts import TIMED_OUT, Ended, Host, Unreachable, bounded
 
@@ -26,7 +26,7 @@ _DELIVERY_S = 60  # for the host to take a script; 30 is the least
 _MARGIN_S = 60.0  # beyond its time, for a script to be ended
 _ATTEMPTS = 8  # at one request, where AWS is busy
 _COPY_S = 3600.0  # for a file or a folder
-_LOOK_S = (0.5, 1.0, 2.0, 3.0)  # between questions whether it has ended; the last one repeats
+_POLL_S = (0.5, 1.0, 2.0, 3.0)  # between questions whether it has ended; the last one repeats
 _ENDED = ("Success", "Failed", "TimedOut", "Cancelled")
 _GONE = ("InvalidInstanceId", "InvalidInstanceID.NotFound")
 
@@ -48,7 +48,7 @@ class SsmTransport:
     def __init__(
         self, bucket: str | None, region: str | None = None, user: str = "ec2-user"
     ) -> None:
-        self._bucket, self._prefix = ("", "") if bucket is None else _bucket_of(bucket)
+        self._bucket, self._prefix = ("", "") if bucket is None else _parse_bucket(bucket)
         self._region, self._user = region, user
 
     def run(self, host: Host, script: str, timeout_s: float) -> Ended:
@@ -65,7 +65,7 @@ class SsmTransport:
             raise RunError(f"a script of {size} bytes is over {PARAMETER_BYTES}: send it as a file")
         if "{{" in text:
             raise RunError("a script for Run Command cannot hold {{: it would be filled in")
-        sent = _asked(host, lambda: self._send_command(host, parameters))
+        sent = _ask_aws(host, lambda: self._send_command(host, parameters))
         return self._wait_for(host, sent["Command"]["CommandId"], timeout_s)
 
     def send(self, host: Host, source: Path, target: str) -> None:
@@ -86,7 +86,7 @@ aws s3 cp --only-show-errors {shlex.quote(f"s3://{self._bucket}/{key}")} {partia
 mv {partial} {shlex.quote(target)}
 """
         try:
-            _asked(host, lambda: self._s3.upload_file(str(source), self._bucket, key))
+            _ask_aws(host, lambda: self._s3.upload_file(str(source), self._bucket, key))
             ended = self.run(host, script, _COPY_S)
         finally:
             self._delete(key)
@@ -107,7 +107,7 @@ mv {partial} {shlex.quote(target)}
         script = f"""\
 set -euo pipefail
 cd {shlex.quote(source)}
-({packing(".")}) | aws s3 cp --only-show-errors - {address}
+({pack_command(".")}) | aws s3 cp --only-show-errors - {address}
 """
         try:
             ended = self.run(host, script, _COPY_S)
@@ -115,7 +115,7 @@ cd {shlex.quote(source)}
                 reason = ended.output.strip()[-500:]
                 raise RunError(f"{host.name}: {source} cannot be read: {reason}")
             with tempfile.TemporaryFile() as archive:
-                _asked(host, lambda: self._download(key, archive))
+                _ask_aws(host, lambda: self._download(key, archive))
                 archive.seek(0)
                 unpack(archive, target)
         finally:
@@ -159,12 +159,14 @@ cd {shlex.quote(source)}
         deadline = time.monotonic() + _DELIVERY_S + timeout_s + 2 * _MARGIN_S
         number = 0
         while time.monotonic() < deadline:
-            time.sleep(_LOOK_S[min(number, len(_LOOK_S) - 1)])
+            time.sleep(_POLL_S[min(number, len(_POLL_S) - 1)])
             number += 1
-            answer = _asked(host, lambda: self._invocation(host, command))
+            answer = _ask_aws(host, lambda: self._invocation(host, command))
             if answer is not None and answer["Status"] in _ENDED:
-                return _end_of(host, answer)
-        _asked(host, lambda: self._ssm.cancel_command(CommandId=command, InstanceIds=[host.reach]))
+                return _ended_from(host, answer)
+        _ask_aws(
+            host, lambda: self._ssm.cancel_command(CommandId=command, InstanceIds=[host.reach])
+        )
         raise Unreachable(f"{host.name} does not end a script by Run Command")
 
     def _invocation(self, host: Host, command: str) -> Any:
@@ -197,7 +199,7 @@ cd {shlex.quote(source)}
             return
 
 
-def _bucket_of(address: str) -> tuple[str, str]:
+def _parse_bucket(address: str) -> tuple[str, str]:
     kind, _, rest = address.partition("://")
     name, _, prefix = rest.partition("/")
     if kind != "s3" or not name:
@@ -216,7 +218,7 @@ runuser -u {name} -- sh -s <<'{mark}'
 """
 
 
-def _asked(host: Host, ask: Callable[[], Answer]) -> Answer:
+def _ask_aws(host: Host, ask: Callable[[], Answer]) -> Answer:
     """What AWS answers.
 
     Raises:
@@ -237,7 +239,7 @@ def _asked(host: Host, ask: Callable[[], Answer]) -> Answer:
         raise RunError(f"{host.name}: {first_line(error)}") from error
 
 
-def _end_of(host: Host, answer: dict[str, Any]) -> Ended:
+def _ended_from(host: Host, answer: dict[str, Any]) -> Ended:
     details = answer["StatusDetails"].replace(" ", "")
     output = answer["StandardOutputContent"] + answer["StandardErrorContent"]
     if details in ("Success", "Failed") and answer["ResponseCode"] >= 0:

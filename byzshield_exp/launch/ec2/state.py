@@ -18,7 +18,9 @@ from byzshield_exp.launch.ec2.facts import Facts
 from byzshield_exp.launch.ec2.options import Options, options_of
 
 FORMAT = 1
-_LAST_S = 180.0  # for checkpoints to be made and brought here, before the instances end themselves
+_RESERVE_S = (
+    180.0  # for checkpoints to be made and brought here, before the instances end themselves
+)
 
 
 @dataclass
@@ -128,7 +130,7 @@ class State:
 
     def over(self, now: float) -> str | None:
         """Which limit is reached, in one line."""
-        last = min(_LAST_S, 180 * self.options.max_hours)
+        last = min(_RESERVE_S, 180 * self.options.max_hours)
         if now >= self.deadline - last:
             return f"max_hours={self.options.max_hours:g} is reached"
         if self.spent_usd(now) >= self.options.max_usd:
@@ -168,7 +170,7 @@ class Store:
         if not self.path.exists():
             return None
         try:
-            return _state(json.loads(self.path.read_text()))
+            return _parse_state(json.loads(self.path.read_text()))
         except (ValueError, KeyError, TypeError) as error:
             line = f"{self.path} cannot be read ({error}); gc finds the fleet by its tags"
             raise RunError(line) from error
@@ -219,7 +221,7 @@ def loaded(store: Store) -> State:
     return state
 
 
-def _state(content: dict[str, Any]) -> State:
+def _parse_state(content: dict[str, Any]) -> State:
     if content.pop("format") != FORMAT:
         raise ValueError("another format")
     content["options"] = options_of(content["options"])

@@ -27,7 +27,7 @@ def difference(wheel: str) -> str | None:
         return None if there == [version] else f"it is not of version {version}, which runs here"
     try:
         with zipfile.ZipFile(expand_user(wheel)) as content:
-            changed = _changed(content, Path(byzshield_exp.__file__).parents[1])
+            changed = _changed_files(content, Path(byzshield_exp.__file__).parents[1])
     except (OSError, zipfile.BadZipFile, KeyError) as error:
         return f"it cannot be read: {first_line(error)}"
     if not changed:
@@ -36,7 +36,7 @@ def difference(wheel: str) -> str | None:
     return f"{changed[0]}{more} differ from what runs here"
 
 
-def _changed(content: zipfile.ZipFile, root: Path) -> list[str]:
+def _changed_files(content: zipfile.ZipFile, root: Path) -> list[str]:
     """The files of the package that are not the same, or only on one side."""
     here = {str(path.relative_to(root)) for path in (root / "byzshield_exp").rglob("*.py")}
     there = {name for name in content.namelist() if name.endswith(".py")}

@@ -219,7 +219,7 @@ def test_throttling_without_end_is_an_error_and_leaves_nothing(aws, tmp_path, ca
 )
 def test_what_may_be_different_later_is_told_apart(code, status, kind):
     said = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    with pytest.raises(RunError) as told, cloud.told():
+    with pytest.raises(RunError) as told, cloud.aws_errors():
         raise ClientError(said, "RunInstances")
     assert type(told.value) is kind
 
