@@ -1,8 +1,8 @@
-"""User data: the script by which a fresh machine makes itself ready.
+"""User data: the script that prepares a fresh machine for jobs.
 
-It is read by anybody who may describe the instance and by every process on it, so it holds no
-secret. The first thing it does is to set the machine's end, which does not depend on the driver
-and which a restart does not put off. It may be run again.
+Anybody who may describe the instance, and every process on it, can read the script, so it holds no
+secret. First it schedules the machine's shutdown, which needs no driver and which a restart does
+not postpone. It may be run again.
 """
 
 import re
@@ -24,25 +24,25 @@ _PUBLIC_KEY = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-zA-Z0-9@.-]+ [A-Za-z
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What a machine needs before it can do a job.
+    """What a machine needs before it can run a job.
 
     Attributes:
-        max_minutes: it shuts itself down after so long, and with that terminates.
-        wheel: of this package: ``s3://...``, or a path on the machine where the driver, or a
-            shared folder, brings it.
-        wheel_sha256: of that file.
+        max_minutes: after which the machine shuts itself down, which terminates it.
+        wheel: of this package: ``s3://...``, or a path on the machine to which the driver or a
+            shared folder delivers it.
+        wheel_sha256: checksum of that file.
         efs: the id of a shared file system, mounted over TLS; None for none.
-        mount_point: where.
+        mount_point: where the file system is mounted.
         region: of ``efs`` and of ``s3://``; None for the machine's own.
-        user: who works there, and owns the folder of the shared file system.
-        folder: for the environment and for what the machine tells about itself.
-        python: a command; amazon linux brings it as the package of that name.
+        user: runs the jobs, and owns the mount point.
+        folder: holds the environment, the log and the state of the preparation.
+        python: a command; on Amazon Linux also the name of its package.
         pip_arguments: such as ``--index-url https://download.pytorch.org/whl/cpu``.
         authorized_keys: public keys that may log in as ``user``.
-        wheel_within_minutes: how long to wait for a wheel that is brought.
+        wheel_within_minutes: how long to wait for a wheel that is delivered.
 
     Raises:
-        ConfigError: if a value is none that can work, or holds a secret.
+        ConfigError: if a value cannot work, or holds a secret.
     """
 
     max_minutes: int
@@ -76,12 +76,12 @@ class Bootstrap:
 
     @property
     def environment_python(self) -> str:
-        """The program that starts jobs on the machine."""
+        """The interpreter that runs jobs on the machine."""
         return f"{self.folder}/venv/bin/python"
 
 
 def user_data(bootstrap: Bootstrap) -> str:
-    """The script, for bash as root."""
+    """Return the script, for bash as root."""
     parts = [
         _SHUTDOWN.format(minutes=bootstrap.max_minutes, folder=shlex.quote(bootstrap.folder)),
         _LOGGING,
@@ -99,10 +99,10 @@ def wait_until_ready(
     timeout_s: float,
     look_every_s: float = _POLL_EVERY_S,
 ) -> None:
-    """Wait until all machines have made themselves ready.
+    """Wait until all machines are ready.
 
     Raises:
-        RunError: if one has failed, or is not ready in time.
+        RunError: if one fails, or is not ready in time.
     """
     deadline = time.monotonic() + timeout_s
     waiting = {host: "" for host in hosts}
@@ -191,7 +191,7 @@ chmod 600 "$home/.ssh/authorized_keys"
 
 
 def _mount_efs(bootstrap: Bootstrap) -> str:
-    """Mount the file system; its name is known some time after it was made."""
+    """Return commands that mount the file system; its DNS name may need minutes to appear."""
     region = f",region={shlex.quote(bootstrap.region)}" if bootstrap.region else ""
     return f"""\
 user={shlex.quote(bootstrap.user)}

@@ -1,4 +1,4 @@
-"""What ``byzshield ec2`` does, and the launcher: each is a function of options."""
+"""The commands of ``byzshield ec2`` and of the launcher, as functions."""
 
 import shlex
 import time
@@ -32,17 +32,12 @@ from byzshield_exp.launch.ec2.state import GangState, JobState, Store, loaded, n
 from byzshield_exp.notices import say
 
 _COMMAND_S = 600.0
-_MAY_DIFFER = (
-    "dry_run",
-    "output_dir",
-    "owner",
-    "usd_per_hour",
-)  # may differ when a fleet is taken up
+_MAY_DIFFER = ("dry_run", "output_dir", "owner", "usd_per_hour")  # when a fleet is reused
 TENSORBOARD_PORT = 6006
 
 
 def show_plan(options: Options) -> None:
-    """Print the plan, and what EC2 says of it; create nothing."""
+    """Print the plan and EC2's answers to a dry run; create nothing."""
     with aws_errors():
         cloud = connect(options.region)
         planned = plan(options, look_up(options, cloud))
@@ -56,13 +51,13 @@ def show_plan(options: Options) -> None:
 
 
 def sweep(options: Options, jobs: Sequence[JobState]) -> list[JobState]:
-    """Do jobs on a fleet and end it; with ``dry_run`` only print the plan.
+    """Run jobs on a fleet and end it; with ``dry_run`` only print the plan.
 
-    A fleet that an earlier driver left up is taken up, with what it still does; where there is
-    nothing to do it is ended.
+    A fleet that an earlier driver left up is reused, with the jobs that it still runs. Without
+    jobs, such a fleet is ended.
 
     Returns:
-        The jobs, with how they ended.
+        The jobs; their phases say how they ended.
     """
     if not jobs:
         _end_idle_fleet(options)
@@ -111,7 +106,7 @@ def hosts(store: Store) -> None:
 
 
 def run(store: Store, command: str) -> int:
-    """Run a shell command on all hosts of a fleet; returns the highest exit code."""
+    """Run a shell command on all hosts of a fleet; return the highest exit code."""
     control = _load_control(store)
     worst = 0
     for gang, members in _hosts_by_gang(control):
@@ -130,7 +125,7 @@ def run(store: Store, command: str) -> int:
 
 
 def tunnel(store: Store) -> None:
-    """Print how to look at TensorBoard on the server's host of each gang."""
+    """Print the commands that open TensorBoard on the server's host of each gang."""
     control = _load_control(store)
     options, place, port = control.state.options, place_of(control), TENSORBOARD_PORT
     for gang, members in _hosts_by_gang(control):
@@ -159,7 +154,7 @@ def _forward_command(control: Control, host: Host) -> str:
 
 
 def status(store: Store) -> None:
-    """Print what the state on disk says; asks nobody."""
+    """Print a fleet's state from disk, without asking AWS."""
     state, now = loaded(store), time.time()
     left = max(0.0, state.deadline - now) / 3600
     say(
@@ -175,10 +170,10 @@ def status(store: Store) -> None:
 
 
 def resume(store: Store) -> list[JobState]:
-    """Go on with the runs of a fleet whose driver died, and end the fleet.
+    """Continue the runs of a fleet whose driver died, then end the fleet.
 
     Raises:
-        ConfigError: if it is down.
+        ConfigError: if the fleet is down.
     """
     with store.alone():
         control = _load_control(store)
@@ -189,7 +184,7 @@ def resume(store: Store) -> list[JobState]:
 
 
 def take_down(store: Store, shared: bool) -> None:
-    """End everything of a fleet, whatever its driver did."""
+    """End everything of a fleet, whatever state its driver left."""
     with store.alone():
         control = _load_control(store)
         down(control, shared)
@@ -199,7 +194,7 @@ def take_down(store: Store, shared: bool) -> None:
 
 
 def list_instances(region: str | None, owner: str | None, everybody: bool) -> None:
-    """Print the instances of an owner's fleets in a region, or of all, found by their tags."""
+    """Print the instances in a region of an owner's fleets, or of all, found by their tags."""
     with aws_errors():
         cloud = connect(region)
         found = living(cloud, _fleet_filters(cloud, owner, everybody))
@@ -216,9 +211,10 @@ def list_instances(region: str | None, owner: str | None, everybody: bool) -> No
 def collect_garbage(
     region: str | None, fleet: str | None, owner: str | None, everybody: bool, dry_run: bool
 ) -> None:
-    """End what is left of fleets whose time is over, found by their tags.
+    """End what is left of expired fleets, found by their tags.
 
-    Of an owner's, of everybody's, or of one named fleet, whosever it is and whatever its time.
+    These are an owner's or everybody's fleets, or the one named ``fleet``, whoever owns it and
+    whether or not it has expired.
     """
     with aws_errors():
         cloud = connect(region)
@@ -240,7 +236,7 @@ def collect_garbage(
 
 
 def _fleet_filters(cloud: Cloud, owner: str | None, everybody: bool) -> list[dict[str, Any]]:
-    """Filters for what belongs to fleets: of an owner, of this AWS identity, or of everybody."""
+    """Return filters for the fleets of an owner, of this AWS identity, or of everybody."""
     fleets = {"Name": "tag-key", "Values": [requests.FLEET]}
     if everybody:
         return [fleets]
@@ -264,7 +260,7 @@ def _now() -> str:
 
 @contextmanager
 def _open_fleet(options: Options, jobs: Sequence[JobState]) -> Iterator[Control]:
-    """A new fleet, or the one that an earlier driver left up."""
+    """Yield a new fleet, or the one that an earlier driver left up."""
     store = store_of(options.output_dir, options.name)
     with store.alone():
         cloud = connect(options.region)

@@ -1,4 +1,4 @@
-"""The runs of a sweep on a fleet: a thread per gang, and another gang for one that is lost."""
+"""Run the jobs of a sweep on a fleet: one thread per gang; a lost gang is replaced."""
 
 import shlex
 import signal
@@ -21,14 +21,14 @@ _SIGNAL_CHECK_S = 1.0
 
 
 class _Signalled(BaseException):
-    """No ``Exception``: botocore takes one that comes in a call for a fault, and calls again."""
+    """A signal came. No ``Exception``: botocore would take it for a fault and call again."""
 
 
 def drive(control: Control) -> None:
-    """Do all jobs that wait, then end the fleet, whatever happens.
+    """Run all waiting jobs, then end the fleet, whatever happens.
 
     Raises:
-        Stopped: at SIGTERM or SIGHUP; jobs that ran have made a checkpoint.
+        Stopped: at SIGTERM or SIGHUP, after running jobs have made a checkpoint.
         RunError: if a limit is reached, or AWS refuses.
     """
     with ending_the_fleet(control):
@@ -39,11 +39,11 @@ def drive(control: Control) -> None:
 
 @contextmanager
 def ending_the_fleet(control: Control, only_after_errors: bool = False) -> Iterator[None]:
-    """After this, also after SIGTERM, SIGHUP and Ctrl-C, everything of the fleet is ended.
+    """End everything of the fleet after the block, also after SIGTERM, SIGHUP and Ctrl-C.
 
     Args:
         control: of the fleet.
-        only_after_errors: leave it up when all went well.
+        only_after_errors: leave the fleet up when the block succeeds.
     """
     went_well = False
     with _raise_first_signal() as ignore:
@@ -71,9 +71,10 @@ def _end_fleet(control: Control) -> None:
 
 @contextmanager
 def _raise_first_signal() -> Iterator[Callable[[], None]]:
-    """Within, the first SIGTERM, SIGHUP or Ctrl-C is an exception, and further ones are ignored.
+    """Raise an exception at the first SIGTERM, SIGHUP or Ctrl-C; ignore further ones.
 
-    The value makes the first one ignored too. Only in the main thread.
+    Yields a function; once it is called, the first one is ignored too. Outside the main thread it
+    does nothing, because Python sets handlers only there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -91,7 +92,7 @@ def _raise_first_signal() -> Iterator[Callable[[], None]]:
             )
 
     heard = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as nohup wants it
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # set by nohup
         heard.remove(signal.SIGHUP)
     before = {number: signal.signal(number, hear) for number in heard}
     try:
@@ -104,7 +105,7 @@ def _raise_first_signal() -> Iterator[Callable[[], None]]:
 
 
 def _run_all(control: Control) -> None:
-    """Serve with as many gangs as the user wants; an exception anywhere stops them all."""
+    """Run the jobs on ``options.gangs`` gangs; an exception in one stops them all."""
     gangs = control.state.options.gangs
     slots: list[GangState | None] = [*_adopt_gangs(control), *[None] * gangs]
     stop = threading.Event()
@@ -115,19 +116,19 @@ def _run_all(control: Control) -> None:
                 served.append(pool.submit(_run_jobs, control, slot, stop))
             done = set[Future[None]]()
             while len(done) < len(served) and not any(future.exception() for future in done):
-                # Not for ever: a signal that the system gave to another thread is heard only here.
+                # With a timeout: the handler of a signal runs only when this thread wakes up.
                 done, _ = wait(served, _SIGNAL_CHECK_S, FIRST_EXCEPTION)
             went_well = not any(future.exception() for future in done)
         finally:
             if not went_well:
                 stop.set()
     errors = [error for future in served if (error := future.exception()) is not None]
-    if errors:  # the others only stopped
+    if errors:  # report the cause; the other gangs only stopped
         raise min(errors, key=lambda error: isinstance(error, Stopped))
 
 
 def _adopt_gangs(control: Control) -> list[GangState]:
-    """The gangs of an earlier driver that can go on; the others and what they did are ended."""
+    """Return an earlier driver's gangs that can go on; end the others, requeue their jobs."""
     jobs, kept = control.state.jobs, list[GangState]()
     running = {job.path for job in jobs if job.phase == "running"}
     for gang in control.state.gangs:
@@ -145,7 +146,7 @@ def _adopt_gangs(control: Control) -> list[GangState]:
 
 
 def _run_jobs(control: Control, gang: GangState | None, stop: threading.Event) -> None:
-    """Do jobs one after the other with one gang at a time."""
+    """Run jobs one after the other, on one gang at a time."""
     options = control.state.options
     try:
         while not stop.is_set() and (job := _next_job(control, gang)) is not None:
@@ -173,7 +174,7 @@ def _release_gang(control: Control, gang: GangState | None) -> None:
 
 
 def _next_job(control: Control, gang: GangState | None) -> JobState | None:
-    """The job that a gang does already, or the next one."""
+    """Return the job that a gang already runs, or the next waiting one."""
     with control.store.lock:
         if gang is not None and gang.job is not None:
             for job in control.state.jobs:
@@ -188,10 +189,10 @@ def _next_job(control: Control, gang: GangState | None) -> JobState | None:
 
 
 def _requeue_or_fail(control: Control, job: JobState, error: RunError) -> bool:
-    """Whether a job gets another gang.
+    """Requeue a job whose gang was lost, or give it up; return whether it was requeued.
 
     Raises:
-        NoCapacity: if it had all its attempts for nothing: other jobs would fare no better.
+        NoCapacity: if its last attempt found no capacity: other jobs would find none either.
     """
     is_over = job.attempts >= control.state.options.max_attempts
     end = f"given up after {job.attempts} attempts" if is_over else "another attempt follows"
