@@ -1,4 +1,4 @@
-"""A fleet: gangs of instances brought up, and everything brought down again."""
+"""Bring up a fleet's gangs of instances, and bring everything down again."""
 
 import math
 import threading
@@ -34,48 +34,48 @@ from byzshield_exp.launch.ec2.state import GangState, Part, State, token
 from byzshield_exp.notices import say, warn
 
 _ALIVE = ("pending", "running")
-LAST_FETCH_S = 120.0  # for what a run has made by the time that everything ends
+LAST_FETCH_S = 120.0  # to copy a run's results when everything ends
 _CHECK_EVERY_S = 1.0
-WATCH_S = 15.0  # between two questions to EC2 whether all instances of a gang live
+WATCH_S = 15.0  # between two checks by EC2 that a gang's instances run
 
 
 class Lost(RunError):
-    """A gang that cannot be used any more; another one may do better."""
+    """A gang is no longer usable; another one may do better."""
 
 
 class LimitReached(RunError):
-    """max_hours or max_usd: everything ends."""
+    """max_hours or max_usd is reached: everything ends."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A way to hosts that asks, before each use and while it waits, whether to go on.
+    """A transport that calls a check before each use and while it waits.
 
     Attributes:
-        transport: the way.
-        check: raises where not.
+        transport: reaches the hosts.
+        check: raises to end the wait.
     """
 
     transport: Transport
     check: Callable[[], None]
 
     def run(self, host: Host, script: str, timeout_s: float) -> Ended:
-        """Run a script."""
+        """Run a script on a host."""
         return run_watched(self.check, partial(self.transport.run, host, script, timeout_s))
 
     def send(self, host: Host, source: Path, target: str) -> None:
-        """Copy a file there."""
+        """Copy a file to a host."""
         run_watched(self.check, partial(self.transport.send, host, source, target))
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
-        """Copy a folder here."""
+        """Copy a folder from a host."""
         run_watched(self.check, partial(self.transport.fetch, host, source, target))
 
     def fetch_at_last(self, host: Host, source: str, target: Path) -> None:
-        """Fetch without asking, but not for long.
+        """Copy a folder from a host without the check, but within ``LAST_FETCH_S`` seconds.
 
         Raises:
-            Unreachable: if it does not end in time.
+            Unreachable: if it takes longer.
         """
         deadline = time.monotonic() + LAST_FETCH_S
 
@@ -86,18 +86,18 @@ class Watched:
         run_watched(check, partial(self.transport.fetch, host, source, target))
 
     def pause(self, seconds: float) -> None:
-        """Only wait."""
+        """Wait some seconds."""
         run_watched(self.check, partial(time.sleep, seconds))
 
     def close(self) -> None:
-        """Give up all connections."""
+        """Close all connections."""
         self.transport.close()
 
 
 def run_watched(check: Callable[[], None], act: Callable[[], Answer]) -> Answer:
-    """Do something in a thread of its own; ``check`` is called before and every second.
+    """Run an action in its own thread; call ``check`` before it and every second.
 
-    What it raises is raised here, and the thread is left to itself.
+    An exception of ``check`` is raised here, and the thread is not waited for.
     """
     check()
     future = Future[Answer]()
@@ -115,7 +115,7 @@ def run_watched(check: Callable[[], None], act: Callable[[], Answer]) -> Answer:
 
 
 def new_gang(control: Control) -> GangState:
-    """A gang of which nothing exists yet; each attempt is a new one, with new tokens.
+    """Record a new gang, with new tokens, for another attempt; create no instance yet.
 
     Raises:
         RunError: if a limit is reached.
@@ -127,7 +127,11 @@ def new_gang(control: Control) -> GangState:
             raise RunError(f"{reason}: no more instances")
         number = len(state.gangs)
         kinds = (
-            ("workers", options.worker_type, options.workers),  # first: they are harder to get
+            (
+                "workers",
+                options.worker_type,
+                options.workers,
+            ),  # launched first: they are harder to get
             ("server", options.server_type, 1),
         )
         parts = [Part(*kind, token(state.fleet, number, kind[0])) for kind in kinds]
@@ -142,7 +146,7 @@ def _minutes_left(state: State) -> int:
 
 
 def bring_up(control: Control, gang: GangState, stop: Event) -> Watched:
-    """Launch a gang, or go on where an earlier driver ended; returns the way to its hosts.
+    """Launch a gang, or finish an earlier driver's launch; return a transport to its hosts.
 
     Raises:
         NoCapacity: if there are no such instances now.
@@ -150,7 +154,7 @@ def bring_up(control: Control, gang: GangState, stop: Event) -> Watched:
         RunError: if AWS refuses, or hosts do not get ready.
     """
     state = control.state
-    if not any(part.sent for part in gang.parts):  # an earlier driver may have died here
+    if not any(part.sent for part in gang.parts):  # the record may be an earlier driver's, and old
         gang.minutes = _minutes_left(state)
     bootstrap = bootstrap_of(state.options, state.facts, state.efs, gang.minutes)
     with aws_errors():
@@ -181,7 +185,7 @@ def bring_up(control: Control, gang: GangState, stop: Event) -> Watched:
 
 
 def hosts_of(control: Control, gang: GangState) -> list[Host]:
-    """The hosts of a gang, the server's first.
+    """Return the hosts of a gang, the server's first.
 
     Raises:
         Lost: if not all of its instances run.
@@ -203,7 +207,7 @@ def hosts_of(control: Control, gang: GangState) -> list[Host]:
 
 
 def why_lost(control: Control, gang: GangState) -> str | None:
-    """Which instances of a gang have ended, and what EC2 says about it; None: they all run."""
+    """Return which instances of a gang have ended, with EC2's reason; None if all run."""
     found = describe(control.cloud, gang.instances)
     gone = []
     for name in gang.instances:
@@ -220,7 +224,7 @@ def why_lost(control: Control, gang: GangState) -> str | None:
 def end_gang(control: Control, gang: GangState) -> None:
     """Terminate a gang's instances and wait until they are gone.
 
-    That the state cannot be written, or for some minutes AWS does not answer, does not prevent it.
+    A state that cannot be written, or some minutes without an answer of AWS, do not prevent this.
     """
     if gang.phase == "ended":
         return
@@ -245,10 +249,10 @@ def down(control: Control, shared: bool = False) -> None:
 
     Args:
         control: of the fleet.
-        shared: also delete the shared folder that ``efs=create`` made, with all that is in it.
+        shared: also delete the shared folder that ``efs=create`` made, with its contents.
 
     Raises:
-        RunError: if something could not be ended; all else is.
+        RunError: if something could not be ended, after everything else was.
     """
     state = control.state
     steps = [
@@ -271,7 +275,7 @@ def down(control: Control, shared: bool = False) -> None:
 
 
 def _terminate_all(control: Control) -> None:
-    """All instances at once, before anything is waited for."""
+    """Ask EC2 to end all instances, before anything is waited for."""
     names = [name for gang in control.state.gangs for name in gang.instances]
     mine = living(control.cloud, [tagged(requests.FLEET, control.state.fleet)])
     ask_to_end(control.cloud, sorted({*names, *(one["InstanceId"] for one in mine)}))
@@ -286,14 +290,14 @@ def _error_of(step: Callable[[], None]) -> RunError | None:
 
 
 def remove(control: Control, fleet: str) -> None:
-    """End what has the tag of a fleet."""
+    """End the instances and delete the security groups that have a fleet's tag."""
     mine = [tagged(requests.FLEET, fleet)]
     terminate(control.cloud, [one["InstanceId"] for one in living(control.cloud, mine)])
     delete_groups(control.cloud, mine, control.pause)
 
 
 def set_phase(control: Control, gang: GangState, phase: str) -> None:
-    """Note that a gang got so far."""
+    """Save a gang's new phase."""
     with control.store.lock:
         gang.phase = phase
         control.save()
@@ -306,7 +310,7 @@ def _set_phase_anyway(control: Control, gang: GangState, phase: str) -> None:
 
 
 def save_anyway(control: Control) -> None:
-    """Ending must not fail for the driver's disk: what is ended again does no harm."""
+    """Save the state, or only warn: a full disk must not keep instances from being ended."""
     try:
         control.save()
     except RunError as error:
@@ -316,10 +320,10 @@ def save_anyway(control: Control) -> None:
 def _wait_ready(
     control: Control, gang: GangState, transport: Watched, hosts: list[Host], bootstrap: Bootstrap
 ) -> None:
-    """Bring the wheel and wait until user-data has done its work on all hosts.
+    """Send the wheel, and wait until user-data has prepared all hosts.
 
     Raises:
-        RunError: if that takes too long or fails: another gang would hardly do better.
+        RunError: if that fails or takes too long; another gang would hardly do better.
     """
     options, facts = control.state.options, control.state.facts
     say(f"gang {gang.number}: waiting for {len(hosts)} hosts to be ready")
@@ -338,7 +342,7 @@ def _send_wheel(
         try:
             transport.send(host, expand_user(str(control.state.options.wheel)), target)
             return
-        except Unreachable as error:  # it still starts
+        except Unreachable as error:  # the host may still be starting
             if time.monotonic() > deadline:
                 minutes = control.state.options.boot_minutes
                 line = f"{host.name} is not reached within boot_minutes={minutes:g}: {error}"
@@ -347,7 +351,7 @@ def _send_wheel(
 
 
 def _make_check(control: Control, gang: GangState, stop: Event) -> Callable[[], None]:
-    """What is asked before each script; EC2 itself only now and then."""
+    """Return a check of the limits and, every ``WATCH_S`` seconds, of the instances."""
     asked = [time.monotonic()]
     heard = [time.monotonic()]
 
@@ -355,7 +359,7 @@ def _make_check(control: Control, gang: GangState, stop: Event) -> Callable[[], 
         try:
             with aws_errors():
                 lost = why_lost(control, gang)
-        except NoAnswer:  # the hosts go on without this machine's network
+        except NoAnswer:  # the hosts work on while this machine is offline
             if time.monotonic() - heard[0] > OUTAGE_S:
                 raise
             return None
@@ -374,11 +378,11 @@ def _make_check(control: Control, gang: GangState, stop: Event) -> Callable[[], 
 
 
 def _check_limits(control: Control, stop: Event) -> None:
-    """Whether to.
+    """Raise if stopped or over a limit.
 
     Raises:
-        Stopped: if everything is to end.
-        LimitReached: likewise.
+        Stopped: if the driver is stopping.
+        LimitReached: if ``max_hours`` or ``max_usd`` is reached.
     """
     if stop.is_set():
         raise Stopped("stopped")

@@ -1,11 +1,11 @@
-"""A gang: one job on several hosts at once, by torchrun, which goes on when the driver is gone.
+"""A gang: one job on several hosts, run by torchrun, which goes on when the driver dies.
 
-On every host a small script, in a session of its own, starts torchrun, touches a heartbeat while it
-runs, and writes its exit code when it ends. The driver only looks: each look is a short script of
-its own. Starting is idempotent, so a driver that died and comes back calls :func:`run_gang` again.
+On every host a small script in its own session starts torchrun, touches a heartbeat file while it
+runs, and writes its exit code when it ends. The driver only polls, each time with a short script.
+Starting is idempotent, so a restarted driver just calls :func:`run_gang` again.
 
-All processes of a gang on a host carry a mark in their environment, by which they are found again:
-torchrun gives its ranks sessions of their own, so there is no process group to end.
+All processes of a gang on a host are found by a mark in their environment: torchrun gives each rank
+its own session, so there is no process group to end.
 """
 
 import re
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from byzshield_exp.errors import RunError
 from byzshield_exp.launch.ec2.hosts import OUTPUT_BYTES, Ended, Host, Transport, Unreachable, on_all
 
-_POLL_TIMEOUT_S = 30.0  # for one look
+_POLL_TIMEOUT_S = 30.0  # for one answer of a host
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FIND_MARKED = """\
 # shellcheck disable=SC2329
@@ -36,18 +36,18 @@ class Gang:
         hosts: the first one is the parameter server's.
         processes: per host.
         job: the path of the job's file, on every host.
-        python: of the environment on the hosts.
-        folder: on the hosts, for what the gang keeps about itself; need not be shared.
+        python: the interpreter on the hosts.
+        folder: on the hosts, for the gang's own files; need not be shared.
         port: of torchrun's rendezvous, on the first host.
-        metadata: address of the service that tells an instance that it is taken back; None where
-            nobody takes it back.
-        look_every_s: between two looks.
-        lost_after_s: a host that is silent, or whose heartbeat stands, for so long is lost.
-        end_within_s: for a job to end in order when it is asked to, and for the other hosts to
-            end after the first.
+        metadata: address of the service that announces the reclaim of a spot instance; None for
+            instances that are not reclaimed.
+        look_every_s: between two polls.
+        lost_after_s: a host is lost when it is silent, or its heartbeat is old, for this long.
+        end_within_s: how long a job has to end when it is asked to, and the other hosts after
+            the first has ended.
 
     Raises:
-        ValueError: if these do not fit.
+        ValueError: if the name is invalid, or the processes do not fit the hosts.
     """
 
     name: str
@@ -74,10 +74,9 @@ class GangEnd:
     """How a gang ended.
 
     Attributes:
-        codes: per host the exit code of torchrun, where it ended by itself.
-        lost: per host that was lost, why.
-        output: the end of the log that tells most: of the host that failed first, or of the
-            server's.
+        codes: exit codes of torchrun, by host, where it ended by itself.
+        lost: reasons, by host, for the hosts that were lost.
+        output: the end of the log of the host that failed first, or else of the server's.
     """
 
     codes: Mapping[str, int]
@@ -86,16 +85,16 @@ class GangEnd:
 
     @property
     def code(self) -> int:
-        """0 where all hosts ended well; the first other code; -1 where hosts were lost."""
+        """-1 if hosts were lost; else the first nonzero code; 0 if all hosts ended well."""
         if self.lost:
             return -1
         return next((code for code in self.codes.values() if code), 0)
 
 
 def run_gang(transport: Transport, gang: Gang) -> GangEnd:
-    """Start a gang, or find it again, and watch it to its end; then nothing of it runs any more.
+    """Start a gang, or find it again, and watch it until none of its processes is left.
 
-    An exception, Ctrl-C included, ends only the watching: the gang goes on, until
+    An exception, Ctrl-C included, ends only the watching: the gang runs on until
     :func:`end_gang`.
 
     Raises:
@@ -119,14 +118,14 @@ def run_gang(transport: Transport, gang: Gang) -> GangEnd:
 
 
 def end_gang(transport: Transport, gang: Gang, within_s: float | None = None) -> list[str]:
-    """End what runs of a gang, on all hosts at once: SIGTERM, and later SIGKILL.
+    """End a gang's processes on all hosts at once: by SIGTERM, and later by SIGKILL.
 
-    A job makes a checkpoint on SIGTERM. Ending what has ended does nothing.
+    A job makes a checkpoint at SIGTERM. A gang that has ended may be ended again.
 
     Args:
         transport: to the hosts.
         gang: the gang.
-        within_s: how long the job has for its checkpoint; None for the gang's own time.
+        within_s: how long the job has for its checkpoint; None for ``gang.end_within_s``.
 
     Returns:
         The names of the hosts that did not answer.
@@ -145,7 +144,7 @@ def end_gang(transport: Transport, gang: Gang, within_s: float | None = None) ->
 
 
 def log_of(transport: Transport, gang: Gang, host: Host) -> str:
-    """The end of what the gang printed on a host; empty where it does not answer."""
+    """Return the end of a gang's log on a host; empty if the host does not answer."""
     script = f"tail -c {OUTPUT_BYTES} {shlex.quote(_host_folder(gang, host))}/log"
     try:
         ended = transport.run(host, script, _POLL_TIMEOUT_S)
@@ -162,14 +161,14 @@ def _start(transport: Transport, gang: Gang, host: Host) -> None:
 
 @dataclass
 class _HostStatus:
-    """What is known of one host while the gang is watched."""
+    """When a watched host last answered well, and its exit code once it has ended."""
 
     heard: float
     code: int | None = None
 
 
 def _watch(transport: Transport, gang: Gang) -> tuple[dict[str, int], dict[str, str], Host | None]:
-    """Look until all hosts have ended, or one is lost, or one is late after another's end."""
+    """Poll until all hosts have ended, one is lost, or one is late after another's end."""
     statuses = {host: _HostStatus(time.monotonic()) for host in gang.hosts}
     failed: Host | None = None
     first_end: float | None = None
@@ -190,7 +189,7 @@ def _watch(transport: Transport, gang: Gang) -> tuple[dict[str, int], dict[str, 
 
 
 def _poll(transport: Transport, gang: Gang, statuses: Mapping[Host, _HostStatus]) -> dict[str, str]:
-    """Look at hosts, at all at once; return which are lost, and why."""
+    """Poll hosts, all at once; return which are lost, and why."""
     hosts = list(statuses)
     answers = on_all(
         hosts, lambda host: transport.run(host, _poll_script(gang, host), _POLL_TIMEOUT_S)
@@ -216,7 +215,7 @@ _NUMBER = re.compile(r"(ended|running) (-?[0-9]{1,9})")
 
 
 def _parse_answer(answer: Ended, status: _HostStatus, gang: Gang) -> str:
-    """Read a look's answer into ``status``; return what is wrong with the host, if anything."""
+    """Parse a poll's answer into ``status``; return what is wrong with the host, or ``""``."""
     said = answer.output.strip()
     if said in (_GONE[0], _RECLAIMED[0]):
         return _GONE[1] if said == _GONE[0] else _RECLAIMED[1]
@@ -231,7 +230,7 @@ def _parse_answer(answer: Ended, status: _HostStatus, gang: Gang) -> str:
 
 
 def _host_folder(gang: Gang, host: Host) -> str:
-    return f"{gang.folder}/{gang.name}/{host.node}"  # a folder per host: it may be a shared disk
+    return f"{gang.folder}/{gang.name}/{host.node}"  # per host: the disk may be shared
 
 
 def _preamble(gang: Gang, host: Host) -> str:
@@ -253,7 +252,7 @@ def _torchrun_command(gang: Gang, host: Host) -> str:
 
 
 def _start_script(gang: Gang, host: Host) -> str:
-    """Write the host's script and start it in a session of its own, once.
+    """Return a script that starts torchrun in its own session, once.
 
     ``mkdir`` decides which of two drivers starts it.
     """
@@ -291,7 +290,7 @@ exit 1
 
 
 def _poll_script(gang: Gang, host: Host) -> str:
-    """Say ``ended CODE``, ``running SECONDS`` since the heartbeat, ``gone`` or ``reclaimed``."""
+    """Return a script that prints ``ended CODE``, ``running AGE_S``, ``gone`` or ``reclaimed``."""
     return f"""\
 {_preamble(gang, host)}{_reclaim_check(gang)}
 there=$(marked)  # before the code is looked for: it is written before the last process ends
@@ -308,7 +307,7 @@ fi
 
 
 def _reclaim_check(gang: Gang) -> str:
-    """A shell function that asks, as IMDSv2 wants it, whether a spot instance is taken back."""
+    """Return a shell function that asks by IMDSv2 whether a spot instance is being reclaimed."""
     if gang.metadata is None:
         return "is_reclaimed() { false; }"
     return f"""\
@@ -320,7 +319,7 @@ is_reclaimed() {{
 
 
 def _end_script(gang: Gang, host: Host, grace_s: float) -> str:
-    """Ask torchrun to end, which asks its ranks; kill what is left when the time is over."""
+    """Return a script that asks torchrun, and so its ranks, to end, and later kills the rest."""
     return f"""\
 {_preamble(gang, host)}
 pid=$(cat "$place/pid" 2> /dev/null)
