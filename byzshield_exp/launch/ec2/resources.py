@@ -1,7 +1,7 @@
-"""Making and removing what a fleet consists of; each step may be done again after a crash.
+"""Create and delete a fleet's resources; each step may be repeated after a crash.
 
-A step first looks by tag or by token for what an earlier attempt made. So it does not matter
-whether the answer to a call was seen.
+A step first looks by tag or by token for what an earlier attempt made, so it does not matter
+whether the answer to a call arrived.
 """
 
 import ipaddress
@@ -19,22 +19,22 @@ from byzshield_exp.launch.ec2.cloud import Cloud, code, pages, tagged
 from byzshield_exp.launch.ec2.options import Options
 from byzshield_exp.launch.ec2.state import GangState, Part, State, Store
 
-_SETTLE_S = 10.0  # in which an instance is surely shown to describe_instances
+_SETTLE_S = 10.0  # until describe_instances surely shows a new instance
 _LIVE = ["pending", "running", "stopping", "stopped"]
 _DELAY_S = 5
 _ATTEMPTS = 120
-_MAX_GROUPS = 5  # of an interface, where nobody has asked AWS for more
+_MAX_GROUPS = 5  # per network interface: the default quota
 
 
 @dataclass(frozen=True)
 class Control:
-    """A fleet under control: what is known of it, where that is kept, and the clients.
+    """What a driver holds of its fleet: the state, its file and the clients.
 
     Attributes:
-        state: changed under ``store.lock``.
-        store: its file.
-        cloud: the clients.
-        pause: how to wait some seconds.
+        state: of the fleet; changed under ``store.lock``.
+        store: the file of the state.
+        cloud: the clients of AWS.
+        pause: waits some seconds.
     """
 
     state: State
@@ -48,13 +48,13 @@ class Control:
 
     @property
     def common_tags(self) -> dict[str, str]:
-        """What everything has that ends with the fleet."""
+        """The tags of everything that ends with the fleet."""
         state = self.state
         return requests.fleet_tags(state.fleet, state.options, state.facts, state.deadline)
 
 
 def ensure_network(control: Control) -> None:
-    """The security group and the shared folder, made where they are missing."""
+    """Create the security group and the shared folder where they are missing."""
     state, options, facts = control.state, control.state.options, control.state.facts
     if options.efs is not None:
         ensure_shared(control)
@@ -68,7 +68,7 @@ def ensure_network(control: Control) -> None:
 
 
 def ensure_group(cloud: Cloud, request: dict[str, Any]) -> str:
-    """The id of a security group, found by its name in the VPC or made."""
+    """Find a security group by its name in the VPC, or create it; return its id."""
     filters = [
         {"Name": "group-name", "Values": [request["GroupName"]]},
         {"Name": "vpc-id", "Values": [request["VpcId"]]},
@@ -88,7 +88,7 @@ def _set_rules(
     outbound: set[requests.Rule],
     tags: list[dict[str, str]],
 ) -> None:
-    """Make the rules exactly these: what is missing is added, what is too much removed."""
+    """Add missing rules to a group and remove all others."""
     ec2 = cloud.ec2
     ec2.get_waiter("security_group_exists").wait(GroupIds=[group])
     (there,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
@@ -111,7 +111,7 @@ def _set_rules(
 
 @contextmanager
 def _ignoring(*codes: str) -> Iterator[None]:
-    """Within, an error says that the call got through already; its answer was lost."""
+    """Ignore errors that say an earlier call, whose answer was lost, did the work already."""
     try:
         yield
     except ClientError as error:
@@ -120,10 +120,10 @@ def _ignoring(*codes: str) -> Iterator[None]:
 
 
 def ensure_shared(control: Control) -> None:
-    """The shared folder with a mount target in the zone; its groups are what instances join.
+    """Create the shared folder and its mount target where missing; record the groups to join.
 
     Raises:
-        ConfigError: if a folder that exists cannot be reached in the zone, or its mount target is
+        ConfigError: if an existing folder cannot be reached in the zone, or its mount target is
             open to the world.
     """
     state, options, facts = control.state, control.state.options, control.state.facts
@@ -175,7 +175,7 @@ def _mount_target(cloud: Cloud, efs: str, zone: str) -> dict[str, Any] | None:
 
 
 def groups_to_join(cloud: Cloud, efs: str, zone: str, options: Options) -> list[str]:
-    """The groups of a shared folder's mount target, which instances join.
+    """Return the groups of a shared folder's mount target, which instances join.
 
     Raises:
         ConfigError: if there is no mount target in the zone, or instances cannot join its groups.
@@ -193,7 +193,7 @@ def groups_to_join(cloud: Cloud, efs: str, zone: str, options: Options) -> list[
         )
     for group in cloud.ec2.describe_security_groups(GroupIds=names)["SecurityGroups"]:
         _refuse_open_group(efs, group, options)
-    return sorted(names)  # a call that is made again must be the same one
+    return sorted(names)  # a repeated call with one token must be identical
 
 
 def _refuse_open_group(efs: str, group: dict[str, Any], options: Options) -> None:
@@ -212,7 +212,7 @@ def _refuse_open_group(efs: str, group: dict[str, Any], options: Options) -> Non
 
 
 def _is_wide(peer: str) -> bool:
-    """Whether a rule's other end is a large part of the internet."""
+    """Return whether a rule's other end is a large part of the internet."""
     if peer.startswith(("sg-", "pl-")):
         return False
     network = ipaddress.ip_network(peer, strict=False)
@@ -220,7 +220,7 @@ def _is_wide(peer: str) -> bool:
 
 
 def launch(control: Control, gang: GangState, part: Part, user_data: str) -> None:
-    """Make the instances of a part, or find those that an earlier attempt made."""
+    """Launch the instances of a part, or find those that an earlier attempt launched."""
     state = control.state
     if part.sent:
         part.instances = part.instances or find(control, part)
@@ -237,7 +237,7 @@ def launch(control: Control, gang: GangState, part: Part, user_data: str) -> Non
 
 
 def find(control: Control, part: Part) -> list[str]:
-    """The instances of a part by their tag; waits for those of a call that was just made."""
+    """Find the instances of a part by their tag; those just launched may take some seconds."""
     filters = [tagged(requests.PART, part.token)]
     for attempt in range(3):
         found = _ids_in_order(_instances(control.cloud, filters))
@@ -259,7 +259,7 @@ def _instances(cloud: Cloud, filters: list[dict[str, Any]]) -> list[dict[str, An
 
 
 def describe(cloud: Cloud, names: list[str]) -> dict[str, dict[str, Any]]:
-    """What EC2 says of instances, by id; those it does not know any more are left out."""
+    """Return EC2's descriptions of instances, by id, without those it no longer knows."""
     if not names:
         return {}
     found = _instances(cloud, [{"Name": "instance-id", "Values": names}])
@@ -267,7 +267,7 @@ def describe(cloud: Cloud, names: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def living(cloud: Cloud, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The instances that cost something."""
+    """Return the instances that have not ended, and so may cost money."""
     state = {"Name": "instance-state-name", "Values": _LIVE}
     return _instances(cloud, [*filters, state])
 
@@ -287,7 +287,7 @@ def wait_running(control: Control, names: list[str]) -> None:
 
 
 def wait_known(control: Control, names: list[str]) -> None:
-    """Wait until EC2 shows instances that were just made; those long gone it shows no more."""
+    """Wait some seconds for EC2 to show instances just launched; it never shows long-gone ones."""
     for _ in range(2):
         if len(describe(control.cloud, names)) == len(names):
             return
@@ -295,9 +295,9 @@ def wait_known(control: Control, names: list[str]) -> None:
 
 
 def terminate(cloud: Cloud, names: list[str]) -> None:
-    """End instances and wait until they are gone; those that are gone already may be named.
+    """End instances and wait until they are gone; some may be gone already.
 
-    boto3's own waiter fails where EC2 still shows one as pending, as it may for a moment.
+    boto3's own waiter would fail where EC2 still shows one as pending for a moment.
 
     Raises:
         RunError: if they are not gone after ten minutes.
@@ -314,7 +314,7 @@ def terminate(cloud: Cloud, names: list[str]) -> None:
 
 
 def ask_to_end(cloud: Cloud, names: list[str]) -> list[str]:
-    """End instances without waiting; returns those that EC2 knows."""
+    """Ask EC2 to end instances, without waiting; return those that it knows."""
     known = describe(cloud, names)
     live = [name for name, one in known.items() if one["State"]["Name"] in _LIVE]
     if live:
@@ -325,10 +325,10 @@ def ask_to_end(cloud: Cloud, names: list[str]) -> list[str]:
 def delete_groups(
     cloud: Cloud, filters: list[dict[str, Any]], pause: Callable[[float], object]
 ) -> None:
-    """Delete security groups once nothing uses them any more."""
+    """Delete security groups as soon as nothing uses them."""
     found = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
     for group in found:
-        for attempt in range(60):  # an interface outlives its instance by a little
+        for attempt in range(60):  # an interface outlives its instance for a moment
             try:
                 with _ignoring("InvalidGroup.NotFound", "InvalidGroupId.NotFound"):
                     cloud.ec2.delete_security_group(GroupId=group["GroupId"])
@@ -340,7 +340,7 @@ def delete_groups(
 
 
 def delete_shared(control: Control) -> list[str]:
-    """Delete the user's own shared folder, with all that is in it; returns its ids.
+    """Delete the user's own shared folder with its contents; return its ids.
 
     Raises:
         RunError: if instances of another fleet use it.
