@@ -16,7 +16,7 @@ from byzshield_exp.errors import RunError, first_line
 MAX_BYTES = 50_000_000_000  # per folder; ``aws s3 cp`` uploads no longer stream
 _MAX_MEMBERS = 100_000
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
-_MOVED_LAST = "status.json"  # it marks the run as done, so the other files must be there
+_MOVED_LAST = "status.json"  # it marks a run as done, so all else must be there
 
 
 def pack_command(source: str) -> str:

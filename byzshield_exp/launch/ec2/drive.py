@@ -81,7 +81,7 @@ def _raise_first_signal() -> Iterator[Callable[[], None]]:
         return
     is_handled = [False]
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if not is_handled[0]:
             is_handled[0] = True
             warn("stopping: jobs make a checkpoint, then the instances are ended")
@@ -91,10 +91,10 @@ def _raise_first_signal() -> Iterator[Callable[[], None]]:
                 else _Signalled(signal.Signals(number).name)
             )
 
-    heard = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # set by nohup
-        heard.remove(signal.SIGHUP)
-    before = {number: signal.signal(number, hear) for number in heard}
+        numbers.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: is_handled.__setitem__(0, True)
     except _Signalled as error:

@@ -127,11 +127,7 @@ def new_gang(control: Control) -> GangState:
             raise RunError(f"{reason}: no more instances")
         number = len(state.gangs)
         kinds = (
-            (
-                "workers",
-                options.worker_type,
-                options.workers,
-            ),  # launched first: they are harder to get
+            ("workers", options.worker_type, options.workers),  # first: many are harder to get
             ("server", options.server_type, 1),
         )
         parts = [Part(*kind, token(state.fleet, number, kind[0])) for kind in kinds]

@@ -387,9 +387,9 @@ def _delete_file_system(control: Control, system: str) -> None:
         efs.delete_file_system(FileSystemId=system)
 
 
-def _wait_until(control: Control, is_so: Callable[[], bool], otherwise: str) -> None:
+def _wait_until(control: Control, is_done: Callable[[], bool], error: str) -> None:
     for _ in range(60):
-        if is_so():
+        if is_done():
             return
         control.pause(_DELAY_S)
-    raise RunError(otherwise)
+    raise RunError(error)

@@ -1,4 +1,4 @@
-"""One run on one gang: its files there, torchrun on all hosts, its results back here."""
+"""Run one job on one gang: send its files, start torchrun on all hosts, fetch its results."""
 
 import json
 import secrets
@@ -32,11 +32,11 @@ from byzshield_exp.notices import say, warn
 _PREPARE_S = 3600.0
 _FETCH_ATTEMPTS = 3
 _UNPACK_S = 600.0
-_NOT_SENT = ("job.json", "status.json")  # of files that are brought back: they tell of this attempt
+_NOT_SENT = ("job.json", "status.json")  # of an earlier attempt
 
 
 def jobs_of(paths: Sequence[Path]) -> list[JobState]:
-    """Jobs that nobody has begun.
+    """Return new jobs for some job files.
 
     Raises:
         ConfigError: if a file cannot be read.
@@ -48,7 +48,7 @@ def check_jobs(jobs: list[JobState], options: Options) -> None:
     """Refuse jobs that do not fit a gang, before anything is rented.
 
     Raises:
-        ConfigError: for the first one.
+        ConfigError: for the first one that does not fit.
     """
     for job in jobs:
         cluster = _config(job)["cluster"]
@@ -61,12 +61,12 @@ def check_jobs(jobs: list[JobState], options: Options) -> None:
 
 
 def do(control: Control, gang: GangState, job: JobState, stop: threading.Event) -> None:
-    """Do a job with a gang, or go on watching it; the job's phase says how it ended.
+    """Run a job on a gang, or go on watching it; the job's phase says how it ended.
 
     Raises:
         Lost: if the gang cannot go on.
-        Stopped: if everything is to end.
-        LimitReached: likewise.
+        Stopped: if the driver is stopping.
+        LimitReached: if ``max_hours`` or ``max_usd`` is reached.
     """
     transport = bring_up(control, gang, stop)
     try:
@@ -86,7 +86,7 @@ def _run_job(control: Control, gang: GangState, job: JobState, transport: Watche
         name, hosts, (1, *[options.processes] * options.workers), f"{place.jobs}/{name}.json",
         python=place.python, folder=place.gangs, port=place.port, look_every_s=place.look_every_s,
         metadata=place.metadata,
-        lost_after_s=OUTAGE_S,  # EC2 tells sooner of an instance that has ended
+        lost_after_s=OUTAGE_S,  # EC2 reports an ended instance sooner
     )  # fmt: skip
     target = Path(job.path).parent
     source = f"{place.outputs}/{job.name}"
@@ -98,13 +98,13 @@ def _run_job(control: Control, gang: GangState, job: JobState, transport: Watche
     say(f"{job.name}: on gang {gang.number}, attempt {job.attempts}")
     end = _watch(transport, work, source, target)
     trouble = _fetch_results(transport, hosts[0], source, target, place.look_every_s)
-    if isinstance(trouble, Unreachable):  # how the run ended is not known
+    if isinstance(trouble, Unreachable):  # nobody knows how the run ended
         raise trouble
     _record_end(control, gang, job, _failure(end, hosts[0], target, trouble))
 
 
 def _watch(transport: Watched, work: torchrun.Gang, source: str, target: Path) -> torchrun.GangEnd:
-    """Watch to the end; where that does not come, what was done by then is still brought here.
+    """Watch a gang to its end; if that fails, still fetch the results so far.
 
     Raises:
         Lost: if hosts are lost.
@@ -112,7 +112,7 @@ def _watch(transport: Watched, work: torchrun.Gang, source: str, target: Path) -
     try:
         end = torchrun.run_gang(transport, work)
     except BaseException:
-        with suppress(RunError):  # a checkpoint, where there is time for one
+        with suppress(RunError):  # the job makes a checkpoint if there is time
             torchrun.end_gang(transport.transport, work)
         with suppress(RunError):
             transport.fetch_at_last(work.hosts[0], source, target)
@@ -125,19 +125,19 @@ def _watch(transport: Watched, work: torchrun.Gang, source: str, target: Path) -
 
 
 def _new_work_name(control: Control, gang: GangState) -> str:
-    """Of no earlier job: the same run may come to the same gang again."""
+    """Return a new name: the same run may come to the same gang again."""
     return f"{control.state.fleet}.{gang.number}.{secrets.token_hex(4)}"
 
 
 def _failure(
     end: torchrun.GangEnd, server: Host, target: Path, trouble: RunError | None
 ) -> str | None:
-    """Why a run has failed; None where it is done.
+    """Return why a run has failed; None if it is done.
 
-    What ``status.json`` says counts only with the exit code: it may be of an earlier attempt.
+    ``status.json`` counts only if the exit code agrees: it may be of an earlier attempt.
 
     Raises:
-        Lost: if it was asked to end, by nobody here.
+        Lost: if the job was asked to end, but not by this driver.
     """
     if trouble is not None:
         return f"its results did not come back: {trouble}"
@@ -145,10 +145,10 @@ def _failure(
     state = status.get("state")
     if is_well and state == "done":
         return None
-    if not is_well and state == "stopped":  # torchrun ends with 1 then
+    if not is_well and state == "stopped":  # torchrun's exit code is 1 then
         raise Lost("the job was asked to end, so its instances are being taken back")
     error = status.get("error") if state == "failed" else None
-    return printable(str(error or _last_line(end.output)))  # a host wrote it
+    return printable(str(error or _last_line(end.output)))  # a host may write control characters
 
 
 def _record_end(control: Control, gang: GangState, job: JobState, failure: str | None) -> None:
@@ -163,13 +163,13 @@ def _record_end(control: Control, gang: GangState, job: JobState, failure: str |
 def _fetch_results(
     transport: Watched, host: Host, source: str, target: Path, pause_s: float
 ) -> RunError | None:
-    """Copy the results here; returns why that was not possible, often as it was tried."""
+    """Copy the results here, in several attempts; return the last error if all fail."""
     trouble = None
     for attempt in range(_FETCH_ATTEMPTS):
         try:
             transport.fetch(host, source, target)
         except RunError as error:
-            if isinstance(error, Lost | LimitReached):  # of the watch, not of the copy
+            if isinstance(error, Lost | LimitReached):  # raised by the check, not by the copy
                 raise
             trouble = error
             if attempt < _FETCH_ATTEMPTS - 1:
@@ -182,7 +182,7 @@ def _fetch_results(
 def _send_to_all(
     control: Control, transport: Watched, hosts: Sequence[Host], job: JobState, target: str
 ) -> None:
-    """The job with the folders of the hosts, and the data that it needs."""
+    """Prepare the job's data on all hosts, and send the job with its paths there."""
     place, retry_s = place_of(control), control.state.options.retry_s
 
     def send(host: Host) -> None:
@@ -203,14 +203,14 @@ def _send_to_all(
 def _prepare_data(
     transport: Watched, host: Host, place: Place, config: dict[str, Any], retry_s: float
 ) -> None:
-    """Fetch a data set that can be fetched; the command holds a lock, and does it once.
+    """Download an official data set on a host; ``prepare`` holds a lock and does it once.
 
-    Data of the user's own must lie on the hosts where the configuration says.
+    The user's own data must already be on the hosts, where the configuration says.
 
     Raises:
-        Lost: if that fails twice.
+        Lost: if the download fails twice.
     """
-    from byzshield_exp.datasets.official import OFFICIAL  # brings torch
+    from byzshield_exp.datasets.official import OFFICIAL  # imports torch
 
     dataset = config["choices"]["dataset"]
     if dataset not in OFFICIAL:
@@ -219,7 +219,7 @@ def _prepare_data(
     command = [place.python, "-m", "byzshield_exp", "prepare", f"dataset={dataset}"]
     command += [f"dataset.root={place.data}"]
     if config["dataset"].get("extra"):
-        command += ["dataset.extra=true"]  # svhn's further pictures
+        command += ["dataset.extra=true"]  # the extra images of SVHN
     script = shlex.join(command)
     ended = transport.run(host, script, _PREPARE_S)
     if ended.code != 0:
@@ -231,15 +231,15 @@ def _prepare_data(
 
 
 def _send_results(transport: Watched, host: Host, here: Path, there: str, archive: str) -> None:
-    """What an earlier gang made of a run, for the next one to go on with.
+    """Send an earlier gang's results of a run to a host, which resumes from them.
 
-    A host that has the folder already has what it needs.
+    A host that has the folder keeps it.
 
     Raises:
-        RunError: if it cannot be read.
-        Lost: if it cannot be written there.
+        RunError: if the results cannot be read here.
+        Lost: if they cannot be written there.
     """
-    from byzshield_exp.results.checkpoint import FOLDER  # brings torch
+    from byzshield_exp.results.checkpoint import FOLDER  # imports torch
 
     if not (here / FOLDER).is_dir():
         return
@@ -262,7 +262,7 @@ def _sent_files(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def _unpack_script(archive: str, folder: str) -> str:
-    """A script: all of the folder is there, or nothing."""
+    """Return a script that extracts an archive to a folder, all of it or nothing."""
     packed, place, partial = map(shlex.quote, (archive, folder, f"{folder}.partial"))
     return f"""\
 set -e
@@ -289,7 +289,7 @@ def _read_job(path: Path) -> dict[str, Any]:
 
 
 def _status(folder: Path) -> dict[str, Any]:
-    """What a run's ``status.json`` says; empty where there is none."""
+    """Return the content of a run's ``status.json``; empty if there is none."""
     try:
         return dict(json.loads((folder / "status.json").read_text()))
     except (OSError, ValueError, TypeError):

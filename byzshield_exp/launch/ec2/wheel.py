@@ -1,4 +1,4 @@
-"""Whether the hosts will run what runs here: the same code, the same torch."""
+"""Check that the hosts will run what runs here: the same code, the same torch."""
 
 import importlib.metadata
 import re
@@ -14,9 +14,9 @@ _RELEASE = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
 def difference(wheel: str) -> str | None:
-    """In which way a wheel is not the package that runs here; None where it is.
+    """Return how a wheel differs from the package that runs here; None if it does not.
 
-    Of one in S3 only the name is known.
+    For a wheel in S3, only the version in its name is compared.
     """
     if wheel.startswith("s3://"):
         try:
@@ -37,7 +37,7 @@ def difference(wheel: str) -> str | None:
 
 
 def _changed_files(content: zipfile.ZipFile, root: Path) -> list[str]:
-    """The files of the package that are not the same, or only on one side."""
+    """Return the package's files that differ, or exist on one side only."""
     here = {str(path.relative_to(root)) for path in (root / "byzshield_exp").rglob("*.py")}
     there = {name for name in content.namelist() if name.endswith(".py")}
     both = [name for name in there if (root / name).is_file()]
@@ -46,7 +46,7 @@ def _changed_files(content: zipfile.ZipFile, root: Path) -> list[str]:
 
 
 def with_torch(pip_arguments: Sequence[str]) -> tuple[str, ...]:
-    """Arguments for pip that name a release of torch: theirs, or the one that runs here."""
+    """Add the release of torch that runs here to arguments for pip, unless they name one."""
     version = importlib.metadata.version("torch").partition("+")[0]
     named = any(re.match(r"torch\b(?![-_.\w])", argument) for argument in pip_arguments)
     if named or not _RELEASE.fullmatch(version):
