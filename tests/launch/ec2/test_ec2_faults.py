@@ -306,7 +306,7 @@ def test_a_gang_that_does_not_end_keeps_no_other_up(quick, tmp_path, capsys):
 @pytest.fixture
 def hasty(quick, monkeypatch):
     """The driver's clients ask once, and ask again soon."""
-    monkeypatch.setattr(cloud, "_AGAIN_S", 0.1)
+    monkeypatch.setattr(cloud, "_RETRY_S", 0.1)
     for key, value in quick.environment().items():
         monkeypatch.setenv(key, value)
     once = Config(retries={"total_max_attempts": 1})
