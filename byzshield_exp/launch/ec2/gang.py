@@ -290,7 +290,10 @@ exit 1
 
 
 def _poll_script(gang: Gang, host: Host) -> str:
-    """Return a script that prints ``ended CODE``, ``running AGE_S``, ``gone`` or ``reclaimed``."""
+    """Return a script that prints a host's state, for :func:`_parse_answer`.
+
+    It is ``ended CODE``, ``running SECONDS`` (age of the heartbeat), ``gone`` or ``reclaimed``.
+    """
     return f"""\
 {_preamble(gang, host)}{_reclaim_check(gang)}
 there=$(marked)  # before the code is looked for: it is written before the last process ends
