@@ -1,8 +1,8 @@
-"""User data: the script by which a fresh machine makes itself ready.
+"""User data: the script that prepares a fresh machine for jobs.
 
-It is read by anybody who may describe the instance and by every process on it, so it holds no
-secret. The first thing it does is to set the machine's end, which does not depend on the driver
-and which a restart does not put off. It may be run again.
+Anybody who may describe the instance, and every process on it, can read the script, so it holds no
+secret. First it schedules the machine's shutdown, which needs no driver and which a restart does
+not postpone. It may be run again.
 """
 
 import re
@@ -15,8 +15,8 @@ from pathlib import PurePosixPath
 from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.launch.ec2.hosts import Host, Transport, Unreachable, on_all
 
-_LOOK_S = 30.0
-_LOOK_EVERY_S = 10.0
+_POLL_TIMEOUT_S = 30.0
+_POLL_EVERY_S = 10.0
 _EFS = re.compile(r"fs-[0-9a-f]{8,40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PUBLIC_KEY = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-zA-Z0-9@.-]+ [A-Za-z0-9+/=]+( [^\n]*)?")
@@ -24,25 +24,25 @@ _PUBLIC_KEY = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-zA-Z0-9@.-]+ [A-Za-z
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What a machine needs before it can do a job.
+    """What a machine needs before it can run a job.
 
     Attributes:
-        max_minutes: it shuts itself down after so long, and with that terminates.
-        wheel: of this package: ``s3://...``, or a path on the machine where the driver, or a
-            shared folder, brings it.
-        wheel_sha256: of that file.
+        max_minutes: after which the machine shuts itself down, which terminates it.
+        wheel: of this package: ``s3://...``, or a path on the machine to which the driver or a
+            shared folder delivers it.
+        wheel_sha256: checksum of that file.
         efs: the id of a shared file system, mounted over TLS; None for none.
-        mount_point: where.
+        mount_point: where the file system is mounted.
         region: of ``efs`` and of ``s3://``; None for the machine's own.
-        user: who works there, and owns the folder of the shared file system.
-        folder: for the environment and for what the machine tells about itself.
-        python: a command; amazon linux brings it as the package of that name.
+        user: runs the jobs, and owns the mount point.
+        folder: holds the environment, the log and the state of the preparation.
+        python: a command; on Amazon Linux also the name of its package.
         pip_arguments: such as ``--index-url https://download.pytorch.org/whl/cpu``.
         authorized_keys: public keys that may log in as ``user``.
-        wheel_within_minutes: how long to wait for a wheel that is brought.
+        wheel_within_minutes: how long to wait for a wheel that is delivered.
 
     Raises:
-        ConfigError: if a value is none that can work, or holds a secret.
+        ConfigError: if a value cannot work, or holds a secret.
     """
 
     max_minutes: int
@@ -76,18 +76,18 @@ class Bootstrap:
 
     @property
     def environment_python(self) -> str:
-        """The program that starts jobs on the machine."""
+        """The interpreter that runs jobs on the machine."""
         return f"{self.folder}/venv/bin/python"
 
 
 def user_data(bootstrap: Bootstrap) -> str:
-    """The script, for bash as root."""
+    """Return the script, for bash as root."""
     parts = [
-        _END_FIRST.format(minutes=bootstrap.max_minutes, folder=shlex.quote(bootstrap.folder)),
-        _LOG,
-        *([_keys(bootstrap)] if bootstrap.authorized_keys else []),
-        *([_mount(bootstrap)] if bootstrap.efs is not None else []),
-        _environment(bootstrap),
+        _SHUTDOWN.format(minutes=bootstrap.max_minutes, folder=shlex.quote(bootstrap.folder)),
+        _LOGGING,
+        *([_authorize_keys(bootstrap)] if bootstrap.authorized_keys else []),
+        *([_mount_efs(bootstrap)] if bootstrap.efs is not None else []),
+        _install(bootstrap),
     ]
     return "\n".join(parts)
 
@@ -97,19 +97,19 @@ def wait_until_ready(
     hosts: Sequence[Host],
     bootstrap: Bootstrap,
     timeout_s: float,
-    look_every_s: float = _LOOK_EVERY_S,
+    look_every_s: float = _POLL_EVERY_S,
 ) -> None:
-    """Wait until all machines have made themselves ready.
+    """Wait until all machines are ready.
 
     Raises:
-        RunError: if one has failed, or is not ready in time.
+        RunError: if one fails, or is not ready in time.
     """
     deadline = time.monotonic() + timeout_s
     waiting = {host: "" for host in hosts}
-    script = _STATE.format(folder=shlex.quote(bootstrap.folder))
+    script = _SHOW_STATE.format(folder=shlex.quote(bootstrap.folder))
     while waiting:
         asked = list(waiting)
-        answers = on_all(asked, lambda host: transport.run(host, script, _LOOK_S))
+        answers = on_all(asked, lambda host: transport.run(host, script, _POLL_TIMEOUT_S))
         for host, answer in zip(asked, answers, strict=True):
             if isinstance(answer, Unreachable):
                 waiting[host] = str(answer)
@@ -127,7 +127,7 @@ def wait_until_ready(
             time.sleep(look_every_s)
 
 
-_END_FIRST = """\
+_SHUTDOWN = """\
 #!/bin/bash
 shutdown -h +{minutes} || shutdown -h now
 set -euo pipefail
@@ -149,7 +149,7 @@ fi
 "$folder/end.sh"
 """
 
-_LOG = """\
+_LOGGING = """\
 exec >> "$folder/bootstrap.log" 2>&1
 rm -f "$folder/state"
 failed() {
@@ -165,7 +165,7 @@ if [ -w /dev/console ] && [ -f /etc/ssh/ssh_host_ed25519_key.pub ]; then
 fi
 """
 
-_STATE = """\
+_SHOW_STATE = """\
 cd {folder} 2> /dev/null || exit 0
 cat state 2> /dev/null || echo working
 tail -n 3 bootstrap.log 2> /dev/null
@@ -173,7 +173,7 @@ exit 0
 """
 
 
-def _keys(bootstrap: Bootstrap) -> str:
+def _authorize_keys(bootstrap: Bootstrap) -> str:
     keys = "\n".join(bootstrap.authorized_keys)
     return f"""\
 user={shlex.quote(bootstrap.user)}
@@ -190,8 +190,8 @@ chmod 600 "$home/.ssh/authorized_keys"
 """
 
 
-def _mount(bootstrap: Bootstrap) -> str:
-    """Mount the file system; its name is known some time after it was made."""
+def _mount_efs(bootstrap: Bootstrap) -> str:
+    """Return commands that mount the file system; its DNS name may need minutes to appear."""
     region = f",region={shlex.quote(bootstrap.region)}" if bootstrap.region else ""
     return f"""\
 user={shlex.quote(bootstrap.user)}
@@ -214,7 +214,7 @@ chown "$user" "$mount_point"
 """
 
 
-def _environment(bootstrap: Bootstrap) -> str:
+def _install(bootstrap: Bootstrap) -> str:
     name = PurePosixPath(bootstrap.wheel).name
     pip = shlex.join(["pip", "install", "--no-input", *bootstrap.pip_arguments])
     return f"""\
@@ -223,7 +223,7 @@ if ! command -v "$python" > /dev/null; then
     dnf install -y "$python" "$python-pip"
 fi
 wheel="$folder"/{shlex.quote(name)}
-{_bring(bootstrap)}
+{_get_wheel(bootstrap)}
 echo "{bootstrap.wheel_sha256}  $wheel" | sha256sum --check --strict -
 [ -x "$folder/venv/bin/python" ] || "$python" -m venv "$folder/venv"
 "$folder/venv/bin/python" -m {pip} "$wheel"
@@ -232,7 +232,7 @@ mv "$folder/.state" "$folder/state"
 """
 
 
-def _bring(bootstrap: Bootstrap) -> str:
+def _get_wheel(bootstrap: Bootstrap) -> str:
     source = shlex.quote(bootstrap.wheel)
     if bootstrap.wheel.startswith("s3://"):
         region = f" --region {shlex.quote(bootstrap.region)}" if bootstrap.region else ""

@@ -1,4 +1,4 @@
-"""The clients of AWS, and how their errors become one line."""
+"""Clients of AWS, and their errors as messages of one line."""
 
 import logging
 import os
@@ -32,30 +32,28 @@ _BUSY = (
     "EC2ThrottledException",
     "SlowDown",
 )
-OUTAGE_S = 300.0  # in which AWS may not answer: the network of this machine comes back
-_AGAIN_S = 5.0
-
-
-# They would tell signatures and session tokens to whoever makes everything verbose.
-_CHATTY = ("boto3", "botocore", "s3transfer", "urllib3", "asyncssh")
+OUTAGE_S = 300.0  # for which AWS may be silent: this machine's network may recover
+_RETRY_S = 5.0
+# At debug level these log signatures and session tokens.
+_LEAKY_LOGGERS = ("boto3", "botocore", "s3transfer", "urllib3", "asyncssh")
 
 
 class NoCapacity(RunError):
-    """The zone has no such instances now."""
+    """EC2 has no such instances in the zone now."""
 
 
 class NoAnswer(RunError):
-    """AWS does not answer, or not to this machine, or is too busy."""
+    """AWS is unreachable or too busy."""
 
 
 @dataclass
 class Cloud:
-    """The clients of a region, each made when it is first used; several threads may use ``ec2``.
+    """The clients of a region; threads may share ``ec2``, the others are created on first use.
 
     Attributes:
-        client: makes the client of a service in a region.
+        client: creates the client of a service in a region.
         region: its name.
-        ec2: the client that is always there.
+        ec2: client of EC2.
     """
 
     client: Callable[[str, str], Any]
@@ -66,27 +64,27 @@ class Cloud:
 
     @cached_property
     def efs(self) -> Any:
-        """Shared file systems."""
+        """Client of the shared file systems."""
         return self.client("efs", self.region)
 
     @cached_property
     def ssm(self) -> Any:
-        """Systems Manager: the ids of images."""
+        """Client of Systems Manager, which knows the ids of images."""
         return self.client("ssm", self.region)
 
     @cached_property
     def sts(self) -> Any:
-        """Who asks."""
+        """Client of the Security Token Service, which names the caller."""
         return self.client("sts", self.region)
 
     @cached_property
     def pricing(self) -> Any:
-        """The price list."""
-        return self.client("pricing", "us-east-1")  # it knows the prices of all regions
+        """Client of the price list."""
+        return self.client("pricing", "us-east-1")  # serves the prices of all regions
 
 
 def connect(region: str | None) -> Cloud:
-    """The clients of a region.
+    """Create the clients of a region.
 
     Raises:
         ConfigError: if no region is known.
@@ -94,10 +92,10 @@ def connect(region: str | None) -> Cloud:
     import boto3
     from botocore.config import Config
 
-    for name in _CHATTY:
+    for name in _LEAKY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     session = boto3.session.Session()
-    # boto3 itself reads AWS_DEFAULT_REGION only, unlike Amazon's other programs.
+    # boto3 ignores AWS_REGION, which Amazon's other programs read.
     region = region or os.environ.get("AWS_REGION") or session.region_name
     if region is None:
         raise ConfigError("region is not given, and neither AWS_REGION nor the profile has one")
@@ -108,11 +106,11 @@ def connect(region: str | None) -> Cloud:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Within, what AWS answers or fails to answer is a :class:`RunError` of one line.
+def aws_errors() -> Iterator[None]:
+    """Turn AWS errors within the block into a :class:`RunError` of one line.
 
     Raises:
-        RunError: then; NoCapacity and NoAnswer where it may be different later.
+        RunError: if a call fails; NoCapacity or NoAnswer if it may succeed later.
     """
     from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
@@ -127,38 +125,38 @@ def told() -> Iterator[None]:
         raise kind(f"AWS: {first_line(error)}") from error
 
 
-def patiently(act: Callable[[], object]) -> None:
-    """Do what may be done twice; while AWS does not answer, again and again for some minutes.
+def retry_outage(act: Callable[[], object]) -> None:
+    """Run an idempotent action; repeat it for ``OUTAGE_S`` seconds while AWS does not answer.
 
     Raises:
-        RunError: as within :func:`told`.
+        RunError: as within :func:`aws_errors`.
     """
     deadline = time.monotonic() + OUTAGE_S
     while True:
         try:
-            with told():
+            with aws_errors():
                 act()
             return
         except NoAnswer as error:
             if time.monotonic() >= deadline:
                 raise
             warn(f"{error}; it is asked again")
-            time.sleep(_AGAIN_S)
+            time.sleep(_RETRY_S)
 
 
 def code(error: Any) -> str:
-    """The code of a ClientError."""
+    """Return the code of a ClientError."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def is_busy(error: Any) -> bool:
-    """Whether a ClientError says that AWS has too much to do, or trouble of its own."""
+    """Return whether a ClientError says that AWS is overloaded or failing."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return code(error) in _BUSY or status >= 500
 
 
 def pages(client: Any, operation: str, key: str, **request: Any) -> list[Any]:
-    """All items of an operation that answers in pages."""
+    """Return all items of an operation that answers in pages."""
     items: list[Any] = []
     for page in client.get_paginator(operation).paginate(**request):
         items += page[key]
@@ -166,5 +164,5 @@ def pages(client: Any, operation: str, key: str, **request: Any) -> list[Any]:
 
 
 def tagged(key: str, *values: str) -> dict[str, Any]:
-    """A filter by one tag."""
+    """Return a filter on one tag."""
     return {"Name": f"tag:{key}", "Values": list(values)}

@@ -1,4 +1,4 @@
-"""What ``byzshield ec2`` does, and the launcher: each is a function of options."""
+"""The commands of ``byzshield ec2`` and of the launcher, as functions."""
 
 import shlex
 import time
@@ -12,7 +12,7 @@ from typing import Any
 
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.launch.ec2 import requests
-from byzshield_exp.launch.ec2.cloud import Cloud, connect, pages, tagged, told
+from byzshield_exp.launch.ec2.cloud import Cloud, aws_errors, connect, pages, tagged
 from byzshield_exp.launch.ec2.drive import drive, ending_the_fleet
 from byzshield_exp.launch.ec2.facts import look_up, owner_of
 from byzshield_exp.launch.ec2.fleet import bring_up, down, hosts_of, new_gang
@@ -32,13 +32,13 @@ from byzshield_exp.launch.ec2.state import GangState, JobState, Store, loaded, n
 from byzshield_exp.notices import say
 
 _COMMAND_S = 600.0
-_SAME = ("dry_run", "output_dir", "owner", "usd_per_hour")  # may differ when a fleet is taken up
+_MAY_DIFFER = ("dry_run", "output_dir", "owner", "usd_per_hour")  # when a fleet is reused
 TENSORBOARD_PORT = 6006
 
 
 def show_plan(options: Options) -> None:
-    """Print the plan, and what EC2 says of it; create nothing."""
-    with told():
+    """Print the plan and EC2's answers to a dry run; create nothing."""
+    with aws_errors():
         cloud = connect(options.region)
         planned = plan(options, look_up(options, cloud))
         say(describe(planned))
@@ -51,27 +51,27 @@ def show_plan(options: Options) -> None:
 
 
 def sweep(options: Options, jobs: Sequence[JobState]) -> list[JobState]:
-    """Do jobs on a fleet and end it; with ``dry_run`` only print the plan.
+    """Run jobs on a fleet and end it; with ``dry_run`` only print the plan.
 
-    A fleet that an earlier driver left up is taken up, with what it still does; where there is
-    nothing to do it is ended.
+    A fleet that an earlier driver left up is reused, with the jobs that it still runs. Without
+    jobs, such a fleet is ended.
 
     Returns:
-        The jobs, with how they ended.
+        The jobs; their phases say how they ended.
     """
     if not jobs:
-        _end_what_is_left(options)
+        _end_idle_fleet(options)
         return []
     check_jobs(list(jobs), options)
     if options.dry_run:
         show_plan(options)
         return list(jobs)
-    with _opened(options, jobs) as control:
+    with _open_fleet(options, jobs) as control:
         drive(control)
         return list(control.state.jobs)
 
 
-def _end_what_is_left(options: Options) -> None:
+def _end_idle_fleet(options: Options) -> None:
     store = store_of(options.output_dir, options.name)
     state = store.load()
     if state is None or state.phase == "down":
@@ -87,8 +87,8 @@ def up(options: Options) -> None:
     if options.dry_run:
         show_plan(options)
         return
-    with _opened(options, ()) as control, ending_the_fleet(control, only_after_errors=True):
-        with told():
+    with _open_fleet(options, ()) as control, ending_the_fleet(control, only_after_errors=True):
+        with aws_errors():
             ensure_network(control)
         gangs = [gang for gang in control.state.gangs if gang.phase not in ("ending", "ended")]
         while len(gangs) < options.gangs:
@@ -102,14 +102,14 @@ def up(options: Options) -> None:
 
 def hosts(store: Store) -> None:
     """Print the instances of a fleet."""
-    _print_hosts(_control(store))
+    _print_hosts(_load_control(store))
 
 
 def run(store: Store, command: str) -> int:
-    """Run a shell command on all hosts of a fleet; returns the highest exit code."""
-    control = _control(store)
+    """Run a shell command on all hosts of a fleet; return the highest exit code."""
+    control = _load_control(store)
     worst = 0
-    for gang, members in _members(control):
+    for gang, members in _hosts_by_gang(control):
         transport = transport_to(control, members)
         try:
             ask_host = partial(transport.run, script=command, timeout_s=_COMMAND_S)
@@ -125,19 +125,19 @@ def run(store: Store, command: str) -> int:
 
 
 def tunnel(store: Store) -> None:
-    """Print how to look at TensorBoard on the server's host of each gang."""
-    control = _control(store)
+    """Print the commands that open TensorBoard on the server's host of each gang."""
+    control = _load_control(store)
     options, place, port = control.state.options, place_of(control), TENSORBOARD_PORT
-    for gang, members in _members(control):
+    for gang, members in _hosts_by_gang(control):
         say(f"gang {gang.number}: start it on the host, then open http://localhost:{port}")
         program = f"{Path(place.python).parent}/tensorboard"
         start = f"setsid nohup {program} --logdir {place.outputs} --port {port} >/dev/null 2>&1 &"
         name = shlex.join([f"name={options.name}", f"output_dir={options.output_dir}"])
         say(f"  byzshield ec2 run {name} -- {shlex.quote(start)}")
-        say(f"  {_forward(control, members[0])}")
+        say(f"  {_forward_command(control, members[0])}")
 
 
-def _forward(control: Control, host: Host) -> str:
+def _forward_command(control: Control, host: Host) -> str:
     options, port = control.state.options, TENSORBOARD_PORT
     if options.transport == "ssm":
         parameters = f'{{"portNumber":["{port}"],"localPortNumber":["{port}"]}}'
@@ -154,7 +154,7 @@ def _forward(control: Control, host: Host) -> str:
 
 
 def status(store: Store) -> None:
-    """Print what the state on disk says; asks nobody."""
+    """Print a fleet's state from disk, without asking AWS."""
     state, now = loaded(store), time.time()
     left = max(0.0, state.deadline - now) / 3600
     say(
@@ -170,13 +170,13 @@ def status(store: Store) -> None:
 
 
 def resume(store: Store) -> list[JobState]:
-    """Go on with the runs of a fleet whose driver died, and end the fleet.
+    """Continue the runs of a fleet whose driver died, then end the fleet.
 
     Raises:
-        ConfigError: if it is down.
+        ConfigError: if the fleet is down.
     """
     with store.alone():
-        control = _control(store)
+        control = _load_control(store)
         if control.state.phase == "down":
             raise ConfigError(f"{control.state.fleet} is down; start the sweep again")
         drive(control)
@@ -184,9 +184,9 @@ def resume(store: Store) -> list[JobState]:
 
 
 def take_down(store: Store, shared: bool) -> None:
-    """End everything of a fleet, whatever its driver did."""
+    """End everything of a fleet, whatever state its driver left."""
     with store.alone():
-        control = _control(store)
+        control = _load_control(store)
         down(control, shared)
     say(
         f"{control.state.fleet} is down, about {control.state.spent_usd(time.time()):.2f} USD spent"
@@ -194,10 +194,10 @@ def take_down(store: Store, shared: bool) -> None:
 
 
 def list_instances(region: str | None, owner: str | None, everybody: bool) -> None:
-    """Print the instances of an owner's fleets in a region, or of all, found by their tags."""
-    with told():
+    """Print the instances in a region of an owner's fleets, or of all, found by their tags."""
+    with aws_errors():
         cloud = connect(region)
-        found = living(cloud, _fleets(cloud, owner, everybody))
+        found = living(cloud, _fleet_filters(cloud, owner, everybody))
     for one in found:
         tags = _tags(one)
         say(
@@ -211,17 +211,18 @@ def list_instances(region: str | None, owner: str | None, everybody: bool) -> No
 def collect_garbage(
     region: str | None, fleet: str | None, owner: str | None, everybody: bool, dry_run: bool
 ) -> None:
-    """End what is left of fleets whose time is over, found by their tags.
+    """End what is left of expired fleets, found by their tags.
 
-    Of an owner's, of everybody's, or of one named fleet, whosever it is and whatever its time.
+    These are an owner's or everybody's fleets, or the one named ``fleet``, whoever owns it and
+    whether or not it has expired.
     """
-    with told():
+    with aws_errors():
         cloud = connect(region)
-        filters = _fleets(cloud, owner, everybody or fleet is not None)
-        instances = [one for one in living(cloud, filters) if _is_over(one, fleet)]
+        filters = _fleet_filters(cloud, owner, everybody or fleet is not None)
+        instances = [one for one in living(cloud, filters) if _should_end(one, fleet)]
         groups = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
         names = [one["InstanceId"] for one in instances]
-        over = {_tags(one)[requests.FLEET] for one in groups if _is_over(one, fleet)}
+        over = {_tags(one)[requests.FLEET] for one in groups if _should_end(one, fleet)}
         for one in instances:
             say(f"instance {one['InstanceId']} of {_tags(one)[requests.FLEET]}")
         for name in sorted(over):
@@ -234,8 +235,8 @@ def collect_garbage(
     say(f"{len(names)} instances and {len(over)} security groups {said}")
 
 
-def _fleets(cloud: Cloud, owner: str | None, everybody: bool) -> list[dict[str, Any]]:
-    """Filters for what belongs to fleets: of an owner, of this AWS identity, or of everybody."""
+def _fleet_filters(cloud: Cloud, owner: str | None, everybody: bool) -> list[dict[str, Any]]:
+    """Return filters for the fleets of an owner, of this AWS identity, or of everybody."""
     fleets = {"Name": "tag-key", "Values": [requests.FLEET]}
     if everybody:
         return [fleets]
@@ -246,7 +247,7 @@ def _tags(one: dict[str, Any]) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in one.get("Tags", [])}
 
 
-def _is_over(one: dict[str, Any], fleet: str | None) -> bool:
+def _should_end(one: dict[str, Any], fleet: str | None) -> bool:
     tags = _tags(one)
     if fleet is not None:
         return tags[requests.FLEET] == fleet
@@ -258,8 +259,8 @@ def _now() -> str:
 
 
 @contextmanager
-def _opened(options: Options, jobs: Sequence[JobState]) -> Iterator[Control]:
-    """A new fleet, or the one that an earlier driver left up."""
+def _open_fleet(options: Options, jobs: Sequence[JobState]) -> Iterator[Control]:
+    """Yield a new fleet, or the one that an earlier driver left up."""
     store = store_of(options.output_dir, options.name)
     with store.alone():
         cloud = connect(options.region)
@@ -268,10 +269,10 @@ def _opened(options: Options, jobs: Sequence[JobState]) -> Iterator[Control]:
             say(f"{state.fleet} is over: it is ended first")
             down(Control(state, store, cloud))
         if state is not None and state.phase == "up":
-            _check_same(state.options, options, state.fleet)
+            _check_unchanged(state.options, options, state.fleet)
             say(f"taking up {state.fleet}")
         else:
-            with told():
+            with aws_errors():
                 planned = plan(options, look_up(options, cloud))
                 ask(planned, cloud)
             say(describe(planned))
@@ -282,22 +283,22 @@ def _opened(options: Options, jobs: Sequence[JobState]) -> Iterator[Control]:
         yield Control(state, store, cloud)
 
 
-def _check_same(there: Options, asked: Options, fleet: str) -> None:
+def _check_unchanged(there: Options, asked: Options, fleet: str) -> None:
     before, now = plain(there), plain(asked)
     for key in before:
-        if key not in _SAME and before[key] != now[key]:
+        if key not in _MAY_DIFFER and before[key] != now[key]:
             raise ConfigError(
                 f"{key}={now[key]}: {fleet} is up with {key}={before[key]}; end it with down first"
             )
 
 
-def _control(store: Store) -> Control:
+def _load_control(store: Store) -> Control:
     state = loaded(store)
     return Control(state, store, connect(state.facts.region))
 
 
-def _members(control: Control) -> list[tuple[GangState, list[Host]]]:
-    with told():
+def _hosts_by_gang(control: Control) -> list[tuple[GangState, list[Host]]]:
+    with aws_errors():
         return [
             (gang, hosts_of(control, gang))
             for gang in control.state.gangs
@@ -306,7 +307,7 @@ def _members(control: Control) -> list[tuple[GangState, list[Host]]]:
 
 
 def _print_hosts(control: Control) -> None:
-    for gang, members in _members(control):
+    for gang, members in _hosts_by_gang(control):
         for host in members:
             role = "server" if host.node == 0 else "workers"
             say(

@@ -1,4 +1,4 @@
-"""The runs of a sweep on a fleet: a thread per gang, and another gang for one that is lost."""
+"""Run the jobs of a sweep on a fleet: one thread per gang; a lost gang is replaced."""
 
 import shlex
 import signal
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from byzshield_exp.errors import RunError, Stopped
-from byzshield_exp.launch.ec2.cloud import NoAnswer, NoCapacity, told
+from byzshield_exp.launch.ec2.cloud import NoAnswer, NoCapacity, aws_errors
 from byzshield_exp.launch.ec2.fleet import Lost, down, end_gang, new_gang, save_anyway
 from byzshield_exp.launch.ec2.hosts import Unreachable
 from byzshield_exp.launch.ec2.resources import Control, ensure_network
@@ -17,36 +17,36 @@ from byzshield_exp.launch.ec2.runs import do
 from byzshield_exp.launch.ec2.state import GangState, JobState
 from byzshield_exp.notices import warn
 
-_HEAR_S = 1.0
+_SIGNAL_CHECK_S = 1.0
 
 
-class _Asked(BaseException):
-    """No ``Exception``: botocore takes one that comes in a call for a fault, and calls again."""
+class _Signalled(BaseException):
+    """A signal came. No ``Exception``: botocore would take it for a fault and call again."""
 
 
 def drive(control: Control) -> None:
-    """Do all jobs that wait, then end the fleet, whatever happens.
+    """Run all waiting jobs, then end the fleet, whatever happens.
 
     Raises:
-        Stopped: at SIGTERM or SIGHUP; jobs that ran have made a checkpoint.
+        Stopped: at SIGTERM or SIGHUP, after running jobs have made a checkpoint.
         RunError: if a limit is reached, or AWS refuses.
     """
     with ending_the_fleet(control):
-        with told():
+        with aws_errors():
             ensure_network(control)
-        _serve_all(control)
+        _run_all(control)
 
 
 @contextmanager
 def ending_the_fleet(control: Control, only_after_errors: bool = False) -> Iterator[None]:
-    """After this, also after SIGTERM, SIGHUP and Ctrl-C, everything of the fleet is ended.
+    """End everything of the fleet after the block, also after SIGTERM, SIGHUP and Ctrl-C.
 
     Args:
         control: of the fleet.
-        only_after_errors: leave it up when all went well.
+        only_after_errors: leave the fleet up when the block succeeds.
     """
     went_well = False
-    with _interrupted_once() as ignore:
+    with _raise_first_signal() as ignore:
         try:
             try:
                 yield
@@ -55,10 +55,10 @@ def ending_the_fleet(control: Control, only_after_errors: bool = False) -> Itera
                 ignore()
         finally:
             if not (went_well and only_after_errors):
-                _down(control)
+                _end_fleet(control)
 
 
-def _down(control: Control) -> None:
+def _end_fleet(control: Control) -> None:
     name = control.state.options.name
     try:
         down(control)
@@ -70,64 +70,65 @@ def _down(control: Control) -> None:
 
 
 @contextmanager
-def _interrupted_once() -> Iterator[Callable[[], None]]:
-    """Within, the first SIGTERM, SIGHUP or Ctrl-C is an exception, and further ones are ignored.
+def _raise_first_signal() -> Iterator[Callable[[], None]]:
+    """Raise an exception at the first SIGTERM, SIGHUP or Ctrl-C; ignore further ones.
 
-    The value makes the first one ignored too. Only in the main thread.
+    Yields a function; once it is called, the first one is ignored too. Outside the main thread it
+    does nothing, because Python sets handlers only there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    is_heard = [False]
+    is_handled = [False]
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        if not is_heard[0]:
-            is_heard[0] = True
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not is_handled[0]:
+            is_handled[0] = True
             warn("stopping: jobs make a checkpoint, then the instances are ended")
             raise (
                 KeyboardInterrupt
                 if number == signal.SIGINT
-                else _Asked(signal.Signals(number).name)
+                else _Signalled(signal.Signals(number).name)
             )
 
-    heard = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as nohup wants it
-        heard.remove(signal.SIGHUP)
-    before = {number: signal.signal(number, hear) for number in heard}
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # set by nohup
+        numbers.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield lambda: is_heard.__setitem__(0, True)
-    except _Asked as error:
+        yield lambda: is_handled.__setitem__(0, True)
+    except _Signalled as error:
         raise Stopped(f"stopped by {error}") from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _serve_all(control: Control) -> None:
-    """Serve with as many gangs as the user wants; an exception anywhere stops them all."""
+def _run_all(control: Control) -> None:
+    """Run the jobs on ``options.gangs`` gangs; an exception in one stops them all."""
     gangs = control.state.options.gangs
-    slots: list[GangState | None] = [*_take_up(control), *[None] * gangs]
+    slots: list[GangState | None] = [*_adopt_gangs(control), *[None] * gangs]
     stop = threading.Event()
     with ThreadPoolExecutor(gangs) as pool:
         served, went_well = list[Future[None]](), False
         try:
             for slot in slots[:gangs]:
-                served.append(pool.submit(_serve, control, slot, stop))
+                served.append(pool.submit(_run_jobs, control, slot, stop))
             done = set[Future[None]]()
             while len(done) < len(served) and not any(future.exception() for future in done):
-                # Not for ever: a signal that the system gave to another thread is heard only here.
-                done, _ = wait(served, _HEAR_S, FIRST_EXCEPTION)
+                # With a timeout: the handler of a signal runs only when this thread wakes up.
+                done, _ = wait(served, _SIGNAL_CHECK_S, FIRST_EXCEPTION)
             went_well = not any(future.exception() for future in done)
         finally:
             if not went_well:
                 stop.set()
     errors = [error for future in served if (error := future.exception()) is not None]
-    if errors:  # the others only stopped
+    if errors:  # report the cause; the other gangs only stopped
         raise min(errors, key=lambda error: isinstance(error, Stopped))
 
 
-def _take_up(control: Control) -> list[GangState]:
-    """The gangs of an earlier driver that can go on; the others and what they did are ended."""
+def _adopt_gangs(control: Control) -> list[GangState]:
+    """Return an earlier driver's gangs that can go on; end the others, requeue their jobs."""
     jobs, kept = control.state.jobs, list[GangState]()
     running = {job.path for job in jobs if job.phase == "running"}
     for gang in control.state.gangs:
@@ -144,36 +145,36 @@ def _take_up(control: Control) -> list[GangState]:
     return kept
 
 
-def _serve(control: Control, gang: GangState | None, stop: threading.Event) -> None:
-    """Do jobs one after the other with one gang at a time."""
+def _run_jobs(control: Control, gang: GangState | None, stop: threading.Event) -> None:
+    """Run jobs one after the other, on one gang at a time."""
     options = control.state.options
     try:
-        while not stop.is_set() and (job := _take(control, gang)) is not None:
+        while not stop.is_set() and (job := _next_job(control, gang)) is not None:
             try:
                 gang = gang or new_gang(control)
                 do(control, gang, job, stop)
             except (NoCapacity, NoAnswer, Lost, Unreachable) as error:
-                _give_up(control, gang)
+                _release_gang(control, gang)
                 gang = None
-                if _again(control, job, error):
+                if _requeue_or_fail(control, job, error):
                     stop.wait(options.retry_s)
             except BaseException:
-                _put_back(control, job)
+                _requeue(control, job)
                 raise
             if not options.reuse:
-                _give_up(control, gang)
+                _release_gang(control, gang)
                 gang = None
     finally:
-        _give_up(control, gang)
+        _release_gang(control, gang)
 
 
-def _give_up(control: Control, gang: GangState | None) -> None:
+def _release_gang(control: Control, gang: GangState | None) -> None:
     if gang is not None:
         end_gang(control, gang)
 
 
-def _take(control: Control, gang: GangState | None) -> JobState | None:
-    """The job that a gang does already, or the next one."""
+def _next_job(control: Control, gang: GangState | None) -> JobState | None:
+    """Return the job that a gang already runs, or the next waiting one."""
     with control.store.lock:
         if gang is not None and gang.job is not None:
             for job in control.state.jobs:
@@ -187,26 +188,26 @@ def _take(control: Control, gang: GangState | None) -> JobState | None:
     return None
 
 
-def _again(control: Control, job: JobState, error: RunError) -> bool:
-    """Whether a job gets another gang.
+def _requeue_or_fail(control: Control, job: JobState, error: RunError) -> bool:
+    """Requeue a job whose gang was lost, or give it up; return whether it was requeued.
 
     Raises:
-        NoCapacity: if it had all its attempts for nothing: other jobs would fare no better.
+        NoCapacity: if its last attempt found no capacity: other jobs would find none either.
     """
     is_over = job.attempts >= control.state.options.max_attempts
     end = f"given up after {job.attempts} attempts" if is_over else "another attempt follows"
     warn(f"{job.name}: {error}; {end}")
     with control.store.lock:
-        is_vain = is_over and isinstance(error, NoCapacity)
-        job.phase = "failed" if is_over and not is_vain else "waiting"
+        is_hopeless = is_over and isinstance(error, NoCapacity)
+        job.phase = "failed" if is_over and not is_hopeless else "waiting"
         job.error = str(error)
         control.save()
-    if is_vain:
+    if is_hopeless:
         raise error
     return not is_over
 
 
-def _put_back(control: Control, job: JobState) -> None:
+def _requeue(control: Control, job: JobState) -> None:
     with control.store.lock:
         job.phase = "waiting"
         save_anyway(control)

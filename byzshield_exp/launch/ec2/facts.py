@@ -1,4 +1,4 @@
-"""What is looked up before a plan: nothing here creates or changes anything."""
+"""Facts looked up before a plan; nothing here creates or changes anything."""
 
 import hashlib
 import json
@@ -17,18 +17,18 @@ class Facts:
     """Where a fleet will be, and what it costs.
 
     Attributes:
-        account: its number.
-        owner: for the tag.
-        region: its name.
+        account: number of the AWS account.
+        owner: value of the owner tag.
+        region: name of the region.
         zone: availability zone.
-        subnet: its id.
-        vpc: its id.
+        subnet: id of the subnet.
+        vpc: id of the VPC.
         image: id of the machine image.
-        root_device: its name in the image.
-        usd_per_hour: of a gang.
-        price_source: where that comes from.
-        wheel_sha256: of the wheel.
-        public_key: that may log in; None without ssh.
+        root_device: name of the root volume in the image.
+        usd_per_hour: price of a gang.
+        price_source: where the price comes from.
+        wheel_sha256: checksum of the wheel.
+        public_key: the key that may log in; None without ssh.
     """
 
     account: str
@@ -46,15 +46,15 @@ class Facts:
 
 
 def look_up(options: Options, cloud: Cloud) -> Facts:
-    """The facts for some options.
+    """Look up the facts for some options.
 
     Raises:
-        ConfigError: if what the user named does not exist.
+        ConfigError: if something that the user named does not exist.
     """
     wheel_sha256, public_key = _wheel_sha256(options), _public_key(options)
     identity = cloud.sts.get_caller_identity()
-    subnet = _subnet(options, cloud)
-    image, root_device = _image(options, cloud)
+    subnet = _find_subnet(options, cloud)
+    image, root_device = _find_image(options, cloud)
     price, source = _price(options, cloud, subnet["AvailabilityZone"])
     return Facts(
         account=identity["Account"],
@@ -73,7 +73,7 @@ def look_up(options: Options, cloud: Cloud) -> Facts:
 
 
 def owner_of(cloud: Cloud) -> str:
-    """The name of the AWS identity, which is the owner where none is given."""
+    """Return the name of the AWS identity, the owner where none is given."""
     return _owner_in(cloud.sts.get_caller_identity())
 
 
@@ -102,7 +102,7 @@ def _public_key(options: Options) -> str | None:
         raise ConfigError(f"ssh_public_key={path} cannot be read: {error}") from error
 
 
-def _subnet(options: Options, cloud: Cloud) -> dict[str, Any]:
+def _find_subnet(options: Options, cloud: Cloud) -> dict[str, Any]:
     if options.subnet is not None:
         filters = [{"Name": "subnet-id", "Values": [options.subnet]}]
     else:
@@ -117,7 +117,7 @@ def _subnet(options: Options, cloud: Cloud) -> dict[str, Any]:
     return dict(min(found, key=lambda subnet: str(subnet["AvailabilityZone"])))
 
 
-def _image(options: Options, cloud: Cloud) -> tuple[str, str]:
+def _find_image(options: Options, cloud: Cloud) -> tuple[str, str]:
     from botocore.exceptions import ClientError
 
     image = options.ami
@@ -131,7 +131,7 @@ def _image(options: Options, cloud: Cloud) -> tuple[str, str]:
 
 
 def _price(options: Options, cloud: Cloud, zone: str) -> tuple[float, str]:
-    """USD per hour of a gang, and where that comes from."""
+    """Return the price of a gang in USD per hour, and its source."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     if options.usd_per_hour is not None:
@@ -150,7 +150,7 @@ def _price(options: Options, cloud: Cloud, zone: str) -> tuple[float, str]:
 
 
 def _spot_price(cloud: Cloud, instance_type: str, zone: str) -> float:
-    """The newest one in the zone."""
+    """Return the newest spot price in the zone."""
     history = pages(
         cloud.ec2,
         "describe_spot_price_history",
@@ -158,7 +158,7 @@ def _spot_price(cloud: Cloud, instance_type: str, zone: str) -> float:
         InstanceTypes=[instance_type],
         AvailabilityZone=zone,
         ProductDescriptions=["Linux/UNIX"],
-        StartTime=datetime.now(UTC),  # from then on: EC2 also gives the one valid at that time
+        StartTime=datetime.now(UTC),  # EC2 also returns the price valid at that time
     )
     if not history:
         raise LookupError(f"no spot price of {instance_type} in {zone}")
@@ -166,7 +166,7 @@ def _spot_price(cloud: Cloud, instance_type: str, zone: str) -> float:
 
 
 def _list_price(cloud: Cloud, instance_type: str, zone: str) -> float:
-    """Of Linux on a shared host, without a contract."""
+    """Return the on-demand price of Linux on a shared host."""
     terms = {
         "instanceType": instance_type,
         "regionCode": cloud.region,

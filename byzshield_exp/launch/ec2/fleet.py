@@ -1,4 +1,4 @@
-"""A fleet: gangs of instances brought up, and everything brought down again."""
+"""Bring up a fleet's gangs of instances, and bring everything down again."""
 
 import math
 import threading
@@ -14,7 +14,7 @@ from byzshield_exp.errors import RunError, Stopped
 from byzshield_exp.files import expand_user
 from byzshield_exp.launch.ec2 import requests
 from byzshield_exp.launch.ec2.bootstrap import Bootstrap, user_data, wait_until_ready
-from byzshield_exp.launch.ec2.cloud import OUTAGE_S, NoAnswer, patiently, tagged, told
+from byzshield_exp.launch.ec2.cloud import OUTAGE_S, NoAnswer, aws_errors, retry_outage, tagged
 from byzshield_exp.launch.ec2.hosts import Answer, Ended, Host, Transport, Unreachable
 from byzshield_exp.launch.ec2.reach import bootstrap_of, transport_to, wheel_there
 from byzshield_exp.launch.ec2.resources import (
@@ -34,48 +34,48 @@ from byzshield_exp.launch.ec2.state import GangState, Part, State, token
 from byzshield_exp.notices import say, warn
 
 _ALIVE = ("pending", "running")
-LAST_FETCH_S = 120.0  # for what a run has made by the time that everything ends
-_CHECK_S = 1.0
-WATCH_S = 15.0  # between two questions to EC2 whether all instances of a gang live
+LAST_FETCH_S = 120.0  # to copy a run's results when everything ends
+_CHECK_EVERY_S = 1.0
+WATCH_S = 15.0  # between two checks by EC2 that a gang's instances run
 
 
 class Lost(RunError):
-    """A gang that cannot be used any more; another one may do better."""
+    """A gang is no longer usable; another one may do better."""
 
 
 class LimitReached(RunError):
-    """max_hours or max_usd: everything ends."""
+    """max_hours or max_usd is reached: everything ends."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A way to hosts that asks, before each use and while it waits, whether to go on.
+    """A transport that calls a check before each use and while it waits.
 
     Attributes:
-        transport: the way.
-        check: raises where not.
+        transport: reaches the hosts.
+        check: raises to end the wait.
     """
 
     transport: Transport
     check: Callable[[], None]
 
     def run(self, host: Host, script: str, timeout_s: float) -> Ended:
-        """Run a script."""
-        return watching(self.check, partial(self.transport.run, host, script, timeout_s))
+        """Run a script on a host."""
+        return run_watched(self.check, partial(self.transport.run, host, script, timeout_s))
 
     def send(self, host: Host, source: Path, target: str) -> None:
-        """Copy a file there."""
-        watching(self.check, partial(self.transport.send, host, source, target))
+        """Copy a file to a host."""
+        run_watched(self.check, partial(self.transport.send, host, source, target))
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
-        """Copy a folder here."""
-        watching(self.check, partial(self.transport.fetch, host, source, target))
+        """Copy a folder from a host."""
+        run_watched(self.check, partial(self.transport.fetch, host, source, target))
 
     def fetch_at_last(self, host: Host, source: str, target: Path) -> None:
-        """Fetch without asking, but not for long.
+        """Copy a folder from a host without the check, but within ``LAST_FETCH_S`` seconds.
 
         Raises:
-            Unreachable: if it does not end in time.
+            Unreachable: if it takes longer.
         """
         deadline = time.monotonic() + LAST_FETCH_S
 
@@ -83,21 +83,21 @@ class Watched:
             if time.monotonic() > deadline:
                 raise Unreachable(f"{host.name} does not send {source} in time")
 
-        watching(check, partial(self.transport.fetch, host, source, target))
+        run_watched(check, partial(self.transport.fetch, host, source, target))
 
     def pause(self, seconds: float) -> None:
-        """Only wait."""
-        watching(self.check, partial(time.sleep, seconds))
+        """Wait some seconds."""
+        run_watched(self.check, partial(time.sleep, seconds))
 
     def close(self) -> None:
-        """Give up all connections."""
+        """Close all connections."""
         self.transport.close()
 
 
-def watching(check: Callable[[], None], act: Callable[[], Answer]) -> Answer:
-    """Do something in a thread of its own; ``check`` is called before and every second.
+def run_watched(check: Callable[[], None], act: Callable[[], Answer]) -> Answer:
+    """Run an action in its own thread; call ``check`` before it and every second.
 
-    What it raises is raised here, and the thread is left to itself.
+    An exception of ``check`` is raised here, and the thread is not waited for.
     """
     check()
     future = Future[Answer]()
@@ -109,13 +109,13 @@ def watching(check: Callable[[], None], act: Callable[[], Answer]) -> Answer:
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    while not wait([future], _CHECK_S).done:
+    while not wait([future], _CHECK_EVERY_S).done:
         check()
     return future.result()
 
 
 def new_gang(control: Control) -> GangState:
-    """A gang of which nothing exists yet; each attempt is a new one, with new tokens.
+    """Record a new gang, with new tokens, for another attempt; create no instance yet.
 
     Raises:
         RunError: if a limit is reached.
@@ -127,7 +127,7 @@ def new_gang(control: Control) -> GangState:
             raise RunError(f"{reason}: no more instances")
         number = len(state.gangs)
         kinds = (
-            ("workers", options.worker_type, options.workers),  # first: they are harder to get
+            ("workers", options.worker_type, options.workers),  # first: many are harder to get
             ("server", options.server_type, 1),
         )
         parts = [Part(*kind, token(state.fleet, number, kind[0])) for kind in kinds]
@@ -142,7 +142,7 @@ def _minutes_left(state: State) -> int:
 
 
 def bring_up(control: Control, gang: GangState, stop: Event) -> Watched:
-    """Launch a gang, or go on where an earlier driver ended; returns the way to its hosts.
+    """Launch a gang, or finish an earlier driver's launch; return a transport to its hosts.
 
     Raises:
         NoCapacity: if there are no such instances now.
@@ -150,30 +150,30 @@ def bring_up(control: Control, gang: GangState, stop: Event) -> Watched:
         RunError: if AWS refuses, or hosts do not get ready.
     """
     state = control.state
-    if not any(part.sent for part in gang.parts):  # an earlier driver may have died here
+    if not any(part.sent for part in gang.parts):  # the record may be an earlier driver's, and old
         gang.minutes = _minutes_left(state)
     bootstrap = bootstrap_of(state.options, state.facts, state.efs, gang.minutes)
-    with told():
+    with aws_errors():
         text = user_data(bootstrap)
         for part in gang.parts:
             launch(control, gang, part, text)
         if gang.phase == "launching":
-            move(control, gang, "booting")
+            set_phase(control, gang, "booting")
         try:
-            go_on = partial(_go_on, control, stop)
-            watching(go_on, partial(wait_running, control, gang.instances))
+            check_limits = partial(_check_limits, control, stop)
+            run_watched(check_limits, partial(wait_running, control, gang.instances))
         except LimitReached:
             raise
         except RunError as error:
             raise Lost(why_lost(control, gang) or str(error)) from error
         hosts = hosts_of(control, gang)
-    check = _checker(control, gang, stop)
+    check = _make_check(control, gang, stop)
     transport = Watched(transport_to(control, hosts, check), check)
     try:
         if gang.phase == "booting":
             if state.options.transport != "local":
                 _wait_ready(control, gang, transport, hosts, bootstrap)
-            move(control, gang, "ready")
+            set_phase(control, gang, "ready")
     except BaseException:
         transport.close()
         raise
@@ -181,7 +181,7 @@ def bring_up(control: Control, gang: GangState, stop: Event) -> Watched:
 
 
 def hosts_of(control: Control, gang: GangState) -> list[Host]:
-    """The hosts of a gang, the server's first.
+    """Return the hosts of a gang, the server's first.
 
     Raises:
         Lost: if not all of its instances run.
@@ -203,7 +203,7 @@ def hosts_of(control: Control, gang: GangState) -> list[Host]:
 
 
 def why_lost(control: Control, gang: GangState) -> str | None:
-    """Which instances of a gang have ended, and what EC2 says about it; None: they all run."""
+    """Return which instances of a gang have ended, with EC2's reason; None if all run."""
     found = describe(control.cloud, gang.instances)
     gone = []
     for name in gang.instances:
@@ -220,19 +220,19 @@ def why_lost(control: Control, gang: GangState) -> str | None:
 def end_gang(control: Control, gang: GangState) -> None:
     """Terminate a gang's instances and wait until they are gone.
 
-    That the state cannot be written, or for some minutes AWS does not answer, does not prevent it.
+    A state that cannot be written, or some minutes without an answer of AWS, do not prevent this.
     """
     if gang.phase == "ended":
         return
-    _move_anyway(control, gang, "ending")
-    patiently(partial(_terminate, control, gang))
+    _set_phase_anyway(control, gang, "ending")
+    retry_outage(partial(_terminate_gang, control, gang))
     gang.ended = time.time()
-    _move_anyway(control, gang, "ended")
+    _set_phase_anyway(control, gang, "ended")
     if gang.instances:
         say(f"gang {gang.number}: terminated {', '.join(gang.instances)}")
 
 
-def _terminate(control: Control, gang: GangState) -> None:
+def _terminate_gang(control: Control, gang: GangState) -> None:
     for part in gang.parts:
         if part.sent and not part.instances:
             part.instances = find(control, part)
@@ -245,22 +245,22 @@ def down(control: Control, shared: bool = False) -> None:
 
     Args:
         control: of the fleet.
-        shared: also delete the shared folder that ``efs=create`` made, with all that is in it.
+        shared: also delete the shared folder that ``efs=create`` made, with its contents.
 
     Raises:
-        RunError: if something could not be ended; all else is.
+        RunError: if something could not be ended, after everything else was.
     """
     state = control.state
     steps = [
-        partial(patiently, partial(_ask_all_to_end, control)),
+        partial(retry_outage, partial(_terminate_all, control)),
         *[partial(end_gang, control, gang) for gang in state.gangs],
-        partial(patiently, partial(remove, control, state.fleet)),
+        partial(retry_outage, partial(remove, control, state.fleet)),
     ]
     errors = [error for step in steps if (error := _error_of(step)) is not None]
     if errors:
         raise errors[0]
     if shared:
-        with told():
+        with aws_errors():
             for name in delete_shared(control):
                 say(f"deleted {name}")
         state.efs, state.efs_groups = None, []
@@ -270,8 +270,8 @@ def down(control: Control, shared: bool = False) -> None:
     save_anyway(control)
 
 
-def _ask_all_to_end(control: Control) -> None:
-    """All instances at once, before anything is waited for."""
+def _terminate_all(control: Control) -> None:
+    """Ask EC2 to end all instances, before anything is waited for."""
     names = [name for gang in control.state.gangs for name in gang.instances]
     mine = living(control.cloud, [tagged(requests.FLEET, control.state.fleet)])
     ask_to_end(control.cloud, sorted({*names, *(one["InstanceId"] for one in mine)}))
@@ -286,27 +286,27 @@ def _error_of(step: Callable[[], None]) -> RunError | None:
 
 
 def remove(control: Control, fleet: str) -> None:
-    """End what has the tag of a fleet."""
+    """End the instances and delete the security groups that have a fleet's tag."""
     mine = [tagged(requests.FLEET, fleet)]
     terminate(control.cloud, [one["InstanceId"] for one in living(control.cloud, mine)])
     delete_groups(control.cloud, mine, control.pause)
 
 
-def move(control: Control, gang: GangState, phase: str) -> None:
-    """Note that a gang got so far."""
+def set_phase(control: Control, gang: GangState, phase: str) -> None:
+    """Save a gang's new phase."""
     with control.store.lock:
         gang.phase = phase
         control.save()
 
 
-def _move_anyway(control: Control, gang: GangState, phase: str) -> None:
+def _set_phase_anyway(control: Control, gang: GangState, phase: str) -> None:
     with control.store.lock:
         gang.phase = phase
         save_anyway(control)
 
 
 def save_anyway(control: Control) -> None:
-    """Ending must not fail for the driver's disk: what is ended again does no harm."""
+    """Save the state, or only warn: a full disk must not keep instances from being ended."""
     try:
         control.save()
     except RunError as error:
@@ -316,10 +316,10 @@ def save_anyway(control: Control) -> None:
 def _wait_ready(
     control: Control, gang: GangState, transport: Watched, hosts: list[Host], bootstrap: Bootstrap
 ) -> None:
-    """Bring the wheel and wait until user-data has done its work on all hosts.
+    """Send the wheel, and wait until user-data has prepared all hosts.
 
     Raises:
-        RunError: if that takes too long or fails: another gang would hardly do better.
+        RunError: if that fails or takes too long; another gang would hardly do better.
     """
     options, facts = control.state.options, control.state.facts
     say(f"gang {gang.number}: waiting for {len(hosts)} hosts to be ready")
@@ -327,18 +327,18 @@ def _wait_ready(
     target = wheel_there(options, facts)
     if not target.startswith("s3://"):
         for host in hosts:
-            _bring_wheel(control, transport, host, target, deadline)
+            _send_wheel(control, transport, host, target, deadline)
     wait_until_ready(transport, hosts, bootstrap, max(1.0, deadline - time.monotonic()))
 
 
-def _bring_wheel(
+def _send_wheel(
     control: Control, transport: Watched, host: Host, target: str, deadline: float
 ) -> None:
     while True:
         try:
             transport.send(host, expand_user(str(control.state.options.wheel)), target)
             return
-        except Unreachable as error:  # it still starts
+        except Unreachable as error:  # the host may still be starting
             if time.monotonic() > deadline:
                 minutes = control.state.options.boot_minutes
                 line = f"{host.name} is not reached within boot_minutes={minutes:g}: {error}"
@@ -346,16 +346,16 @@ def _bring_wheel(
         control.pause(5)
 
 
-def _checker(control: Control, gang: GangState, stop: Event) -> Callable[[], None]:
-    """What is asked before each script; EC2 itself only now and then."""
+def _make_check(control: Control, gang: GangState, stop: Event) -> Callable[[], None]:
+    """Return a check of the limits and, every ``WATCH_S`` seconds, of the instances."""
     asked = [time.monotonic()]
     heard = [time.monotonic()]
 
     def ask() -> str | None:
         try:
-            with told():
+            with aws_errors():
                 lost = why_lost(control, gang)
-        except NoAnswer:  # the hosts go on without this machine's network
+        except NoAnswer:  # the hosts work on while this machine is offline
             if time.monotonic() - heard[0] > OUTAGE_S:
                 raise
             return None
@@ -363,7 +363,7 @@ def _checker(control: Control, gang: GangState, stop: Event) -> Callable[[], Non
         return lost
 
     def check() -> None:
-        _go_on(control, stop)
+        _check_limits(control, stop)
         if time.monotonic() - asked[0] >= WATCH_S:
             asked[0] = time.monotonic()
             lost = ask()
@@ -373,12 +373,12 @@ def _checker(control: Control, gang: GangState, stop: Event) -> Callable[[], Non
     return check
 
 
-def _go_on(control: Control, stop: Event) -> None:
-    """Whether to.
+def _check_limits(control: Control, stop: Event) -> None:
+    """Raise if stopped or over a limit.
 
     Raises:
-        Stopped: if everything is to end.
-        LimitReached: likewise.
+        Stopped: if the driver is stopping.
+        LimitReached: if ``max_hours`` or ``max_usd`` is reached.
     """
     if stop.is_set():
         raise Stopped("stopped")

@@ -1,11 +1,11 @@
-"""A gang: one job on several hosts at once, by torchrun, which goes on when the driver is gone.
+"""A gang: one job on several hosts, run by torchrun, which goes on when the driver dies.
 
-On every host a small script, in a session of its own, starts torchrun, touches a heartbeat while it
-runs, and writes its exit code when it ends. The driver only looks: each look is a short script of
-its own. Starting is idempotent, so a driver that died and comes back calls :func:`run_gang` again.
+On every host a small script in its own session starts torchrun, touches a heartbeat file while it
+runs, and writes its exit code when it ends. The driver only polls, each time with a short script.
+Starting is idempotent, so a restarted driver just calls :func:`run_gang` again.
 
-All processes of a gang on a host carry a mark in their environment, by which they are found again:
-torchrun gives its ranks sessions of their own, so there is no process group to end.
+All processes of a gang on a host are found by a mark in their environment: torchrun gives each rank
+its own session, so there is no process group to end.
 """
 
 import re
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from byzshield_exp.errors import RunError
 from byzshield_exp.launch.ec2.hosts import OUTPUT_BYTES, Ended, Host, Transport, Unreachable, on_all
 
-_LOOK_S = 30.0  # for one look
+_POLL_TIMEOUT_S = 30.0  # for one answer of a host
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_MARKED = """\
+_FIND_MARKED = """\
 # shellcheck disable=SC2329
 marked() {
     { grep -lszxF "BYZSHIELD_GANG=$mark" /proc/[0-9]*/environ || true; } | cut -d / -f 3
@@ -36,18 +36,18 @@ class Gang:
         hosts: the first one is the parameter server's.
         processes: per host.
         job: the path of the job's file, on every host.
-        python: of the environment on the hosts.
-        folder: on the hosts, for what the gang keeps about itself; need not be shared.
+        python: the interpreter on the hosts.
+        folder: on the hosts, for the gang's own files; need not be shared.
         port: of torchrun's rendezvous, on the first host.
-        metadata: address of the service that tells an instance that it is taken back; None where
-            nobody takes it back.
-        look_every_s: between two looks.
-        lost_after_s: a host that is silent, or whose heartbeat stands, for so long is lost.
-        end_within_s: for a job to end in order when it is asked to, and for the other hosts to
-            end after the first.
+        metadata: address of the service that announces the reclaim of a spot instance; None for
+            instances that are not reclaimed.
+        look_every_s: between two polls.
+        lost_after_s: a host is lost when it is silent, or its heartbeat is old, for this long.
+        end_within_s: how long a job has to end when it is asked to, and the other hosts after
+            the first has ended.
 
     Raises:
-        ValueError: if these do not fit.
+        ValueError: if the name is invalid, or the processes do not fit the hosts.
     """
 
     name: str
@@ -74,10 +74,9 @@ class GangEnd:
     """How a gang ended.
 
     Attributes:
-        codes: per host the exit code of torchrun, where it ended by itself.
-        lost: per host that was lost, why.
-        output: the end of the log that tells most: of the host that failed first, or of the
-            server's.
+        codes: exit codes of torchrun, by host, where it ended by itself.
+        lost: reasons, by host, for the hosts that were lost.
+        output: the end of the log of the host that failed first, or else of the server's.
     """
 
     codes: Mapping[str, int]
@@ -86,16 +85,16 @@ class GangEnd:
 
     @property
     def code(self) -> int:
-        """0 where all hosts ended well; the first other code; -1 where hosts were lost."""
+        """-1 if hosts were lost; else the first nonzero code; 0 if all hosts ended well."""
         if self.lost:
             return -1
         return next((code for code in self.codes.values() if code), 0)
 
 
 def run_gang(transport: Transport, gang: Gang) -> GangEnd:
-    """Start a gang, or find it again, and watch it to its end; then nothing of it runs any more.
+    """Start a gang, or find it again, and watch it until none of its processes is left.
 
-    An exception, Ctrl-C included, ends only the watching: the gang goes on, until
+    An exception, Ctrl-C included, ends only the watching: the gang runs on until
     :func:`end_gang`.
 
     Raises:
@@ -113,20 +112,20 @@ def run_gang(transport: Transport, gang: Gang) -> GangEnd:
         codes, lost, failed = _watch(transport, gang)
     end_gang(transport, gang)
     there = [host for host in gang.hosts if host.name not in lost]
-    teller = failed if failed is not None and failed in there else next(iter(there), None)
-    output = "" if teller is None else log_of(transport, gang, teller)
+    log_host = failed if failed is not None and failed in there else next(iter(there), None)
+    output = "" if log_host is None else log_of(transport, gang, log_host)
     return GangEnd(codes, lost, output)
 
 
 def end_gang(transport: Transport, gang: Gang, within_s: float | None = None) -> list[str]:
-    """End what runs of a gang, on all hosts at once: SIGTERM, and later SIGKILL.
+    """End a gang's processes on all hosts at once: by SIGTERM, and later by SIGKILL.
 
-    A job makes a checkpoint on SIGTERM. Ending what has ended does nothing.
+    A job makes a checkpoint at SIGTERM. A gang that has ended may be ended again.
 
     Args:
         transport: to the hosts.
         gang: the gang.
-        within_s: how long the job has for its checkpoint; None for the gang's own time.
+        within_s: how long the job has for its checkpoint; None for ``gang.end_within_s``.
 
     Returns:
         The names of the hosts that did not answer.
@@ -134,7 +133,7 @@ def end_gang(transport: Transport, gang: Gang, within_s: float | None = None) ->
     grace_s = gang.end_within_s if within_s is None else within_s
 
     def end(host: Host) -> Ended:
-        return transport.run(host, _ending(gang, host, grace_s), grace_s + _LOOK_S)
+        return transport.run(host, _end_script(gang, host, grace_s), grace_s + _POLL_TIMEOUT_S)
 
     answers = on_all(gang.hosts, end)
     return [
@@ -145,62 +144,68 @@ def end_gang(transport: Transport, gang: Gang, within_s: float | None = None) ->
 
 
 def log_of(transport: Transport, gang: Gang, host: Host) -> str:
-    """The end of what the gang printed on a host; empty where it does not answer."""
-    script = f"tail -c {OUTPUT_BYTES} {shlex.quote(_place(gang, host))}/log"
+    """Return the end of a gang's log on a host; empty if the host does not answer."""
+    script = f"tail -c {OUTPUT_BYTES} {shlex.quote(_host_folder(gang, host))}/log"
     try:
-        ended = transport.run(host, script, _LOOK_S)
+        ended = transport.run(host, script, _POLL_TIMEOUT_S)
     except Unreachable:
         return ""
     return ended.output if ended.code == 0 else ""
 
 
 def _start(transport: Transport, gang: Gang, host: Host) -> None:
-    ended = transport.run(host, _starting(gang, host), _LOOK_S)
+    ended = transport.run(host, _start_script(gang, host), _POLL_TIMEOUT_S)
     if ended.code != 0:
         raise RunError(f"{host.name} cannot start the job: {ended.output.strip()[-500:]}")
 
 
 @dataclass
-class _Sight:
-    """What is known of one host while the gang is watched."""
+class _HostStatus:
+    """When a watched host last answered well, and its exit code once it has ended."""
 
     heard: float
     code: int | None = None
 
 
 def _watch(transport: Transport, gang: Gang) -> tuple[dict[str, int], dict[str, str], Host | None]:
-    """Look until all hosts have ended, or one is lost, or one is late after another's end."""
-    sights = {host: _Sight(time.monotonic()) for host in gang.hosts}
+    """Poll until all hosts have ended, one is lost, or one is late after another's end."""
+    statuses = {host: _HostStatus(time.monotonic()) for host in gang.hosts}
     failed: Host | None = None
     first_end: float | None = None
     while True:
-        waiting = [host for host, sight in sights.items() if sight.code is None]
-        lost = _look(transport, gang, {host: sights[host] for host in waiting})
+        waiting = [host for host, status in statuses.items() if status.code is None]
+        lost = _poll(transport, gang, {host: statuses[host] for host in waiting})
         for host in waiting:
-            if sights[host].code is not None:
+            if statuses[host].code is not None:
                 first_end = first_end or time.monotonic()
-                failed = failed or (host if sights[host].code else None)
-        codes = {host.name: sight.code for host, sight in sights.items() if sight.code is not None}
+                failed = failed or (host if statuses[host].code else None)
+        codes = {
+            host.name: status.code for host, status in statuses.items() if status.code is not None
+        }
         late = first_end is not None and time.monotonic() - first_end > gang.end_within_s
-        if lost or late or len(codes) == len(sights):
+        if lost or late or len(codes) == len(statuses):
             return codes, lost, failed
         time.sleep(gang.look_every_s)
 
 
-def _look(transport: Transport, gang: Gang, sights: Mapping[Host, _Sight]) -> dict[str, str]:
-    """Look at hosts, at all at once; return which are lost, and why."""
-    hosts = list(sights)
-    answers = on_all(hosts, lambda host: transport.run(host, _looking(gang, host), _LOOK_S))
+def _poll(transport: Transport, gang: Gang, statuses: Mapping[Host, _HostStatus]) -> dict[str, str]:
+    """Poll hosts, all at once; return which are lost, and why."""
+    hosts = list(statuses)
+    answers = on_all(
+        hosts, lambda host: transport.run(host, _poll_script(gang, host), _POLL_TIMEOUT_S)
+    )
     lost = {}
     for host, answer in zip(hosts, answers, strict=True):
-        sight = sights[host]
-        why = str(answer) if isinstance(answer, Unreachable) else _read(answer, sight, gang)
+        status = statuses[host]
+        why = (
+            str(answer) if isinstance(answer, Unreachable) else _parse_answer(answer, status, gang)
+        )
         if why and (
-            why in (_GONE[1], _RECLAIMED[1]) or time.monotonic() - sight.heard > gang.lost_after_s
+            why in (_GONE[1], _RECLAIMED[1]) or time.monotonic() - status.heard > gang.lost_after_s
         ):
             lost[host.name] = why
         if not why:
-            sight.heard = time.monotonic()
+            status.heard = time.monotonic()
     return lost
 
 
@@ -209,8 +214,8 @@ _RECLAIMED = "reclaimed", "EC2 takes it back in two minutes"
 _NUMBER = re.compile(r"(ended|running) (-?[0-9]{1,9})")
 
 
-def _read(answer: Ended, sight: _Sight, gang: Gang) -> str:
-    """Read a look's answer into ``sight``; return what is wrong with the host, if anything."""
+def _parse_answer(answer: Ended, status: _HostStatus, gang: Gang) -> str:
+    """Parse a poll's answer into ``status``; return what is wrong with the host, or ``""``."""
     said = answer.output.strip()
     if said in (_GONE[0], _RECLAIMED[0]):
         return _GONE[1] if said == _GONE[0] else _RECLAIMED[1]
@@ -218,22 +223,22 @@ def _read(answer: Ended, sight: _Sight, gang: Gang) -> str:
     if number is None:
         return f"it answers nothing of use: {said[-200:]}"
     if number[1] == "ended":
-        sight.code = int(number[2])
+        status.code = int(number[2])
         return ""
     stood_s = int(number[2])
     return "" if stood_s <= gang.lost_after_s else f"its heartbeat stands for {stood_s} s"
 
 
-def _place(gang: Gang, host: Host) -> str:
-    return f"{gang.folder}/{gang.name}/{host.node}"  # a folder per host: it may be a shared disk
+def _host_folder(gang: Gang, host: Host) -> str:
+    return f"{gang.folder}/{gang.name}/{host.node}"  # per host: the disk may be shared
 
 
 def _preamble(gang: Gang, host: Host) -> str:
-    place = shlex.quote(_place(gang, host))
-    return f"place={place}\nmark={shlex.quote(f'{gang.name}/{host.node}')}\n{_MARKED}"
+    place = shlex.quote(_host_folder(gang, host))
+    return f"place={place}\nmark={shlex.quote(f'{gang.name}/{host.node}')}\n{_FIND_MARKED}"
 
 
-def _torchrun(gang: Gang, host: Host) -> str:
+def _torchrun_command(gang: Gang, host: Host) -> str:
     index = gang.hosts.index(host)
     return shlex.join(
         [
@@ -246,8 +251,8 @@ def _torchrun(gang: Gang, host: Host) -> str:
     )
 
 
-def _starting(gang: Gang, host: Host) -> str:
-    """Write the host's script and start it in a session of its own, once.
+def _start_script(gang: Gang, host: Host) -> str:
+    """Return a script that starts torchrun in its own session, once.
 
     ``mkdir`` decides which of two drivers starts it.
     """
@@ -260,7 +265,7 @@ mkdir -p "$(dirname "$place")"
 mkdir "$place" 2> /dev/null || {{ test -d "$place"; exit; }}
 cat > "$place/run.sh" <<'end-of-run'
 cd "$1" || exit 1
-{_torchrun(gang, host)} > log 2>&1 &
+{_torchrun_command(gang, host)} > log 2>&1 &
 child=$!
 echo "$child" > pid
 while kill -0 "$child" 2> /dev/null; do
@@ -284,10 +289,13 @@ exit 1
 """
 
 
-def _looking(gang: Gang, host: Host) -> str:
-    """Say ``ended CODE``, ``running SECONDS`` since the heartbeat, ``gone`` or ``reclaimed``."""
+def _poll_script(gang: Gang, host: Host) -> str:
+    """Return a script that prints a host's state, for :func:`_parse_answer`.
+
+    It is ``ended CODE``, ``running SECONDS`` (age of the heartbeat), ``gone`` or ``reclaimed``.
+    """
     return f"""\
-{_preamble(gang, host)}{_reclaimed(gang)}
+{_preamble(gang, host)}{_reclaim_check(gang)}
 there=$(marked)  # before the code is looked for: it is written before the last process ends
 if [ -f "$place/code" ]; then
     echo "ended $(cat "$place/code")"
@@ -301,8 +309,8 @@ fi
 """
 
 
-def _reclaimed(gang: Gang) -> str:
-    """A shell function that asks, as IMDSv2 wants it, whether a spot instance is taken back."""
+def _reclaim_check(gang: Gang) -> str:
+    """Return a shell function that asks by IMDSv2 whether a spot instance is being reclaimed."""
     if gang.metadata is None:
         return "is_reclaimed() { false; }"
     return f"""\
@@ -313,8 +321,8 @@ is_reclaimed() {{
 }}"""
 
 
-def _ending(gang: Gang, host: Host, grace_s: float) -> str:
-    """Ask torchrun to end, which asks its ranks; kill what is left when the time is over."""
+def _end_script(gang: Gang, host: Host, grace_s: float) -> str:
+    """Return a script that asks torchrun, and so its ranks, to end, and later kills the rest."""
     return f"""\
 {_preamble(gang, host)}
 pid=$(cat "$place/pid" 2> /dev/null)

@@ -1,4 +1,4 @@
-"""The machines of a gang, and what every way to reach them can do."""
+"""The machines of a gang, and the interface of every transport to them."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -9,15 +9,15 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from byzshield_exp.errors import RunError, printable
 
-OUTPUT_BYTES = 20_000  # of a script's output that come back; Run Command shows 24,000 characters
-TIMED_OUT = 124  # the code of a script that did not end in time, as of timeout(1)
+OUTPUT_BYTES = 20_000  # kept of a script's output; Run Command returns 24,000 characters
+TIMED_OUT = 124  # exit code of a script that ran out of time, as of timeout(1)
 _KILL_AFTER_S = 5
 
 Answer = TypeVar("Answer")
 
 
 class Unreachable(RunError):
-    """A host does not answer, or not any more; what became of a script there is not known."""
+    """A host does not answer; what became of a script there is unknown."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Host:
     """One machine.
 
     Attributes:
-        name: its id; the results name it.
+        name: its id, also in the results.
         address: where the other hosts reach it (a private address).
         reach: where this machine reaches it: an address for ssh, the id of the instance for ssm.
         node: 0 is the host of the parameter server.
@@ -42,8 +42,8 @@ class Ended:
     """How a script ended.
 
     Attributes:
-        code: its exit code; 124 when it was ended because its time was over.
-        output: the last 20,000 bytes of its stdout and stderr together, safe to be printed.
+        code: its exit code; 124 if it ran out of time.
+        output: the last 20,000 bytes of its stdout and stderr together, safe to print.
     """
 
     code: int
@@ -55,16 +55,16 @@ class Ended:
 
 @runtime_checkable
 class Transport(Protocol):
-    """A way to reach hosts. Several threads may use it at once.
+    """A way to reach hosts, which several threads may use at once.
 
-    A path on a host is absolute, or relative to the home folder of the user that works there.
+    A path on a host is absolute, or relative to the home folder of the user there.
     """
 
     def run(self, host: Host, script: str, timeout_s: float) -> Ended:
         """Run a bash script, with nothing on its stdin.
 
-        What it leaves running in a session of its own goes on. The script does not appear in the
-        list of processes.
+        Processes that it leaves in a session of their own go on. The script does not appear in
+        the list of processes.
 
         Raises:
             Unreachable: if the host does not answer.
@@ -72,7 +72,7 @@ class Transport(Protocol):
         ...
 
     def send(self, host: Host, source: Path, target: str) -> None:
-        """Copy a file there, making its folder; whoever looks sees all of it or none.
+        """Copy a file to a host, creating its folder; the file appears whole.
 
         Raises:
             Unreachable: if the host does not answer.
@@ -81,7 +81,7 @@ class Transport(Protocol):
         ...
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
-        """Copy all files of a folder into a folder here, ``status.json`` last.
+        """Copy all files of a host's folder into a folder here, ``status.json`` last.
 
         Raises:
             Unreachable: if the host does not answer.
@@ -90,12 +90,12 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up all connections."""
+        """Close all connections."""
         ...
 
 
 def on_all(hosts: Sequence[Host], act: Callable[[Host], Answer]) -> list[Answer | Unreachable]:
-    """Do the same for all hosts at once: per host the answer, or how it was not reached."""
+    """Run an action for all hosts at once; return per host its result or ``Unreachable``."""
 
     def attempt(host: Host) -> Answer | Unreachable:
         try:
@@ -108,10 +108,11 @@ def on_all(hosts: Sequence[Host], act: Callable[[Host], Answer]) -> list[Answer 
 
 
 def bounded(script: str, timeout_s: float) -> str:
-    """A script for any shell that runs a bash script for so long, and prints the end of its output.
+    """Return a script for any shell that runs a bash script with a time limit.
 
-    The output goes through a file, so that a process that the script leaves behind holds no
-    connection open. The inner script is read whole before it starts and cannot read itself.
+    The output goes through a file, of which the end is printed, so that a process that is left
+    behind holds no connection open. Bash reads the inner script whole before it runs, so a command
+    in it cannot swallow the rest from stdin.
     """
     mark = f"end-{hashlib.sha256(script.encode()).hexdigest()[:16]}"
     limit = f"timeout --kill-after={_KILL_AFTER_S} {max(1, round(timeout_s))}"

@@ -1,4 +1,4 @@
-"""This machine as the hosts: for tests and for trying a plan without renting anything."""
+"""This machine as the hosts, to test and to try a plan without renting anything."""
 
 import secrets
 import shutil
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from byzshield_exp.errors import RunError, first_line
-from byzshield_exp.launch.ec2.archive import packing, unpack
+from byzshield_exp.launch.ec2.archive import pack_command, unpack
 from byzshield_exp.launch.ec2.hosts import Ended, Host, Unreachable, bounded
 
-_MARGIN_S = 15.0  # beyond its time, for a script to be ended
+_MARGIN_S = 15.0  # for a script that is over its time to be ended
 
 
 @dataclass(frozen=True)
 class LocalTransport:
-    """Every host is a folder of this machine; absolute paths are shared, as on a shared disk.
+    """A transport to folders of this machine as hosts; they share absolute paths.
 
     Attributes:
         root: holds the hosts' home folders, named by ``reach``.
-        commands: per ``reach`` what starts a program there, such as ``ip netns exec one``.
+        commands: by ``reach``, a prefix to start a program there, such as ``ip netns exec one``.
     """
 
     root: Path
@@ -48,7 +48,7 @@ class LocalTransport:
         return Ended(ended.returncode, ended.stdout.decode(errors="replace"))
 
     def send(self, host: Host, source: Path, target: str) -> None:
-        """Copy a file.
+        """Copy a file to the host's folder.
 
         Raises:
             RunError: if it could not be written there.
@@ -63,13 +63,13 @@ class LocalTransport:
             raise RunError(f"{host.name}: {target} cannot be written: {error}") from error
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
-        """Copy a folder.
+        """Copy a folder from the host's folder.
 
         Raises:
             RunError: if it could not be read.
         """
         with tempfile.TemporaryFile() as archive:
-            command = [*self.commands.get(host.reach, ()), "sh", "-c", packing(source)]
+            command = [*self.commands.get(host.reach, ()), "sh", "-c", pack_command(source)]
             ended = subprocess.run(
                 command, stdout=archive, stderr=subprocess.PIPE, cwd=self._home(host)
             )
@@ -80,7 +80,7 @@ class LocalTransport:
             unpack(archive, target)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there are no connections."""
 
     def _home(self, host: Host) -> Path:
         home = self.root / host.reach

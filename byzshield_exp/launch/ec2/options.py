@@ -1,4 +1,4 @@
-"""What a user says about a fleet, checked before anything is looked up or created."""
+"""A user's options for a fleet, checked before anything is looked up or created."""
 
 import dataclasses
 import ipaddress
@@ -21,7 +21,7 @@ class Options:
     """The keys of ``hydra.launcher`` and of ``byzshield ec2``.
 
     Attributes:
-        name: of the fleet: in tags, in the names of what is created, folder of its state.
+        name: of the fleet, for its tags, its resources and the folder of its state.
         dry_run: print the plan, ask EC2 whether it would be allowed, create nothing.
         region: null: ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the profile's.
         zone: availability zone; null: that of the subnet.
@@ -29,36 +29,36 @@ class Options:
         server_type: instance type of the parameter server.
         worker_type: instance type of the workers.
         workers: instances for workers.
-        processes: that play workers, on each of them.
+        processes: worker processes on each of these instances.
         market: ``spot`` or ``on_demand``.
-        reuse: whether a gang goes on with the next run; false: each run gets its own.
+        reuse: whether a gang also does the next run; false: each run gets its own gang.
         gangs: gangs at the same time.
-        ami: an image, or the SSM parameter that names it.
+        ami: id of an image, or the SSM parameter that holds it.
         volume_gb: size of the root volume, encrypted gp3.
-        instance_profile: its name; transport ssm, a bucket and EFS with IAM need one.
+        instance_profile: its name; transport ssm, a bucket and EFS need one.
         transport: how this machine reaches the instances: ``ssm``, ``ssh`` or ``local`` (tests).
-        ssh_from: with ssh: the only address that may connect, as ``203.0.113.7/32``.
+        ssh_from: with ssh: the only address that may connect, such as ``203.0.113.7/32``.
         ssh_key: with ssh: file of the private key, which stays here; null: the agent's keys.
-        ssh_public_key: with ssh: file of its public half, which the instances let in; null: the
+        ssh_public_key: with ssh: file of the public key that the instances accept; null: the
             file of the private key with ``.pub``.
-        ssh_user: with ssh: of the image.
-        public_address: whether instances get one; without, the subnet needs a way out.
-        https_to: where instances may connect to, on port 443 (packages, SSM, S3).
+        ssh_user: with ssh: the user of the image.
+        public_address: whether instances get one; otherwise the subnet needs NAT or endpoints.
+        https_to: the network that instances may connect to on port 443 (packages, SSM, S3).
         efs: null, an id, or ``create``: the shared folder for data, checkpoints and results.
         bucket: ``s3://NAME/PREFIX`` for files to and from the instances; transport ssm needs it.
         wheel: of this package, which the instances install: a file here or ``s3://...whl``.
-        wheel_sha256: of that file; null: computed from the file here.
-        pip_arguments: for its installation; as it is, torch for CPUs. The release of torch is that
-            of this machine, where none is named here (``torch==...``).
-        usd_per_hour: of a whole gang; null: looked up.
-        max_usd: what all may cost; a plan that may cost more is refused.
-        max_hours: after so long everything ends, and each instance by itself.
-        max_instances: at the same time.
+        wheel_sha256: checksum of the wheel; null: computed from the file here.
+        pip_arguments: for installing the wheel; the default installs torch for CPUs, in the release
+            of this machine unless one is named here (``torch==...``).
+        usd_per_hour: price of a whole gang; null: looked up.
+        max_usd: limit of the total cost; a plan that may cost more is refused.
+        max_hours: after which everything ends; each instance also ends by itself.
+        max_instances: limit of the instances at the same time.
         max_attempts: gangs that a run may lose (spot reclaim, no capacity, a dead host).
         retry_s: seconds before the next attempt.
-        boot_minutes: in which an instance must be ready.
-        owner: a tag; null: the name of the AWS identity.
-        output_dir: results, and the state of the fleet in its folder ``ec2``.
+        boot_minutes: time that an instance has to get ready.
+        owner: value of the owner tag; null: the name of the AWS identity.
+        output_dir: folder of the results, and of the fleet's state in ``ec2``.
     """
 
     name: str = "byzshield"
@@ -99,25 +99,25 @@ class Options:
     output_dir: str = "outputs"
 
     def __post_init__(self) -> None:
-        for check in (_numbers, _names, _transport, _addresses):
+        for check in (_check_numbers, _check_names, _check_transport, _check_addresses):
             check(self)
 
     @property
     def gang_instances(self) -> int:
-        """The instances of a gang."""
+        """The number of instances of a gang."""
         return 1 + self.workers
 
     @property
     def world_size(self) -> int:
-        """The processes of a gang: the server and those that play workers."""
+        """The number of processes of a gang: the server and those of the workers."""
         return 1 + self.workers * self.processes
 
 
 def options_of(values: Mapping[str, Any]) -> Options:
-    """Options from plain values.
+    """Check plain values and make options of them.
 
     Raises:
-        ConfigError: for a key that is unknown and a value that is wrong.
+        ConfigError: if a key is unknown or a value is wrong.
     """
     hints = get_type_hints(Options)
     for key, value in values.items():
@@ -130,16 +130,16 @@ def options_of(values: Mapping[str, Any]) -> Options:
     }
     for key, value in whole.items():
         if not is_bearable(value, hints[key]) or (type(value) is bool and hints[key] is not bool):
-            raise ConfigError(f"{key}={value!r} must be {_spell(hints[key])}")
+            raise ConfigError(f"{key}={value!r} must be {_type_name(hints[key])}")
     return Options(**whole)
 
 
 def plain(options: Options) -> dict[str, Any]:
-    """What :func:`options_of` takes."""
+    """Return options as the plain values that :func:`options_of` takes."""
     return dataclasses.asdict(options)
 
 
-def _spell(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     if getattr(hint, "__name__", "") == "Literal" or get_args(hint)[:1] == ("spot",):
         return f"one of {', '.join(get_args(hint))}"
     return " or ".join(
@@ -147,7 +147,7 @@ def _spell(hint: Any) -> str:
     )
 
 
-def _numbers(options: Options) -> None:
+def _check_numbers(options: Options) -> None:
     lowest = {"workers": 1, "processes": 1, "gangs": 1, "max_attempts": 1, "volume_gb": 8}
     for key, low in lowest.items():
         if getattr(options, key) < low:
@@ -166,7 +166,7 @@ def _numbers(options: Options) -> None:
         )
 
 
-def _names(options: Options) -> None:
+def _check_names(options: Options) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", options.name):
         raise ConfigError(
             f"name={options.name!r} must be lower-case letters, digits and hyphens, at most 31"
@@ -180,7 +180,7 @@ def _names(options: Options) -> None:
         raise ConfigError(f"bucket={bucket!r} must be s3://NAME/PREFIX")
 
 
-def _transport(options: Options) -> None:
+def _check_transport(options: Options) -> None:
     if (options.wheel or "").startswith("s3://") and options.wheel_sha256 is None:
         raise ConfigError(f"wheel_sha256 is not given: wheel={options.wheel} is not here")
     if options.transport == "ssm":
@@ -198,7 +198,7 @@ def _transport(options: Options) -> None:
         raise ConfigError(f"efs={options.efs}: needs an instance_profile that may mount it")
 
 
-def _addresses(options: Options) -> None:
+def _check_addresses(options: Options) -> None:
     for key in ("ssh_from", "https_to"):
         value = getattr(options, key)
         if value is None:

@@ -1,4 +1,4 @@
-"""What would be rented, at which price, with which doors open: printed before anything is done."""
+"""The plan printed before anything is done: what is rented, its price, its open ports."""
 
 import math
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from byzshield_exp.launch.ec2.resources import groups_to_join
 from byzshield_exp.launch.ec2.state import Part
 from byzshield_exp.launch.ec2.wheel import difference
 
-_FLEET = "xxxxxxxx"  # stands for what is drawn when the fleet is made
+_FLEET = "xxxxxxxx"  # for the digits drawn when the fleet is created
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A fleet that does not exist.
+    """A fleet that does not exist yet.
 
     Attributes:
-        options: what the user said.
+        options: the user's.
         facts: what was looked up.
-        parts: of each gang.
-        worst_usd: what it costs if everything runs until ``max_hours``.
+        parts: of each gang, without real tokens.
+        worst_usd: the cost if everything runs until ``max_hours``.
         user_data: of every instance.
     """
 
@@ -40,12 +40,12 @@ class Plan:
 
     @property
     def fleet(self) -> str:
-        """A name for its fleet."""
+        """The name of its fleet, with a placeholder for the digits."""
         return f"{self.options.name}-{_FLEET}"
 
 
 def plan(options: Options, facts: Facts) -> Plan:
-    """Plan a fleet; nothing is asked or created.
+    """Plan a fleet, without asking AWS or creating anything.
 
     Raises:
         ConfigError: if it may cost more than ``max_usd``.
@@ -55,7 +55,7 @@ def plan(options: Options, facts: Facts) -> Plan:
     if worst > options.max_usd:
         raise ConfigError(
             f"max_usd={options.max_usd:g}: {options.max_hours:g} hours at {rate:.4g} USD may cost "
-            f"{worst:.2f}; max_hours={_floor(options.max_usd / rate)} would fit"
+            f"{worst:.2f}; max_hours={_floor_hours(options.max_usd / rate)} would fit"
         )
     parts = (
         Part("workers", options.worker_type, options.workers, "at-launch"),
@@ -67,7 +67,7 @@ def plan(options: Options, facts: Facts) -> Plan:
 
 
 def describe(plan: Plan) -> str:
-    """All of it for a person, but for the user-data."""
+    """Return the plan as text, without the user-data."""
     options, facts = plan.options, plan.facts
     gangs = "1 gang" if options.gangs == 1 else f"{options.gangs} gangs at a time"
     life = "reused through the sweep" if options.reuse else "a new one for each run"
@@ -102,11 +102,11 @@ def _warnings(options: Options) -> list[str]:
 
 
 def resources(plan: Plan) -> list[str]:
-    """Every resource that would be created, with its rules."""
+    """Return lines that name every resource to create, with its rules."""
     options, facts = plan.options, plan.facts
     lines = [f"security group {plan.fleet} in {facts.vpc}"]
-    lines += [f"  in: {_spell(rule)}" for rule in sorted(requests.inbound("itself", options))]
-    lines += [f"  out: {_spell(rule)}" for rule in sorted(requests.outbound("itself", options))]
+    lines += [f"  in: {_rule_text(rule)}" for rule in sorted(requests.inbound("itself", options))]
+    lines += [f"  out: {_rule_text(rule)}" for rule in sorted(requests.outbound("itself", options))]
     if options.efs == "create":
         name = requests.shared_name(options, facts)
         lines.append(f"EFS byzshield-{name}, encrypted, if it is not there; it stays, and costs")
@@ -123,11 +123,11 @@ def resources(plan: Plan) -> list[str]:
 
 
 def ask(plan: Plan, cloud: Cloud) -> list[str]:
-    """Ask EC2 with DryRun whether it would do it; what it says of each call.
+    """Ask EC2 with DryRun whether it would carry out the plan; return a line for each call.
 
     Raises:
-        RunError: if it would not.
-        ConfigError: if instances cannot join the groups of a shared folder that is there.
+        RunError: if a call would fail.
+        ConfigError: if instances cannot join the groups of an existing shared folder.
     """
     efs = plan.options.efs
     if efs is not None and efs != "create":
@@ -143,10 +143,10 @@ def ask(plan: Plan, cloud: Cloud) -> list[str]:
         )
         del request["ClientToken"]  # a dry run must not use one up
         calls.append(("run_instances", request))
-    return [_ask(cloud, name, request) for name, request in calls]
+    return [_dry_run(cloud, name, request) for name, request in calls]
 
 
-def _ask(cloud: Cloud, name: str, request: dict[str, object]) -> str:
+def _dry_run(cloud: Cloud, name: str, request: dict[str, object]) -> str:
     try:
         getattr(cloud.ec2, name)(**request, DryRun=True)
     except ClientError as error:
@@ -156,12 +156,12 @@ def _ask(cloud: Cloud, name: str, request: dict[str, object]) -> str:
     raise RunError(f"{name} answered a dry run with success: EC2 did not understand it")
 
 
-def _spell(rule: Rule) -> str:
+def _rule_text(rule: Rule) -> str:
     protocol, first, last, peer = rule
     if protocol == "-1":
         return f"all from and to {peer}"
     return f"{protocol} {first if first == last else f'{first}-{last}'}, {peer}"
 
 
-def _floor(hours: float) -> str:
+def _floor_hours(hours: float) -> str:
     return f"{math.floor(hours * 100) / 100:g}"

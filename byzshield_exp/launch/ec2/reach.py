@@ -1,4 +1,4 @@
-"""Where things are on the hosts, and how this machine reaches them."""
+"""Paths on the hosts, and the transport that reaches them."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from typing import Any
 from byzshield_exp.errors import RunError
 from byzshield_exp.files import expand_user, write_atomically
 from byzshield_exp.launch.ec2.bootstrap import Bootstrap
-from byzshield_exp.launch.ec2.cloud import told
+from byzshield_exp.launch.ec2.cloud import aws_errors
 from byzshield_exp.launch.ec2.facts import Facts
 from byzshield_exp.launch.ec2.hosts import Host, Transport
 from byzshield_exp.launch.ec2.local import LocalTransport
@@ -27,8 +27,8 @@ from byzshield_exp.launch.ec2.wheel import with_torch
 LOCAL_PYTHON = sys.executable
 MOUNT_POINT = "/mnt/byzshield"
 _OWN_DISK = "/var/tmp/byzshield"
-_ENVIRONMENT = "/opt/byzshield"
-_METADATA = "http://169.254.169.254/latest"  # of every instance, for itself alone
+_BOOTSTRAP_FOLDER = "/opt/byzshield"
+_METADATA_URL = "http://169.254.169.254/latest"  # link-local: each instance sees only its own
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Place:
     """Folders and programs on the hosts.
 
     Attributes:
-        python: of the environment with this package.
+        python: interpreter of the environment with this package.
         jobs: folder of job files.
-        gangs: folder of what a gang notes about itself.
+        gangs: folder of the gangs' own files.
         outputs: folder of results; one per output_dir of the driver.
         data: folder of data sets.
         is_shared: whether all hosts see the same folders.
         port: for torchrun's rendezvous.
-        look_every_s: between two looks at a run.
-        metadata: address of the service that tells an instance that it is taken back; None where
-            nobody takes it back.
+        look_every_s: between two polls of a run.
+        metadata: address of the service that announces the reclaim of a spot instance; None for
+            instances that are not reclaimed.
     """
 
     python: str
@@ -60,22 +60,22 @@ class Place:
 
 
 def place_of(control: Control) -> Place:
-    """The folders for a fleet."""
+    """Return the folders and programs on a fleet's hosts."""
     options = control.state.options
-    outputs = f"outputs/{_name_there(control.store.folder.parent)}"
+    outputs = f"outputs/{_name_on_hosts(control.store.folder.parent)}"
     if options.transport == "local":
         root = str(_local_root(control))
-        return _place(root, LOCAL_PYTHON, outputs, True, _free_port(), 0.2, None)
+        return _make_place(root, LOCAL_PYTHON, outputs, True, _free_port(), 0.2, None)
     root = MOUNT_POINT if options.efs is not None else _OWN_DISK
-    python = f"{_ENVIRONMENT}/venv/bin/python"
-    metadata = _METADATA if options.market == "spot" else None
-    return _place(root, python, outputs, options.efs is not None, 29500, 5.0, metadata)
+    python = f"{_BOOTSTRAP_FOLDER}/venv/bin/python"
+    metadata = _METADATA_URL if options.market == "spot" else None
+    return _make_place(root, python, outputs, options.efs is not None, 29500, 5.0, metadata)
 
 
-def _name_there(folder: Path) -> str:
-    """What the results of an output_dir are called on the hosts, kept in a file of its own.
+def _name_on_hosts(folder: Path) -> str:
+    """Return the name of an output_dir's results on the hosts; it is drawn once, kept in a file.
 
-    It does not depend on what this machine or the folder is called now, and no two have the same.
+    So it stays the same when the folder is renamed, and no two output_dirs share one.
     """
     path = folder / "name_on_hosts"
     if not path.exists():
@@ -83,13 +83,13 @@ def _name_there(folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".name.{secrets.token_hex(8)}"
         draft.write_text(f"{readable[:50]}-{secrets.token_hex(8)}")
-        with suppress(FileExistsError):  # of two drivers at once, the first one names it
+        with suppress(FileExistsError):  # another driver was faster: its name counts
             os.link(draft, path)
         draft.unlink()
     return path.read_text()
 
 
-def _place(root: str, python: str, outputs: str, *more: Any) -> Place:
+def _make_place(root: str, python: str, outputs: str, *more: Any) -> Place:
     folders = (f"{root}/jobs", f"{root}/gangs", f"{root}/{outputs}", f"{root}/data")
     return Place(python, *folders, *more)
 
@@ -99,7 +99,7 @@ def _local_root(control: Control) -> Path:
 
 
 def bootstrap_of(options: Options, facts: Facts, efs: str | None, minutes: int) -> Bootstrap:
-    """What an instance is told at its first start."""
+    """Return what an instance needs to prepare itself at its first start."""
     return Bootstrap(
         max_minutes=minutes,
         wheel=wheel_there(options, facts),
@@ -108,7 +108,7 @@ def bootstrap_of(options: Options, facts: Facts, efs: str | None, minutes: int) 
         mount_point=MOUNT_POINT,
         region=facts.region,
         user=options.ssh_user,
-        folder=_ENVIRONMENT,
+        folder=_BOOTSTRAP_FOLDER,
         pip_arguments=with_torch(shlex.split(options.pip_arguments)),
         authorized_keys=() if facts.public_key is None else (facts.public_key,),
         wheel_within_minutes=math.ceil(options.boot_minutes),
@@ -116,7 +116,7 @@ def bootstrap_of(options: Options, facts: Facts, efs: str | None, minutes: int) 
 
 
 def wheel_there(options: Options, facts: Facts) -> str:
-    """Where an instance finds the wheel: in S3, or where this machine brings it."""
+    """Return where an instance finds the wheel: in S3, or where this machine sends it."""
     wheel = options.wheel or "none.whl"
     if wheel.startswith("s3://"):
         return wheel
@@ -126,12 +126,12 @@ def wheel_there(options: Options, facts: Facts) -> str:
 def transport_to(
     control: Control, hosts: list[Host], check: Callable[[], None] = lambda: None
 ) -> Transport:
-    """The way to some hosts.
+    """Return a transport to some hosts.
 
     Args:
         control: of their fleet.
-        hosts: those.
-        check: called now and then; raises where waiting is to end.
+        hosts: the hosts.
+        check: called while host keys are awaited; raises to end the wait.
 
     Raises:
         RunError: if their host keys are not known in time.
@@ -153,16 +153,16 @@ def transport_to(
 
 
 def known_hosts(control: Control, server: Host) -> Path:
-    """The file with the host keys of a gang, for ssh."""
+    """Return the path of the file with a gang's host keys, for ssh."""
     return control.store.folder / f"known_hosts-{server.name}"
 
 
 def _host_keys(control: Control, host: Host, check: Callable[[], None]) -> list[str]:
-    """The public keys that an instance printed on its console, which only EC2 shows."""
+    """Return the host keys that an instance printed on its console, which only EC2 can show."""
     from byzshield_exp.launch.ec2.ssh import host_keys
 
     for _ in range(max(1, round(control.state.options.boot_minutes * 12))):
-        with told():
+        with aws_errors():
             console = control.cloud.ec2.get_console_output(InstanceId=host.name, Latest=True)
         found = host_keys(console.get("Output", ""))
         if found:

@@ -1,4 +1,4 @@
-"""What is asked of AWS, as plain values: the same for the plan, the dry run and the real call."""
+"""Requests to AWS as plain values: the same for the plan, the dry run and the real call."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -8,13 +8,14 @@ from byzshield_exp.launch.ec2.facts import Facts
 from byzshield_exp.launch.ec2.options import Options
 from byzshield_exp.launch.ec2.state import GangState, Part
 
-FLEET = "byzshield:fleet"  # the tags
+# Keys of tags.
+FLEET = "byzshield:fleet"
 NAME = "byzshield:name"
 GANG = "byzshield:gang"
 PART = "byzshield:part"
 OWNER = "byzshield:owner"
 EXPIRES = "byzshield:expires"
-SHARED = "byzshield:shared"  # of the shared folder and its group, which outlive a fleet: its name
+SHARED = "byzshield:shared"  # on the shared folder and its group, which outlive a fleet
 
 _ALL = "-1"
 _NFS = 2049
@@ -22,38 +23,38 @@ Rule = tuple[str, int, int, str]  # protocol, first and last port (-1 for all), 
 
 
 def tags(**more: str) -> list[dict[str, str]]:
-    """Tags in EC2's form; the keys are those above, without the prefix."""
+    """Return tags in EC2's form; the keys are given without the prefix ``byzshield:``."""
     return [{"Key": f"byzshield:{key}", "Value": value} for key, value in more.items()]
 
 
 def fleet_tags(fleet: str, options: Options, facts: Facts, deadline: float) -> dict[str, str]:
-    """What everything has that ends with the fleet."""
+    """Return the tags of everything that ends with the fleet."""
     expires = datetime.fromtimestamp(deadline, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"fleet": fleet, "name": options.name, "owner": facts.owner, "expires": expires}
 
 
 def create_group(fleet: str, facts: Facts, common: dict[str, str]) -> dict[str, Any]:
-    """CreateSecurityGroup for the instances."""
+    """Return a request to CreateSecurityGroup for the instances."""
     return {
         "GroupName": fleet,
         "Description": "byzshield_exp: the instances of one fleet, open to each other",
         "VpcId": facts.vpc,
-        "TagSpecifications": [_tagged("security-group", tags(**common))],
+        "TagSpecifications": [_tag_specification("security-group", tags(**common))],
     }
 
 
 def create_shared_group(options: Options, facts: Facts) -> dict[str, Any]:
-    """CreateSecurityGroup for the shared folder."""
+    """Return a request to CreateSecurityGroup for the shared folder."""
     return {
         "GroupName": f"byzshield-shared-{shared_name(options, facts)}",
         "Description": "byzshield_exp: NFS between the shared folder and the instances",
         "VpcId": facts.vpc,
-        "TagSpecifications": [_tagged("security-group", shared_tags(options, facts))],
+        "TagSpecifications": [_tag_specification("security-group", shared_tags(options, facts))],
     }
 
 
 def create_shared(options: Options, facts: Facts) -> dict[str, Any]:
-    """CreateFileSystem."""
+    """Return a request to CreateFileSystem."""
     return {
         "CreationToken": f"byzshield-{shared_name(options, facts)}",
         "Encrypted": True,
@@ -64,17 +65,17 @@ def create_shared(options: Options, facts: Facts) -> dict[str, Any]:
 
 
 def shared_tags(options: Options, facts: Facts) -> list[dict[str, str]]:
-    """What the shared folder has: it outlives the fleet, so it does not expire."""
+    """Return the tags of the shared folder; it outlives the fleet, so it does not expire."""
     return tags(shared=shared_name(options, facts), owner=facts.owner)
 
 
 def shared_name(options: Options, facts: Facts) -> str:
-    """Of a user's own shared folder: somebody else's has another one."""
+    """Return the name of a user's own shared folder, different for every owner."""
     return f"{options.name}-{hashlib.sha256(facts.owner.encode()).hexdigest()[:12]}"
 
 
 def inbound(group: str, options: Options) -> set[Rule]:
-    """Who may connect to an instance: the others, and one address with ssh."""
+    """Return who may connect to an instance: the others, and one address with ssh."""
     rules = {(_ALL, -1, -1, group)}
     if options.ssh_from is not None:
         rules.add(("tcp", 22, 22, options.ssh_from))
@@ -82,17 +83,17 @@ def inbound(group: str, options: Options) -> set[Rule]:
 
 
 def outbound(group: str, options: Options) -> set[Rule]:
-    """Where an instance may connect to: the others, and HTTPS for packages, SSM and S3."""
+    """Return where instances may connect to: each other, and HTTPS for packages, SSM and S3."""
     return {(_ALL, -1, -1, group), ("tcp", 443, 443, options.https_to)}
 
 
 def shared_rules(group: str) -> set[Rule]:
-    """Both ways for the shared folder: NFS within its group."""
+    """Return the shared folder's rules for both directions: NFS within its group."""
     return {("tcp", _NFS, _NFS, group)}
 
 
 def permission(rule: Rule) -> dict[str, Any]:
-    """A rule in EC2's form."""
+    """Return a rule in EC2's form."""
     protocol, first, last, peer = rule
     ports = {} if protocol == _ALL else {"FromPort": first, "ToPort": last}
     if peer.startswith("sg-"):
@@ -107,7 +108,7 @@ def permission(rule: Rule) -> dict[str, Any]:
 
 
 def rules_of(permissions: list[dict[str, Any]]) -> set[Rule]:
-    """The rules in EC2's form."""
+    """Return the rules in permissions of EC2's form."""
     rules = set()
     for entry in permissions:
         ports = entry.get("FromPort", -1), entry.get("ToPort", -1)
@@ -128,7 +129,7 @@ def run_instances(
     groups: list[str],
     user_data: str,
 ) -> dict[str, Any]:
-    """RunInstances for a part of a gang: all of its instances or none."""
+    """Return a request to RunInstances for a part of a gang: all of its instances or none."""
     number = gang.number if gang else 0
     named = common | {"gang": f"{common['fleet']}/{number}", "part": part.token}
     what = [{"Key": "Name", "Value": f"{common['fleet']} {part.role}"}, *tags(**named)]
@@ -178,9 +179,9 @@ def run_instances(
                 "InstanceInterruptionBehavior": "terminate",
             },
         }
-    request["TagSpecifications"] = [_tagged(kind, what) for kind in kinds]
+    request["TagSpecifications"] = [_tag_specification(kind, what) for kind in kinds]
     return request
 
 
-def _tagged(kind: str, what: list[dict[str, str]]) -> dict[str, Any]:
+def _tag_specification(kind: str, what: list[dict[str, str]]) -> dict[str, Any]:
     return {"ResourceType": kind, "Tags": what}

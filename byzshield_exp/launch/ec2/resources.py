@@ -1,7 +1,7 @@
-"""Making and removing what a fleet consists of; each step may be done again after a crash.
+"""Create and delete a fleet's resources; each step may be repeated after a crash.
 
-A step first looks by tag or by token for what an earlier attempt made. So it does not matter
-whether the answer to a call was seen.
+A step first looks by tag or by token for what an earlier attempt made, so it does not matter
+whether the answer to a call arrived.
 """
 
 import ipaddress
@@ -19,22 +19,22 @@ from byzshield_exp.launch.ec2.cloud import Cloud, code, pages, tagged
 from byzshield_exp.launch.ec2.options import Options
 from byzshield_exp.launch.ec2.state import GangState, Part, State, Store
 
-_SETTLE_S = 10.0  # in which an instance is surely shown to describe_instances
+_SETTLE_S = 10.0  # until describe_instances surely shows a new instance
 _LIVE = ["pending", "running", "stopping", "stopped"]
 _DELAY_S = 5
 _ATTEMPTS = 120
-_MAX_GROUPS = 5  # of an interface, where nobody has asked AWS for more
+_MAX_GROUPS = 5  # per network interface: the default quota
 
 
 @dataclass(frozen=True)
 class Control:
-    """A fleet under control: what is known of it, where that is kept, and the clients.
+    """What a driver holds of its fleet: the state, its file and the clients.
 
     Attributes:
-        state: changed under ``store.lock``.
-        store: its file.
-        cloud: the clients.
-        pause: how to wait some seconds.
+        state: of the fleet; changed under ``store.lock``.
+        store: the file of the state.
+        cloud: the clients of AWS.
+        pause: waits some seconds.
     """
 
     state: State
@@ -48,13 +48,13 @@ class Control:
 
     @property
     def common_tags(self) -> dict[str, str]:
-        """What everything has that ends with the fleet."""
+        """The tags of everything that ends with the fleet."""
         state = self.state
         return requests.fleet_tags(state.fleet, state.options, state.facts, state.deadline)
 
 
 def ensure_network(control: Control) -> None:
-    """The security group and the shared folder, made where they are missing."""
+    """Create the security group and the shared folder where they are missing."""
     state, options, facts = control.state, control.state.options, control.state.facts
     if options.efs is not None:
         ensure_shared(control)
@@ -68,14 +68,14 @@ def ensure_network(control: Control) -> None:
 
 
 def ensure_group(cloud: Cloud, request: dict[str, Any]) -> str:
-    """The id of a security group, found by its name in the VPC or made."""
+    """Find a security group by its name in the VPC, or create it; return its id."""
     filters = [
         {"Name": "group-name", "Values": [request["GroupName"]]},
         {"Name": "vpc-id", "Values": [request["VpcId"]]},
     ]
     found = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
     if not found:
-        with _done_before("InvalidGroup.Duplicate"):
+        with _ignoring("InvalidGroup.Duplicate"):
             return str(cloud.ec2.create_security_group(**request)["GroupId"])
         found = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
     return str(found[0]["GroupId"])
@@ -88,7 +88,7 @@ def _set_rules(
     outbound: set[requests.Rule],
     tags: list[dict[str, str]],
 ) -> None:
-    """Make the rules exactly these: what is missing is added, what is too much removed."""
+    """Add missing rules to a group and remove all others."""
     ec2 = cloud.ec2
     ec2.get_waiter("security_group_exists").wait(GroupIds=[group])
     (there,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
@@ -100,18 +100,18 @@ def _set_rules(
     for way, wanted, present in ways:
         for rule in sorted(present - wanted):
             revoke = getattr(ec2, f"revoke_security_group_{way}")
-            with _done_before("InvalidPermission.NotFound"):
+            with _ignoring("InvalidPermission.NotFound"):
                 revoke(GroupId=group, IpPermissions=[requests.permission(rule)])
         if wanted - present:
             permissions = [requests.permission(rule) for rule in sorted(wanted - present)]
             authorize = getattr(ec2, f"authorize_security_group_{way}")
-            with _done_before("InvalidPermission.Duplicate"):
+            with _ignoring("InvalidPermission.Duplicate"):
                 authorize(GroupId=group, IpPermissions=permissions, TagSpecifications=tagging)
 
 
 @contextmanager
-def _done_before(*codes: str) -> Iterator[None]:
-    """Within, an error says that the call got through already; its answer was lost."""
+def _ignoring(*codes: str) -> Iterator[None]:
+    """Ignore errors that say an earlier call, whose answer was lost, did the work already."""
     try:
         yield
     except ClientError as error:
@@ -120,10 +120,10 @@ def _done_before(*codes: str) -> Iterator[None]:
 
 
 def ensure_shared(control: Control) -> None:
-    """The shared folder with a mount target in the zone; its groups are what instances join.
+    """Create the shared folder and its mount target where missing; record the groups to join.
 
     Raises:
-        ConfigError: if a folder that exists cannot be reached in the zone, or its mount target is
+        ConfigError: if an existing folder cannot be reached in the zone, or its mount target is
             open to the world.
     """
     state, options, facts = control.state, control.state.options, control.state.facts
@@ -137,7 +137,7 @@ def ensure_shared(control: Control) -> None:
         state.efs, group = str(options.efs), ""
     control.save()
     if group and _mount_target(control.cloud, state.efs, facts.zone) is None:
-        with _done_before("MountTargetConflict"):
+        with _ignoring("MountTargetConflict"):
             efs.create_mount_target(
                 FileSystemId=state.efs, SubnetId=facts.subnet, SecurityGroups=[group]
             )
@@ -147,7 +147,7 @@ def ensure_shared(control: Control) -> None:
         target = _mount_target(control.cloud, str(state.efs), facts.zone) or {}
         return target.get("LifeCycleState") == "available"
 
-    _until(control, is_available, f"the mount target of {state.efs} is not available")
+    _wait_until(control, is_available, f"the mount target of {state.efs} is not available")
     control.save()
 
 
@@ -156,7 +156,7 @@ def _shared_folder(control: Control) -> str:
     key = {"CreationToken": request["CreationToken"]}
     found = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
     if not found:
-        with _done_before("FileSystemAlreadyExists"):
+        with _ignoring("FileSystemAlreadyExists"):
             control.cloud.efs.create_file_system(**request)
         found = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
     name = str(found[0]["FileSystemId"])
@@ -165,7 +165,7 @@ def _shared_folder(control: Control) -> str:
         systems = pages(control.cloud.efs, "describe_file_systems", "FileSystems", **key)
         return any(system["LifeCycleState"] == "available" for system in systems)
 
-    _until(control, is_available, f"{name} is not available")
+    _wait_until(control, is_available, f"{name} is not available")
     return name
 
 
@@ -175,7 +175,7 @@ def _mount_target(cloud: Cloud, efs: str, zone: str) -> dict[str, Any] | None:
 
 
 def groups_to_join(cloud: Cloud, efs: str, zone: str, options: Options) -> list[str]:
-    """The groups of a shared folder's mount target, which instances join.
+    """Return the groups of a shared folder's mount target, which instances join.
 
     Raises:
         ConfigError: if there is no mount target in the zone, or instances cannot join its groups.
@@ -192,11 +192,11 @@ def groups_to_join(cloud: Cloud, efs: str, zone: str, options: Options) -> list[
             f"of its own, at most {_MAX_GROUPS}"
         )
     for group in cloud.ec2.describe_security_groups(GroupIds=names)["SecurityGroups"]:
-        _refuse_open(efs, group, options)
-    return sorted(names)  # a call that is made again must be the same one
+        _refuse_open_group(efs, group, options)
+    return sorted(names)  # a repeated call with one token must be identical
 
 
-def _refuse_open(efs: str, group: dict[str, Any], options: Options) -> None:
+def _refuse_open_group(efs: str, group: dict[str, Any], options: Options) -> None:
     """Refuse a group that opens more than the plan says."""
     name = group["GroupId"]
     if any(_is_wide(rule[3]) for rule in requests.rules_of(group["IpPermissions"])):
@@ -212,7 +212,7 @@ def _refuse_open(efs: str, group: dict[str, Any], options: Options) -> None:
 
 
 def _is_wide(peer: str) -> bool:
-    """Whether a rule's other end is a large part of the internet."""
+    """Return whether a rule's other end is a large part of the internet."""
     if peer.startswith(("sg-", "pl-")):
         return False
     network = ipaddress.ip_network(peer, strict=False)
@@ -220,7 +220,7 @@ def _is_wide(peer: str) -> bool:
 
 
 def launch(control: Control, gang: GangState, part: Part, user_data: str) -> None:
-    """Make the instances of a part, or find those that an earlier attempt made."""
+    """Launch the instances of a part, or find those that an earlier attempt launched."""
     state = control.state
     if part.sent:
         part.instances = part.instances or find(control, part)
@@ -232,22 +232,22 @@ def launch(control: Control, gang: GangState, part: Part, user_data: str) -> Non
             part, gang, state.options, state.facts, control.common_tags, groups, user_data
         )
         made = control.cloud.ec2.run_instances(**request)["Instances"]
-        part.instances = _in_order(made)
+        part.instances = _ids_in_order(made)
     control.save()
 
 
 def find(control: Control, part: Part) -> list[str]:
-    """The instances of a part by their tag; waits for those of a call that was just made."""
+    """Find the instances of a part by their tag; those just launched may take some seconds."""
     filters = [tagged(requests.PART, part.token)]
     for attempt in range(3):
-        found = _in_order(_instances(control.cloud, filters))
+        found = _ids_in_order(_instances(control.cloud, filters))
         if found or attempt == 2:
             return found
         control.pause(_SETTLE_S / 2)
     raise AssertionError
 
 
-def _in_order(instances: Iterable[dict[str, Any]]) -> list[str]:
+def _ids_in_order(instances: Iterable[dict[str, Any]]) -> list[str]:
     return [
         one["InstanceId"] for one in sorted(instances, key=lambda one: int(one["AmiLaunchIndex"]))
     ]
@@ -259,7 +259,7 @@ def _instances(cloud: Cloud, filters: list[dict[str, Any]]) -> list[dict[str, An
 
 
 def describe(cloud: Cloud, names: list[str]) -> dict[str, dict[str, Any]]:
-    """What EC2 says of instances, by id; those it does not know any more are left out."""
+    """Return EC2's descriptions of instances, by id, without those it no longer knows."""
     if not names:
         return {}
     found = _instances(cloud, [{"Name": "instance-id", "Values": names}])
@@ -267,7 +267,7 @@ def describe(cloud: Cloud, names: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def living(cloud: Cloud, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The instances that cost something."""
+    """Return the instances that have not ended, and so may cost money."""
     state = {"Name": "instance-state-name", "Values": _LIVE}
     return _instances(cloud, [*filters, state])
 
@@ -287,7 +287,7 @@ def wait_running(control: Control, names: list[str]) -> None:
 
 
 def wait_known(control: Control, names: list[str]) -> None:
-    """Wait until EC2 shows instances that were just made; those long gone it shows no more."""
+    """Wait some seconds for EC2 to show instances just launched; it never shows long-gone ones."""
     for _ in range(2):
         if len(describe(control.cloud, names)) == len(names):
             return
@@ -295,9 +295,9 @@ def wait_known(control: Control, names: list[str]) -> None:
 
 
 def terminate(cloud: Cloud, names: list[str]) -> None:
-    """End instances and wait until they are gone; those that are gone already may be named.
+    """End instances and wait until they are gone; some may be gone already.
 
-    boto3's own waiter fails where EC2 still shows one as pending, as it may for a moment.
+    boto3's own waiter would fail where EC2 still shows one as pending for a moment.
 
     Raises:
         RunError: if they are not gone after ten minutes.
@@ -314,7 +314,7 @@ def terminate(cloud: Cloud, names: list[str]) -> None:
 
 
 def ask_to_end(cloud: Cloud, names: list[str]) -> list[str]:
-    """End instances without waiting; returns those that EC2 knows."""
+    """Ask EC2 to end instances, without waiting; return those that it knows."""
     known = describe(cloud, names)
     live = [name for name, one in known.items() if one["State"]["Name"] in _LIVE]
     if live:
@@ -325,12 +325,12 @@ def ask_to_end(cloud: Cloud, names: list[str]) -> list[str]:
 def delete_groups(
     cloud: Cloud, filters: list[dict[str, Any]], pause: Callable[[float], object]
 ) -> None:
-    """Delete security groups once nothing uses them any more."""
+    """Delete security groups as soon as nothing uses them."""
     found = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
     for group in found:
-        for attempt in range(60):  # an interface outlives its instance by a little
+        for attempt in range(60):  # an interface outlives its instance for a moment
             try:
-                with _done_before("InvalidGroup.NotFound", "InvalidGroupId.NotFound"):
+                with _ignoring("InvalidGroup.NotFound", "InvalidGroupId.NotFound"):
                     cloud.ec2.delete_security_group(GroupId=group["GroupId"])
                 break
             except ClientError as error:
@@ -340,7 +340,7 @@ def delete_groups(
 
 
 def delete_shared(control: Control) -> list[str]:
-    """Delete the user's own shared folder, with all that is in it; returns its ids.
+    """Delete the user's own shared folder with its contents; return its ids.
 
     Raises:
         RunError: if instances of another fleet use it.
@@ -353,14 +353,14 @@ def delete_shared(control: Control) -> list[str]:
         if all(tag in system["Tags"] for tag in mine)
     ]
     filters = [tagged(tag["Key"], tag["Value"]) for tag in mine]
-    _refuse_used(cloud, filters)
+    _refuse_shared_in_use(cloud, filters)
     for system in found:
-        _delete_system(control, system)
+        _delete_file_system(control, system)
     delete_groups(cloud, filters, control.pause)
     return found
 
 
-def _refuse_used(cloud: Cloud, filters: list[dict[str, Any]]) -> None:
+def _refuse_shared_in_use(cloud: Cloud, filters: list[dict[str, Any]]) -> None:
     groups = pages(cloud.ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
     if not groups:
         return
@@ -373,23 +373,23 @@ def _refuse_used(cloud: Cloud, filters: list[dict[str, Any]]) -> None:
         raise RunError(f"the shared folder is used by {used}: end their fleet first")
 
 
-def _delete_system(control: Control, system: str) -> None:
+def _delete_file_system(control: Control, system: str) -> None:
     efs = control.cloud.efs
 
     def targets() -> list[Any]:
         return pages(efs, "describe_mount_targets", "MountTargets", FileSystemId=system)
 
     for target in targets():
-        with _done_before("MountTargetNotFound"):
+        with _ignoring("MountTargetNotFound"):
             efs.delete_mount_target(MountTargetId=target["MountTargetId"])
-    _until(control, lambda: not targets(), f"{system} keeps its mount targets")
-    with _done_before("FileSystemNotFound"):
+    _wait_until(control, lambda: not targets(), f"{system} keeps its mount targets")
+    with _ignoring("FileSystemNotFound"):
         efs.delete_file_system(FileSystemId=system)
 
 
-def _until(control: Control, is_so: Callable[[], bool], otherwise: str) -> None:
+def _wait_until(control: Control, is_done: Callable[[], bool], error: str) -> None:
     for _ in range(60):
-        if is_so():
+        if is_done():
             return
         control.pause(_DELAY_S)
-    raise RunError(otherwise)
+    raise RunError(error)

@@ -1,4 +1,4 @@
-"""One run on one gang: its files there, torchrun on all hosts, its results back here."""
+"""Run one job on one gang: send its files, start torchrun on all hosts, fetch its results."""
 
 import json
 import secrets
@@ -13,8 +13,15 @@ from typing import Any
 
 from byzshield_exp.errors import ConfigError, RunError, printable
 from byzshield_exp.launch.ec2 import gang as torchrun
-from byzshield_exp.launch.ec2.cloud import OUTAGE_S, told
-from byzshield_exp.launch.ec2.fleet import LimitReached, Lost, Watched, bring_up, hosts_of, move
+from byzshield_exp.launch.ec2.cloud import OUTAGE_S, aws_errors
+from byzshield_exp.launch.ec2.fleet import (
+    LimitReached,
+    Lost,
+    Watched,
+    bring_up,
+    hosts_of,
+    set_phase,
+)
 from byzshield_exp.launch.ec2.hosts import Host, Unreachable, on_all
 from byzshield_exp.launch.ec2.options import Options
 from byzshield_exp.launch.ec2.reach import Place, place_of
@@ -23,25 +30,25 @@ from byzshield_exp.launch.ec2.state import GangState, JobState
 from byzshield_exp.notices import say, warn
 
 _PREPARE_S = 3600.0
-_FETCHES = 3
-_LAY_DOWN_S = 600.0
-_STAY = ("job.json", "status.json")  # of files that are brought back: they tell of this attempt
+_FETCH_ATTEMPTS = 3
+_UNPACK_S = 600.0
+_NOT_SENT = ("job.json", "status.json")  # of an earlier attempt
 
 
 def jobs_of(paths: Sequence[Path]) -> list[JobState]:
-    """Jobs that nobody has begun.
+    """Return new jobs for some job files.
 
     Raises:
         ConfigError: if a file cannot be read.
     """
-    return [JobState(str(path.resolve()), str(_read(path)["name"])) for path in paths]
+    return [JobState(str(path.resolve()), str(_read_job(path)["name"])) for path in paths]
 
 
 def check_jobs(jobs: list[JobState], options: Options) -> None:
     """Refuse jobs that do not fit a gang, before anything is rented.
 
     Raises:
-        ConfigError: for the first one.
+        ConfigError: for the first one that does not fit.
     """
     for job in jobs:
         cluster = _config(job)["cluster"]
@@ -54,32 +61,32 @@ def check_jobs(jobs: list[JobState], options: Options) -> None:
 
 
 def do(control: Control, gang: GangState, job: JobState, stop: threading.Event) -> None:
-    """Do a job with a gang, or go on watching it; the job's phase says how it ended.
+    """Run a job on a gang, or go on watching it; the job's phase says how it ended.
 
     Raises:
         Lost: if the gang cannot go on.
-        Stopped: if everything is to end.
-        LimitReached: likewise.
+        Stopped: if the driver is stopping.
+        LimitReached: if ``max_hours`` or ``max_usd`` is reached.
     """
     transport = bring_up(control, gang, stop)
     try:
-        _do_there(control, gang, job, transport)
+        _run_job(control, gang, job, transport)
     finally:
         transport.close()
 
 
-def _do_there(control: Control, gang: GangState, job: JobState, transport: Watched) -> None:
+def _run_job(control: Control, gang: GangState, job: JobState, transport: Watched) -> None:
     place = place_of(control)
-    with told():
+    with aws_errors():
         hosts = tuple(hosts_of(control, gang))
     options = control.state.options
     known = gang.work if gang.job == job.path else None
-    name = known or _new_name(control, gang)
+    name = known or _new_work_name(control, gang)
     work = torchrun.Gang(
         name, hosts, (1, *[options.processes] * options.workers), f"{place.jobs}/{name}.json",
         python=place.python, folder=place.gangs, port=place.port, look_every_s=place.look_every_s,
         metadata=place.metadata,
-        lost_after_s=OUTAGE_S,  # EC2 tells sooner of an instance that has ended
+        lost_after_s=OUTAGE_S,  # EC2 reports an ended instance sooner
     )  # fmt: skip
     target = Path(job.path).parent
     source = f"{place.outputs}/{job.name}"
@@ -87,17 +94,17 @@ def _do_there(control: Control, gang: GangState, job: JobState, transport: Watch
         _send_to_all(control, transport, hosts[:1] if place.is_shared else hosts, job, work.job)
         _send_results(transport, hosts[0], target, source, f"{place.jobs}/{name}.tar")
         gang.job, gang.work = job.path, name
-        move(control, gang, "running")
+        set_phase(control, gang, "running")
     say(f"{job.name}: on gang {gang.number}, attempt {job.attempts}")
-    end = _run(transport, work, source, target)
-    trouble = _bring_back(transport, hosts[0], source, target, place.look_every_s)
-    if isinstance(trouble, Unreachable):  # how the run ended is not known
+    end = _watch(transport, work, source, target)
+    trouble = _fetch_results(transport, hosts[0], source, target, place.look_every_s)
+    if isinstance(trouble, Unreachable):  # nobody knows how the run ended
         raise trouble
-    _judge(control, gang, job, _failure(end, hosts[0], target, trouble))
+    _record_end(control, gang, job, _failure(end, hosts[0], target, trouble))
 
 
-def _run(transport: Watched, work: torchrun.Gang, source: str, target: Path) -> torchrun.GangEnd:
-    """Watch to the end; where that does not come, what was done by then is still brought here.
+def _watch(transport: Watched, work: torchrun.Gang, source: str, target: Path) -> torchrun.GangEnd:
+    """Watch a gang to its end; if that fails, still fetch the results so far.
 
     Raises:
         Lost: if hosts are lost.
@@ -105,7 +112,7 @@ def _run(transport: Watched, work: torchrun.Gang, source: str, target: Path) -> 
     try:
         end = torchrun.run_gang(transport, work)
     except BaseException:
-        with suppress(RunError):  # a checkpoint, where there is time for one
+        with suppress(RunError):  # the job makes a checkpoint if there is time
             torchrun.end_gang(transport.transport, work)
         with suppress(RunError):
             transport.fetch_at_last(work.hosts[0], source, target)
@@ -117,20 +124,20 @@ def _run(transport: Watched, work: torchrun.Gang, source: str, target: Path) -> 
     return end
 
 
-def _new_name(control: Control, gang: GangState) -> str:
-    """Of no earlier job: the same run may come to the same gang again."""
+def _new_work_name(control: Control, gang: GangState) -> str:
+    """Return a new name: the same run may come to the same gang again."""
     return f"{control.state.fleet}.{gang.number}.{secrets.token_hex(4)}"
 
 
 def _failure(
     end: torchrun.GangEnd, server: Host, target: Path, trouble: RunError | None
 ) -> str | None:
-    """Why a run has failed; None where it is done.
+    """Return why a run has failed; None if it is done.
 
-    What ``status.json`` says counts only with the exit code: it may be of an earlier attempt.
+    ``status.json`` counts only if the exit code agrees: it may be of an earlier attempt.
 
     Raises:
-        Lost: if it was asked to end, by nobody here.
+        Lost: if the job was asked to end, but not by this driver.
     """
     if trouble is not None:
         return f"its results did not come back: {trouble}"
@@ -138,13 +145,13 @@ def _failure(
     state = status.get("state")
     if is_well and state == "done":
         return None
-    if not is_well and state == "stopped":  # torchrun ends with 1 then
+    if not is_well and state == "stopped":  # torchrun's exit code is 1 then
         raise Lost("the job was asked to end, so its instances are being taken back")
     error = status.get("error") if state == "failed" else None
-    return printable(str(error or _last_line(end.output)))  # a host wrote it
+    return printable(str(error or _last_line(end.output)))  # a host may write control characters
 
 
-def _judge(control: Control, gang: GangState, job: JobState, failure: str | None) -> None:
+def _record_end(control: Control, gang: GangState, job: JobState, failure: str | None) -> None:
     with control.store.lock:
         job.phase = "done" if failure is None else "failed"
         job.error = failure
@@ -153,19 +160,19 @@ def _judge(control: Control, gang: GangState, job: JobState, failure: str | None
     say(f"{job.name}: {job.phase}{'' if failure is None else f': {failure}'}")
 
 
-def _bring_back(
+def _fetch_results(
     transport: Watched, host: Host, source: str, target: Path, pause_s: float
 ) -> RunError | None:
-    """Copy the results here; returns why that was not possible, often as it was tried."""
+    """Copy the results here, in several attempts; return the last error if all fail."""
     trouble = None
-    for attempt in range(_FETCHES):
+    for attempt in range(_FETCH_ATTEMPTS):
         try:
             transport.fetch(host, source, target)
         except RunError as error:
-            if isinstance(error, Lost | LimitReached):  # of the watch, not of the copy
+            if isinstance(error, Lost | LimitReached):  # raised by the check, not by the copy
                 raise
             trouble = error
-            if attempt < _FETCHES - 1:
+            if attempt < _FETCH_ATTEMPTS - 1:
                 transport.pause(pause_s)
         else:
             return None
@@ -175,14 +182,14 @@ def _bring_back(
 def _send_to_all(
     control: Control, transport: Watched, hosts: Sequence[Host], job: JobState, target: str
 ) -> None:
-    """The job with the folders of the hosts, and the data that it needs."""
+    """Prepare the job's data on all hosts, and send the job with its paths there."""
     place, retry_s = place_of(control), control.state.options.retry_s
 
     def send(host: Host) -> None:
-        content = _read(Path(job.path))
+        content = _read_job(Path(job.path))
         config = content["config"]
         config["output_dir"] = place.outputs
-        _prepare(transport, host, place, config, retry_s)
+        _prepare_data(transport, host, place, config, retry_s)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "job.json"
             path.write_text(json.dumps(content))
@@ -193,17 +200,17 @@ def _send_to_all(
             raise answer
 
 
-def _prepare(
+def _prepare_data(
     transport: Watched, host: Host, place: Place, config: dict[str, Any], retry_s: float
 ) -> None:
-    """Fetch a data set that can be fetched; the command holds a lock, and does it once.
+    """Download an official data set on a host; ``prepare`` holds a lock and does it once.
 
-    Data of the user's own must lie on the hosts where the configuration says.
+    The user's own data must already be on the hosts, where the configuration says.
 
     Raises:
-        Lost: if that fails twice.
+        Lost: if the download fails twice.
     """
-    from byzshield_exp.datasets.official import OFFICIAL  # brings torch
+    from byzshield_exp.datasets.official import OFFICIAL  # imports torch
 
     dataset = config["choices"]["dataset"]
     if dataset not in OFFICIAL:
@@ -212,7 +219,7 @@ def _prepare(
     command = [place.python, "-m", "byzshield_exp", "prepare", f"dataset={dataset}"]
     command += [f"dataset.root={place.data}"]
     if config["dataset"].get("extra"):
-        command += ["dataset.extra=true"]  # svhn's further pictures
+        command += ["dataset.extra=true"]  # the extra images of SVHN
     script = shlex.join(command)
     ended = transport.run(host, script, _PREPARE_S)
     if ended.code != 0:
@@ -224,15 +231,15 @@ def _prepare(
 
 
 def _send_results(transport: Watched, host: Host, here: Path, there: str, archive: str) -> None:
-    """What an earlier gang made of a run, for the next one to go on with.
+    """Send an earlier gang's results of a run to a host, which resumes from them.
 
-    A host that has the folder already has what it needs.
+    A host that has the folder keeps it.
 
     Raises:
-        RunError: if it cannot be read.
-        Lost: if it cannot be written there.
+        RunError: if the results cannot be read here.
+        Lost: if they cannot be written there.
     """
-    from byzshield_exp.results.checkpoint import FOLDER  # brings torch
+    from byzshield_exp.results.checkpoint import FOLDER  # imports torch
 
     if not (here / FOLDER).is_dir():
         return
@@ -240,22 +247,22 @@ def _send_results(transport: Watched, host: Host, here: Path, there: str, archiv
         path = Path(folder) / "results.tar"
         try:
             with tarfile.open(path, "w") as content:
-                content.add(here, ".", filter=_unless_it_stays)
+                content.add(here, ".", filter=_sent_files)
         except OSError as error:
             raise RunError(f"{here} cannot be read: {error}") from error
         transport.send(host, path, archive)
-    ended = transport.run(host, _laying_down(archive, there), _LAY_DOWN_S)
+    ended = transport.run(host, _unpack_script(archive, there), _UNPACK_S)
     if ended.code != 0:
         raise Lost(f"{host.name}: {there} cannot be written: {_last_line(ended.output)}")
 
 
-def _unless_it_stays(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+def _sent_files(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     name = PurePosixPath(member.name).name
-    return None if name.startswith(".") or name in _STAY else member
+    return None if name.startswith(".") or name in _NOT_SENT else member
 
 
-def _laying_down(archive: str, folder: str) -> str:
-    """A script: all of the folder is there, or nothing."""
+def _unpack_script(archive: str, folder: str) -> str:
+    """Return a script that extracts an archive to a folder, all of it or nothing."""
     packed, place, partial = map(shlex.quote, (archive, folder, f"{folder}.partial"))
     return f"""\
 set -e
@@ -270,10 +277,10 @@ rm -f {packed}
 
 
 def _config(job: JobState) -> dict[str, Any]:
-    return dict(_read(Path(job.path))["config"])
+    return dict(_read_job(Path(job.path))["config"])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_job(path: Path) -> dict[str, Any]:
     try:
         content = dict(json.loads(path.read_text()))
         return {"name": content["name"], "config": dict(content["config"])} | content
@@ -282,7 +289,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _status(folder: Path) -> dict[str, Any]:
-    """What a run's ``status.json`` says; empty where there is none."""
+    """Return the content of a run's ``status.json``; empty if there is none."""
     try:
         return dict(json.loads((folder / "status.json").read_text()))
     except (OSError, ValueError, TypeError):

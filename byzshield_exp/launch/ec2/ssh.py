@@ -1,8 +1,8 @@
-"""SSH: one connection per host, to a machine whose host key is known beforehand.
+"""SSH: one connection per host, to machines whose host keys are known beforehand.
 
-The keys of the hosts are given, from the console output of the instance for example; a host with
-another key, or with none given, is refused. The user's key is used here, in this process or in
-the user's agent, and goes nowhere: nothing is forwarded, and no password is tried.
+The host keys are given, for example from the console output of the instances; a host with another
+key, or with none given, is refused. The user's key never leaves this process or the user's agent:
+nothing is forwarded, and no password is tried.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from byzshield_exp.errors import ConfigError, RunError, first_line
-from byzshield_exp.launch.ec2.archive import MAX_BYTES, packing, unpack
+from byzshield_exp.launch.ec2.archive import MAX_BYTES, pack_command, unpack
 from byzshield_exp.launch.ec2.hosts import Ended, Host, Unreachable, bounded
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _CONNECT_S = 15.0
 _CLOSE_S = 2.0
 _KEEPALIVE_S = 5.0  # a host that is silent for three of these is gone
-_MARGIN_S = 20.0  # beyond its time, for a script to be ended and to be heard of
-_COPY_S = 3600.0  # for a file or a folder
-_REASON_BYTES = 1_000_000  # of the complaints of a host that packs a folder
+_MARGIN_S = 20.0  # for a script that is over its time to be ended and to report
+_COPY_S = 3600.0  # to copy a file or a folder
+_REASON_BYTES = 1_000_000  # kept of the errors of a host that packs a folder
 _CONSOLE = re.compile(
     r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL
 )
@@ -38,25 +38,25 @@ Answer = TypeVar("Answer")
 
 
 class WrongHostKey(RunError):
-    """Somebody else answers at a host's address, or its keys were not told."""
+    """A host answers with an unknown key, or none of its keys is known."""
 
 
 def host_keys(console: str) -> list[str]:
-    """The public host keys in the console output of an instance; none before they are printed.
+    """Return the public host keys in an instance's console output; none before they are printed.
 
-    cloud-init prints them between two marks when it has made them.
+    cloud-init creates them and prints them between two marks.
     """
     blocks = _CONSOLE.findall(console)
     return _PUBLIC_KEY.findall(blocks[-1]) if blocks else []
 
 
 class SshTransport:
-    """SSH to hosts with known keys.
+    """A transport by SSH to hosts with known keys.
 
     Args of the constructor:
-        known_hosts: per ``reach`` the host's public keys, each as ``ssh-ed25519 AAAA...``.
-        user: who works there.
-        key: the file of the user's private key; None for the agent and the usual files.
+        known_hosts: the hosts' public keys by ``reach``, each as ``ssh-ed25519 AAAA...``.
+        user: the login name on the hosts.
+        key: the file of the user's private key; None for the agent and the default files.
         port: of all hosts.
 
     Raises:
@@ -93,11 +93,11 @@ class SshTransport:
         return Ended(code, output)
 
     def send(self, host: Host, source: Path, target: str) -> None:
-        """Copy a file by sftp."""
+        """Copy a file to a host by SFTP."""
         self._do(host, self._send(host, source, target), _COPY_S)
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
-        """Copy a folder as one stream.
+        """Copy a folder from a host as one stream.
 
         Raises:
             Unreachable: if the host does not answer.
@@ -122,7 +122,7 @@ class SshTransport:
         self._loop.close()
 
     def _do(self, host: Host, work: Coroutine[Any, Any, Answer], timeout_s: float) -> Answer:
-        """Do it on the loop's thread; what goes wrong on the way means that the host is gone."""
+        """Run work on the loop's thread; raise ``Unreachable`` if the connection fails."""
 
         async def bounded_work() -> Answer:
             async with asyncio.timeout(timeout_s):
@@ -153,7 +153,7 @@ class SshTransport:
         ended = await connection.run("sh -s", input=text, encoding="utf-8", errors="replace")
         if ended.exit_status is None or ended.exit_status < 0:
             raise ConnectionError("the connection was lost")
-        # Errors of the script are in its output; these are of the user's shell, at its start.
+        # The script's errors are in its output; stderr holds those of the login shell.
         trouble = str(ended.stderr) if ended.exit_status and not ended.stdout else ""
         return ended.exit_status, str(ended.stdout) or trouble
 
@@ -171,11 +171,11 @@ class SshTransport:
         reason = bytearray()
         with archive.open("wb") as content:
             async with connection.create_process(
-                f"sh -c {shlex.quote(packing(source))}", encoding=None
+                f"sh -c {shlex.quote(pack_command(source))}", encoding=None
             ) as packer:
                 await asyncio.gather(
-                    _take(packer.stdout, content.write, MAX_BYTES),
-                    _take(packer.stderr, reason.extend, _REASON_BYTES),
+                    _read_stream(packer.stdout, content.write, MAX_BYTES),
+                    _read_stream(packer.stderr, reason.extend, _REASON_BYTES),
                 )
                 await packer.wait()
         if packer.exit_status is None or packer.exit_status < 0:
@@ -183,7 +183,7 @@ class SshTransport:
         return packer.exit_status, reason.decode(errors="replace")
 
     async def _connection(self, host: Host) -> "asyncssh.SSHClientConnection":
-        """The connection to a host; threads that ask at the same time share one."""
+        """Return the connection to a host; threads that ask at the same time share one."""
         opening = self._connections.get(host.reach)
         if opening is None or (opening.done() and not _is_open(opening)):
             opening = asyncio.ensure_future(self._connect(host))
@@ -194,7 +194,7 @@ class SshTransport:
         keys = [self._ssh.import_public_key(key) for key in self._known_hosts.get(host.reach, ())]
         return await self._ssh.connect(
             host.reach,
-            known_hosts=(keys, [], []),  # where there are none, none is trusted
+            known_hosts=(keys, [], []),  # without keys, no host is trusted
             config=None,
             x509_trusted_certs=None,
             preferred_auth="publickey",
@@ -222,13 +222,13 @@ class SshTransport:
                 opening.result().abort()
 
 
-async def _take(
+async def _read_stream(
     source: "asyncssh.SSHReader[bytes]", keep: Callable[[bytes], object], most: int
 ) -> None:
-    """Read what a host says to its end.
+    """Read a host's stream to its end.
 
     Raises:
-        RunError: if that is too much.
+        RunError: if it has more than ``most`` bytes.
     """
     while chunk := await source.read(1 << 20):
         most -= len(chunk)
@@ -243,7 +243,7 @@ def _is_open(opening: "asyncio.Task[asyncssh.SSHClientConnection]") -> bool:
 
 
 def _private_key(path: Path) -> "asyncssh.SSHKey":
-    """The user's key, held in this process.
+    """Read the user's private key.
 
     Raises:
         ConfigError: if it cannot be read, or needs a passphrase.

@@ -1,8 +1,8 @@
-"""Run Command of AWS Systems Manager: no key, no open port; IAM says who may.
+"""Run Command of AWS Systems Manager: no key and no open port; IAM grants access.
 
-A script is a parameter of the document ``AWS-RunShellScript``, so it holds no secrets; files go
-through a bucket of the user's, which the hosts read and write as their instance profile. Nothing
-is signed beforehand: a signed address would let in whoever reads it.
+A script is a parameter of the document ``AWS-RunShellScript``, so it holds no secrets. Files go
+through a bucket of the user's, to which the instance profile gives the hosts access. There are no
+presigned URLs, because anyone who reads one could use it.
 """
 
 import json
@@ -17,16 +17,16 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from byzshield_exp.errors import ConfigError, RunError, first_line
-from byzshield_exp.launch.ec2.archive import MAX_BYTES, packing, unpack
+from byzshield_exp.launch.ec2.archive import MAX_BYTES, pack_command, unpack
 from byzshield_exp.launch.ec2.cloud import code, is_busy
 from byzshield_exp.launch.ec2.hosts import TIMED_OUT, Ended, Host, Unreachable, bounded
 
-PARAMETER_BYTES = 60_000  # of the 64 kB of a document with its parameters
-_DELIVERY_S = 60  # for the host to take a script; 30 is the least
-_MARGIN_S = 60.0  # beyond its time, for a script to be ended
-_ATTEMPTS = 8  # at one request, where AWS is busy
-_COPY_S = 3600.0  # for a file or a folder
-_LOOK_S = (0.5, 1.0, 2.0, 3.0)  # between questions whether it has ended; the last one repeats
+PARAMETER_BYTES = 60_000  # a document with its parameters may have 64 kB
+_DELIVERY_S = 60  # for the host to accept a script; 30 is the minimum
+_MARGIN_S = 60.0  # for a script that is over its time to be ended
+_ATTEMPTS = 8  # per request, while AWS is busy
+_COPY_S = 3600.0  # to copy a file or a folder
+_POLL_S = (0.5, 1.0, 2.0, 3.0)  # between polls of a script; the last one repeats
 _ENDED = ("Success", "Failed", "TimedOut", "Cancelled")
 _GONE = ("InvalidInstanceId", "InvalidInstanceID.NotFound")
 
@@ -34,21 +34,21 @@ Answer = TypeVar("Answer")
 
 
 class SsmTransport:
-    """Run Command, and a bucket for files.
+    """A transport by Run Command, with a bucket for files.
 
     Args of the constructor:
-        bucket: ``s3://name`` or ``s3://name/prefix``; may be None where no file is copied.
-        region: None for the one of the user's AWS configuration.
-        user: who works on the hosts; the agent itself is root there.
+        bucket: ``s3://name`` or ``s3://name/prefix``; None if no files are copied.
+        region: of the hosts; None for that of the user's AWS configuration.
+        user: runs the scripts on the hosts; the agent itself is root there.
 
     Raises:
-        ConfigError: if ``bucket`` is no such address.
+        ConfigError: if ``bucket`` has another form.
     """
 
     def __init__(
         self, bucket: str | None, region: str | None = None, user: str = "ec2-user"
     ) -> None:
-        self._bucket, self._prefix = ("", "") if bucket is None else _bucket_of(bucket)
+        self._bucket, self._prefix = ("", "") if bucket is None else _parse_bucket(bucket)
         self._region, self._user = region, user
 
     def run(self, host: Host, script: str, timeout_s: float) -> Ended:
@@ -56,7 +56,7 @@ class SsmTransport:
 
         Raises:
             Unreachable: if the host does not answer.
-            RunError: if the script is too long, or holds what Systems Manager would fill in.
+            RunError: if the script is too long, or holds ``{{``, a placeholder of Run Command.
         """
         text = _as_user(self._user, bounded(script, timeout_s))
         parameters = {"commands": [text], "executionTimeout": [str(round(timeout_s + _MARGIN_S))]}
@@ -65,11 +65,11 @@ class SsmTransport:
             raise RunError(f"a script of {size} bytes is over {PARAMETER_BYTES}: send it as a file")
         if "{{" in text:
             raise RunError("a script for Run Command cannot hold {{: it would be filled in")
-        sent = _asked(host, lambda: self._send_command(host, parameters))
+        sent = _ask_aws(host, lambda: self._send_command(host, parameters))
         return self._wait_for(host, sent["Command"]["CommandId"], timeout_s)
 
     def send(self, host: Host, source: Path, target: str) -> None:
-        """Copy a file through the bucket.
+        """Copy a file to a host through the bucket.
 
         Raises:
             Unreachable: if the host does not answer.
@@ -86,7 +86,7 @@ aws s3 cp --only-show-errors {shlex.quote(f"s3://{self._bucket}/{key}")} {partia
 mv {partial} {shlex.quote(target)}
 """
         try:
-            _asked(host, lambda: self._s3.upload_file(str(source), self._bucket, key))
+            _ask_aws(host, lambda: self._s3.upload_file(str(source), self._bucket, key))
             ended = self.run(host, script, _COPY_S)
         finally:
             self._delete(key)
@@ -96,7 +96,7 @@ mv {partial} {shlex.quote(target)}
             )
 
     def fetch(self, host: Host, source: str, target: Path) -> None:
-        """Copy a folder through the bucket.
+        """Copy a folder from a host through the bucket.
 
         Raises:
             Unreachable: if the host does not answer.
@@ -107,7 +107,7 @@ mv {partial} {shlex.quote(target)}
         script = f"""\
 set -euo pipefail
 cd {shlex.quote(source)}
-({packing(".")}) | aws s3 cp --only-show-errors - {address}
+({pack_command(".")}) | aws s3 cp --only-show-errors - {address}
 """
         try:
             ended = self.run(host, script, _COPY_S)
@@ -115,7 +115,7 @@ cd {shlex.quote(source)}
                 reason = ended.output.strip()[-500:]
                 raise RunError(f"{host.name}: {source} cannot be read: {reason}")
             with tempfile.TemporaryFile() as archive:
-                _asked(host, lambda: self._download(key, archive))
+                _ask_aws(host, lambda: self._download(key, archive))
                 archive.seek(0)
                 unpack(archive, target)
         finally:
@@ -155,20 +155,22 @@ cd {shlex.quote(source)}
         )
 
     def _wait_for(self, host: Host, command: str, timeout_s: float) -> Ended:
-        """Ask until it has ended; one that is not done long after its time is given up."""
+        """Poll a command until it has ended; give up long after its time."""
         deadline = time.monotonic() + _DELIVERY_S + timeout_s + 2 * _MARGIN_S
         number = 0
         while time.monotonic() < deadline:
-            time.sleep(_LOOK_S[min(number, len(_LOOK_S) - 1)])
+            time.sleep(_POLL_S[min(number, len(_POLL_S) - 1)])
             number += 1
-            answer = _asked(host, lambda: self._invocation(host, command))
+            answer = _ask_aws(host, lambda: self._invocation(host, command))
             if answer is not None and answer["Status"] in _ENDED:
-                return _end_of(host, answer)
-        _asked(host, lambda: self._ssm.cancel_command(CommandId=command, InstanceIds=[host.reach]))
+                return _ended_from(host, answer)
+        _ask_aws(
+            host, lambda: self._ssm.cancel_command(CommandId=command, InstanceIds=[host.reach])
+        )
         raise Unreachable(f"{host.name} does not end a script by Run Command")
 
     def _invocation(self, host: Host, command: str) -> Any:
-        """What is known of a command; None before the host has heard of it."""
+        """Return a command's state on a host; None before there is one."""
         try:
             return self._ssm.get_command_invocation(CommandId=command, InstanceId=host.reach)
         except self._ssm.exceptions.InvocationDoesNotExist:
@@ -188,7 +190,7 @@ cd {shlex.quote(source)}
         return f"{self._prefix}{secrets.token_hex(8)}/{name}"
 
     def _delete(self, key: str) -> None:
-        """Leave nothing in the bucket; where that fails, a rule on its age has to."""
+        """Delete a file from the bucket; after a failure, the bucket's lifecycle rule has to."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -197,7 +199,7 @@ cd {shlex.quote(source)}
             return
 
 
-def _bucket_of(address: str) -> tuple[str, str]:
+def _parse_bucket(address: str) -> tuple[str, str]:
     kind, _, rest = address.partition("://")
     name, _, prefix = rest.partition("/")
     if kind != "s3" or not name:
@@ -207,7 +209,7 @@ def _bucket_of(address: str) -> tuple[str, str]:
 
 
 def _as_user(user: str, script: str) -> str:
-    """A script for root's shell that runs a script as somebody else, in that home folder."""
+    """Return a script for root's shell that runs a script as a user, in the user's home folder."""
     mark, name = f"user-{secrets.token_hex(8)}", shlex.quote(user)
     return f"""\
 HOME=$(getent passwd {name} | cut -d : -f 6) && export HOME && cd "$HOME" || exit 1
@@ -216,11 +218,11 @@ runuser -u {name} -- sh -s <<'{mark}'
 """
 
 
-def _asked(host: Host, ask: Callable[[], Answer]) -> Answer:
-    """What AWS answers.
+def _ask_aws(host: Host, ask: Callable[[], Answer]) -> Answer:
+    """Return the answer of AWS to a request about a host.
 
     Raises:
-        Unreachable: if the host is none that AWS reaches, or AWS does not answer.
+        Unreachable: if AWS cannot reach the host, or does not answer.
         RunError: if AWS refuses.
     """
     from boto3.exceptions import Boto3Error
@@ -237,7 +239,7 @@ def _asked(host: Host, ask: Callable[[], Answer]) -> Answer:
         raise RunError(f"{host.name}: {first_line(error)}") from error
 
 
-def _end_of(host: Host, answer: dict[str, Any]) -> Ended:
+def _ended_from(host: Host, answer: dict[str, Any]) -> Ended:
     details = answer["StatusDetails"].replace(" ", "")
     output = answer["StandardOutputContent"] + answer["StandardErrorContent"]
     if details in ("Success", "Failed") and answer["ResponseCode"] >= 0:

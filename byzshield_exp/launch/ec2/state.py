@@ -1,4 +1,4 @@
-"""What the driver knows about a fleet, on disk: written before and after each call that creates."""
+"""The state of a fleet on disk, written before and after each call that creates something."""
 
 import dataclasses
 import fcntl
@@ -18,20 +18,20 @@ from byzshield_exp.launch.ec2.facts import Facts
 from byzshield_exp.launch.ec2.options import Options, options_of
 
 FORMAT = 1
-_LAST_S = 180.0  # for checkpoints to be made and brought here, before the instances end themselves
+_RESERVE_S = 180.0  # to make and fetch checkpoints before the instances end themselves
 
 
 @dataclass
 class Part:
-    """Instances that one call of RunInstances makes.
+    """Instances that one call of RunInstances launches.
 
     Attributes:
         role: ``server`` or ``workers``.
         instance_type: of all of them.
         count: how many.
-        token: makes the call unique; also their tag.
+        token: makes the call idempotent; also the value of their tag.
         sent: whether the call may have been made.
-        instances: their ids, in the order of their launch index; none before the answer came.
+        instances: their ids, in the order of their launch index; empty before the answer.
     """
 
     role: str
@@ -47,13 +47,13 @@ class GangState:
     """Instances that do a run together.
 
     Attributes:
-        number: from 0; an attempt is a new gang.
+        number: from 0; each attempt is a new gang.
         phase: ``launching``, ``booting``, ``ready``, ``running``, ``ending`` or ``ended``.
         minutes: after which each instance ends itself.
         started: seconds since 1970.
         parts: the workers', then the server's.
-        job: file of the job that it does.
-        work: names the folder of that job's processes on the hosts, and of no other's.
+        job: path of the file of the job that it runs.
+        work: name of the folder of that job's processes on the hosts; new for each attempt.
         ended: seconds since 1970.
     """
 
@@ -68,7 +68,7 @@ class GangState:
 
     @property
     def instances(self) -> list[str]:
-        """The ids that are known."""
+        """The known ids of its instances."""
         return [name for part in self.parts for name in part.instances]
 
 
@@ -80,7 +80,7 @@ class JobState:
         path: of its job file.
         name: of the run.
         phase: ``waiting``, ``running``, ``done`` or ``failed``.
-        attempts: gangs that it had.
+        attempts: number of gangs that have tried it.
         error: why it failed.
     """
 
@@ -96,17 +96,17 @@ class State:
     """A fleet.
 
     Attributes:
-        fleet: its id: the name and eight random digits; all tags have it.
-        options: what the user said.
-        facts: what was looked up then.
+        fleet: its id, the name and eight random hexadecimal digits, as in all tags.
+        options: the user's.
+        facts: looked up when it was created.
         created: seconds since 1970.
         deadline: when everything ends.
         phase: ``up`` or ``down``.
         group: id of the security group.
         efs: id of the shared folder.
         efs_groups: security groups of its mount target, which the instances join.
-        gangs: all that there were.
-        jobs: in the order in which they are done.
+        gangs: all gangs so far, ended ones too.
+        jobs: in the order in which they run.
     """
 
     fleet: str
@@ -122,13 +122,13 @@ class State:
     jobs: list[JobState] = field(default_factory=list)
 
     def spent_usd(self, now: float) -> float:
-        """What the instances cost up to now, without volumes, EFS and traffic."""
+        """Return the cost of the instances up to now, without volumes, EFS and traffic."""
         hours = sum((gang.ended or now) - gang.started for gang in self.gangs) / 3600
         return hours * self.facts.usd_per_hour
 
     def over(self, now: float) -> str | None:
-        """Which limit is reached, in one line."""
-        last = min(_LAST_S, 180 * self.options.max_hours)
+        """Return which limit is reached, in one line; None if none is."""
+        last = min(_RESERVE_S, 180 * self.options.max_hours)
         if now >= self.deadline - last:
             return f"max_hours={self.options.max_hours:g} is reached"
         if self.spent_usd(now) >= self.options.max_usd:
@@ -137,13 +137,13 @@ class State:
 
 
 def new_state(options: Options, facts: Facts, now: float) -> State:
-    """A fleet of which nothing exists yet."""
+    """Return the state of a fleet of which nothing exists yet."""
     fleet = f"{options.name}-{secrets.token_hex(4)}"
     return State(fleet, options, facts, now, now + options.max_hours * 3600)
 
 
 def token(fleet: str, number: int, role: str) -> str:
-    """The same for the same part of the same gang, and for no other."""
+    """Return a token that only the same part of the same gang gets."""
     return hashlib.sha256(f"{fleet}/{number}/{role}".encode()).hexdigest()[:32]
 
 
@@ -157,27 +157,27 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "state.json"
-        self.lock = threading.RLock()  # of the state, for the threads of the gangs
+        self.lock = threading.RLock()  # guards the state among the threads of the gangs
 
     def load(self) -> State | None:
-        """The state; None where there is none.
+        """Read the state; None if there is none.
 
         Raises:
-            RunError: if the file is of another version or damaged.
+            RunError: if the file has another format or is damaged.
         """
         if not self.path.exists():
             return None
         try:
-            return _state(json.loads(self.path.read_text()))
+            return _parse_state(json.loads(self.path.read_text()))
         except (ValueError, KeyError, TypeError) as error:
             line = f"{self.path} cannot be read ({error}); gc finds the fleet by its tags"
             raise RunError(line) from error
 
     def save(self, state: State) -> None:
-        """Write it.
+        """Write the state.
 
         Raises:
-            RunError: if that is not possible.
+            RunError: if it cannot be written.
         """
         with self.lock:
             content = dataclasses.asdict(state) | {"format": FORMAT}
@@ -188,10 +188,10 @@ class Store:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Within, no other driver works on this fleet.
+        """Keep other drivers from this fleet within the block.
 
         Raises:
-            RunError: if one does.
+            RunError: if another driver works on it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("a") as file:
@@ -203,15 +203,15 @@ class Store:
 
 
 def store_of(output_dir: str, name: str) -> Store:
-    """The store of a fleet by its name."""
+    """Return the store of a fleet by its name."""
     return Store(expand_user(output_dir) / "ec2" / name)
 
 
 def loaded(store: Store) -> State:
-    """The state that must be there.
+    """Read the state of a fleet that must exist.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is no state.
     """
     state = store.load()
     if state is None:
@@ -219,7 +219,7 @@ def loaded(store: Store) -> State:
     return state
 
 
-def _state(content: dict[str, Any]) -> State:
+def _parse_state(content: dict[str, Any]) -> State:
     if content.pop("format") != FORMAT:
         raise ValueError("another format")
     content["options"] = options_of(content["options"])

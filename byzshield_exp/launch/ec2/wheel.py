@@ -1,4 +1,4 @@
-"""Whether the hosts will run what runs here: the same code, the same torch."""
+"""Check that the hosts will run what runs here: the same code, the same torch."""
 
 import importlib.metadata
 import re
@@ -14,9 +14,9 @@ _RELEASE = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
 def difference(wheel: str) -> str | None:
-    """In which way a wheel is not the package that runs here; None where it is.
+    """Return how a wheel differs from the package that runs here; None if it does not.
 
-    Of one in S3 only the name is known.
+    For a wheel in S3, only the version in its name is compared.
     """
     if wheel.startswith("s3://"):
         try:
@@ -27,7 +27,7 @@ def difference(wheel: str) -> str | None:
         return None if there == [version] else f"it is not of version {version}, which runs here"
     try:
         with zipfile.ZipFile(expand_user(wheel)) as content:
-            changed = _changed(content, Path(byzshield_exp.__file__).parents[1])
+            changed = _changed_files(content, Path(byzshield_exp.__file__).parents[1])
     except (OSError, zipfile.BadZipFile, KeyError) as error:
         return f"it cannot be read: {first_line(error)}"
     if not changed:
@@ -36,8 +36,8 @@ def difference(wheel: str) -> str | None:
     return f"{changed[0]}{more} differ from what runs here"
 
 
-def _changed(content: zipfile.ZipFile, root: Path) -> list[str]:
-    """The files of the package that are not the same, or only on one side."""
+def _changed_files(content: zipfile.ZipFile, root: Path) -> list[str]:
+    """Return the package's files that differ, or exist on one side only."""
     here = {str(path.relative_to(root)) for path in (root / "byzshield_exp").rglob("*.py")}
     there = {name for name in content.namelist() if name.endswith(".py")}
     both = [name for name in there if (root / name).is_file()]
@@ -46,7 +46,7 @@ def _changed(content: zipfile.ZipFile, root: Path) -> list[str]:
 
 
 def with_torch(pip_arguments: Sequence[str]) -> tuple[str, ...]:
-    """Arguments for pip that name a release of torch: theirs, or the one that runs here."""
+    """Add the release of torch that runs here to arguments for pip, unless they name one."""
     version = importlib.metadata.version("torch").partition("+")[0]
     named = any(re.match(r"torch\b(?![-_.\w])", argument) for argument in pip_arguments)
     if named or not _RELEASE.fullmatch(version):

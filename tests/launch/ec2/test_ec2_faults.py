@@ -221,7 +221,7 @@ def test_throttling_without_end_is_an_error_and_leaves_nothing(aws, tmp_path, ca
 )
 def test_what_may_be_different_later_is_told_apart(code, status, kind):
     said = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    with pytest.raises(RunError) as told, cloud.told():
+    with pytest.raises(RunError) as told, cloud.aws_errors():
         raise ClientError(said, "RunInstances")
     assert type(told.value) is kind
 
@@ -306,7 +306,7 @@ def test_a_gang_that_does_not_end_keeps_no_other_up(quick, tmp_path, capsys):
 @pytest.fixture
 def hasty(quick, monkeypatch):
     """The driver's clients ask once, and ask again soon."""
-    monkeypatch.setattr(cloud, "_AGAIN_S", 0.1)
+    monkeypatch.setattr(cloud, "_RETRY_S", 0.1)
     for key, value in quick.environment().items():
         monkeypatch.setenv(key, value)
     once = Config(retries={"total_max_attempts": 1})

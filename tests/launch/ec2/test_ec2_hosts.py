@@ -353,10 +353,10 @@ def test_a_heartbeat_that_stands_is_a_lost_host(gang, local, tmp_path):
     "answer", ["", "ended", "ended ", "ended none", "running", "running x", "running 1 2", "well"]
 )
 def test_an_odd_answer_is_nothing_of_use(gang, answer):
-    sight = gangs._Sight(0.0)
-    why = gangs._read(Ended(0, f"{answer}\n"), sight, gang(""))
+    status = gangs._HostStatus(0.0)
+    why = gangs._parse_answer(Ended(0, f"{answer}\n"), status, gang(""))
     assert why == f"it answers nothing of use: {answer.strip()}"
-    assert sight.code is None
+    assert status.code is None
 
 
 class Metadata(BaseHTTPRequestHandler):
@@ -448,10 +448,10 @@ def test_the_scripts_of_a_gang_pass_shellcheck(tmp_path, gang):
         pytest.skip("shellcheck is not installed")
     one = gang("")
     scripts = [
-        gangs._starting(one, HOSTS[0]),
-        gangs._looking(one, HOSTS[0]),
-        gangs._looking(replace(one, metadata="http://127.0.0.1/latest"), HOSTS[0]),
-        gangs._ending(one, HOSTS[0], 5.0),
+        gangs._start_script(one, HOSTS[0]),
+        gangs._poll_script(one, HOSTS[0]),
+        gangs._poll_script(replace(one, metadata="http://127.0.0.1/latest"), HOSTS[0]),
+        gangs._end_script(one, HOSTS[0], 5.0),
     ]
     for script in [*scripts, bounded("echo", 5.0)]:
         subprocess.run(

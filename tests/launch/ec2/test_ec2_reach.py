@@ -103,7 +103,7 @@ def test_further_pictures_are_prepared_where_the_run_wants_them(
     config = {"choices": {"dataset": "svhn"}, "dataset": dataset}
     host = Host("i-1", "10.0.0.1", "10.0.0.1", 0)
     monkeypatch.setattr(LocalTransport, "run", run)
-    runs._prepare(Watched(LocalTransport(tmp_path), lambda: None), host, place, config, 0.0)
+    runs._prepare_data(Watched(LocalTransport(tmp_path), lambda: None), host, place, config, 0.0)
     python = "/opt/byzshield/venv/bin/python"
     assert scripts == [
         f"{python} -m byzshield_exp prepare dataset=svhn "

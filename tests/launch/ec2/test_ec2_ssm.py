@@ -156,7 +156,7 @@ def service(tmp_path, monkeypatch) -> Iterator[Service]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sesame-that-nobody-may-see")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    monkeypatch.setattr(ssm, "_LOOK_S", (0.05, 0.1))
+    monkeypatch.setattr(ssm, "_POLL_S", (0.05, 0.1))
     yield made
     server.shutdown()
     thread.join()

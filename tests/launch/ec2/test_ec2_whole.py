@@ -57,7 +57,7 @@ def instances(aws, machines, tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "connect", lambda region: cloud)
     monkeypatch.setattr(fleet, "describe", at_namespaces)
     monkeypatch.setattr(reach, "_OWN_DISK", str(tmp_path / "disk"))
-    monkeypatch.setattr(reach, "_ENVIRONMENT", str(tmp_path / "environment"))
+    monkeypatch.setattr(reach, "_BOOTSTRAP_FOLDER", str(tmp_path / "environment"))
     python = tmp_path / "environment/venv/bin/python"
     python.parent.mkdir(parents=True)
     package = Path(byzshield_exp.__file__).parents[1]
