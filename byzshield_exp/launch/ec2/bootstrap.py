@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from byzshield_exp.errors import ConfigError, RunError
-from byzshield_exp.launch.ec2.hosts import Host, Transport, Unreachable, on_all
+from byzshield_exp.launch.ec2.hosts import Host, HostTransport, Unreachable, on_all
 
 _POLL_TIMEOUT_S = 30.0
 _POLL_EVERY_S = 10.0
@@ -93,7 +93,7 @@ def user_data(bootstrap: Bootstrap) -> str:
 
 
 def wait_until_ready(
-    transport: Transport,
+    transport: HostTransport,
     hosts: Sequence[Host],
     bootstrap: Bootstrap,
     timeout_s: float,

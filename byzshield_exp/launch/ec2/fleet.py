@@ -15,7 +15,7 @@ from byzshield_exp.files import expand_user
 from byzshield_exp.launch.ec2 import requests
 from byzshield_exp.launch.ec2.bootstrap import Bootstrap, user_data, wait_until_ready
 from byzshield_exp.launch.ec2.cloud import OUTAGE_S, NoAnswer, aws_errors, retry_outage, tagged
-from byzshield_exp.launch.ec2.hosts import Answer, Ended, Host, Transport, Unreachable
+from byzshield_exp.launch.ec2.hosts import Answer, Ended, Host, HostTransport, Unreachable
 from byzshield_exp.launch.ec2.reach import bootstrap_of, transport_to, wheel_there
 from byzshield_exp.launch.ec2.resources import (
     Control,
@@ -56,7 +56,7 @@ class Watched:
         check: raises to end the wait.
     """
 
-    transport: Transport
+    transport: HostTransport
     check: Callable[[], None]
 
     def run(self, host: Host, script: str, timeout_s: float) -> Ended:

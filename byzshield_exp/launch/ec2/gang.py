@@ -15,7 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from byzshield_exp.errors import RunError
-from byzshield_exp.launch.ec2.hosts import OUTPUT_BYTES, Ended, Host, Transport, Unreachable, on_all
+from byzshield_exp.launch.ec2.hosts import (
+    OUTPUT_BYTES,
+    Ended,
+    Host,
+    HostTransport,
+    Unreachable,
+    on_all,
+)
 
 _POLL_TIMEOUT_S = 30.0  # for one answer of a host
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -91,7 +98,7 @@ class GangEnd:
         return next((code for code in self.codes.values() if code), 0)
 
 
-def run_gang(transport: Transport, gang: Gang) -> GangEnd:
+def run_gang(transport: HostTransport, gang: Gang) -> GangEnd:
     """Start a gang, or find it again, and watch it until none of its processes is left.
 
     An exception, Ctrl-C included, ends only the watching: the gang runs on until
@@ -117,7 +124,7 @@ def run_gang(transport: Transport, gang: Gang) -> GangEnd:
     return GangEnd(codes, lost, output)
 
 
-def end_gang(transport: Transport, gang: Gang, within_s: float | None = None) -> list[str]:
+def end_gang(transport: HostTransport, gang: Gang, within_s: float | None = None) -> list[str]:
     """End a gang's processes on all hosts at once: by SIGTERM, and later by SIGKILL.
 
     A job makes a checkpoint at SIGTERM. A gang that has ended may be ended again.
@@ -143,7 +150,7 @@ def end_gang(transport: Transport, gang: Gang, within_s: float | None = None) ->
     ]
 
 
-def log_of(transport: Transport, gang: Gang, host: Host) -> str:
+def log_of(transport: HostTransport, gang: Gang, host: Host) -> str:
     """Return the end of a gang's log on a host; empty if the host does not answer."""
     script = f"tail -c {OUTPUT_BYTES} {shlex.quote(_host_folder(gang, host))}/log"
     try:
@@ -153,7 +160,7 @@ def log_of(transport: Transport, gang: Gang, host: Host) -> str:
     return ended.output if ended.code == 0 else ""
 
 
-def _start(transport: Transport, gang: Gang, host: Host) -> None:
+def _start(transport: HostTransport, gang: Gang, host: Host) -> None:
     ended = transport.run(host, _start_script(gang, host), _POLL_TIMEOUT_S)
     if ended.code != 0:
         raise RunError(f"{host.name} cannot start the job: {ended.output.strip()[-500:]}")
@@ -167,7 +174,9 @@ class _HostStatus:
     code: int | None = None
 
 
-def _watch(transport: Transport, gang: Gang) -> tuple[dict[str, int], dict[str, str], Host | None]:
+def _watch(
+    transport: HostTransport, gang: Gang
+) -> tuple[dict[str, int], dict[str, str], Host | None]:
     """Poll until all hosts have ended, one is lost, or one is late after another's end."""
     statuses = {host: _HostStatus(time.monotonic()) for host in gang.hosts}
     failed: Host | None = None
@@ -188,7 +197,9 @@ def _watch(transport: Transport, gang: Gang) -> tuple[dict[str, int], dict[str, 
         time.sleep(gang.look_every_s)
 
 
-def _poll(transport: Transport, gang: Gang, statuses: Mapping[Host, _HostStatus]) -> dict[str, str]:
+def _poll(
+    transport: HostTransport, gang: Gang, statuses: Mapping[Host, _HostStatus]
+) -> dict[str, str]:
     """Poll hosts, all at once; return which are lost, and why."""
     hosts = list(statuses)
     answers = on_all(

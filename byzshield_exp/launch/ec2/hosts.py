@@ -54,7 +54,7 @@ class Ended:
 
 
 @runtime_checkable
-class Transport(Protocol):
+class HostTransport(Protocol):
     """A way to reach hosts, which several threads may use at once.
 
     A path on a host is absolute, or relative to the home folder of the user there.

@@ -18,7 +18,7 @@ from byzshield_exp.files import expand_user, write_atomically
 from byzshield_exp.launch.ec2.bootstrap import Bootstrap
 from byzshield_exp.launch.ec2.cloud import aws_errors
 from byzshield_exp.launch.ec2.facts import Facts
-from byzshield_exp.launch.ec2.hosts import Host, Transport
+from byzshield_exp.launch.ec2.hosts import Host, HostTransport
 from byzshield_exp.launch.ec2.local import LocalTransport
 from byzshield_exp.launch.ec2.options import Options
 from byzshield_exp.launch.ec2.resources import Control
@@ -125,7 +125,7 @@ def wheel_there(options: Options, facts: Facts) -> str:
 
 def transport_to(
     control: Control, hosts: list[Host], check: Callable[[], None] = lambda: None
-) -> Transport:
+) -> HostTransport:
     """Return a transport to some hosts.
 
     Args:

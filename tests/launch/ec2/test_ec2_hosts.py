@@ -25,7 +25,7 @@ from byzshield_exp.launch.ec2 import archive as archives
 from byzshield_exp.launch.ec2 import gang as gangs
 from byzshield_exp.launch.ec2.archive import unpack
 from byzshield_exp.launch.ec2.gang import Gang, end_gang, run_gang
-from byzshield_exp.launch.ec2.hosts import Ended, Host, Transport, Unreachable, bounded, on_all
+from byzshield_exp.launch.ec2.hosts import Ended, Host, HostTransport, Unreachable, bounded, on_all
 from byzshield_exp.launch.ec2.local import LocalTransport
 from byzshield_exp.launch.ec2.ssm import SsmTransport
 
@@ -78,8 +78,8 @@ def wait_for_all(tmp_path: Path) -> None:
 
 
 def test_the_ways_to_reach_a_host_are_transports(local):
-    assert isinstance(local, Transport)
-    assert issubclass(SsmTransport, Transport)
+    assert isinstance(local, HostTransport)
+    assert issubclass(SsmTransport, HostTransport)
 
 
 def test_a_script_runs_in_the_home_of_its_host_and_its_end_comes_back(local, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from rented_hosts import why_not
 
 from byzshield_exp.errors import ConfigError, RunError
-from byzshield_exp.launch.ec2.hosts import Ended, Host, Transport, Unreachable, on_all
+from byzshield_exp.launch.ec2.hosts import Ended, Host, HostTransport, Unreachable, on_all
 from byzshield_exp.launch.ec2.ssh import SshTransport, WrongHostKey, host_keys
 
 pytest.importorskip("asyncssh", reason="asyncssh is not installed: the extra ssh")
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 def test_it_is_a_transport(ssh):
-    assert isinstance(ssh, Transport)
+    assert isinstance(ssh, HostTransport)
 
 
 def test_a_script_runs_on_the_host_that_is_meant(ssh, machines):
