@@ -1,6 +1,5 @@
 """Truth and lies: the two tables of gradient rows, one row per file."""
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,9 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from byzshield_exp import interrupts
 from byzshield_exp.datasets import Batches, Dataset
-from byzshield_exp.networks import entries_of, running_statistics, twin, views_of
+from byzshield_exp.networks import entries_of, views_of
 from byzshield_exp.rows.message import Message
 from byzshield_exp.streams import Stream, generator, torch_seeded
+from byzshield_exp.training.copies import NetworkCopies, has_twin, statistics_of
 
 
 @runtime_checkable
@@ -72,19 +72,15 @@ class TrueGradients:
     ) -> None:
         self._network, self._seed, self.precision = network, seed, precision
         self._parameters = list(network.parameters())
-        self._published = _statistics_of(network)
+        self._published = statistics_of(network)
         self._dataset = dataset
         self._batches = batches
-        if seed is not None or (num_threads > 1 and not _has_twin(network)):
+        if seed is not None or (num_threads > 1 and not has_twin(network)):
             num_threads = 1
-        # a new thread would do its first product with as many of MKL's threads as there are cores
-        streams = torch.get_num_threads()
-        self._pool = (
-            ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(streams,))
-            if num_threads > 1
-            else None
+        self._pool = _pool_of(num_threads) if num_threads > 1 else None
+        self._networks = NetworkCopies(
+            network, is_shared=not self._published and self._pool is None
         )
-        self._networks = _Networks(network, is_shared=not self._published and self._pool is None)
         self.sizes = [parameter.numel() for parameter in self._parameters]
         self._size = sum(self.sizes)
         self.num_classes = dataset.num_classes
@@ -230,6 +226,15 @@ class TrueGradients:
         return torch_seeded(random, self._parameters[0].device)
 
 
+def _pool_of(num_threads: int) -> ThreadPoolExecutor:
+    """Threads that have as many of torch's threads as the one that makes them.
+
+    A new thread would do its first product with as many of MKL's threads as there are cores.
+    """
+    streams = torch.get_num_threads()
+    return ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(streams,))
+
+
 @contextmanager
 def _tf32() -> Iterator[None]:
     """Allow TF32 for the network alone: rules multiply as well."""
@@ -254,41 +259,6 @@ def _set_to(parameters: Iterable[nn.Parameter], params: Float[Tensor, " d"]) -> 
     finally:
         for parameter, value in zip(mine, before, strict=True):
             parameter.copy_(value)
-
-
-class _Networks:
-    """One network per thread: parameters are shared, running statistics are not.
-
-    Args of the constructor:
-        network: the published one.
-        is_shared: whether all may use it, as it has no statistics and there is one thread.
-    """
-
-    def __init__(self, network: nn.Module, is_shared: bool) -> None:
-        self._network, self._is_shared = network, is_shared
-        self._copies = threading.local()
-
-    def mine(self) -> tuple[nn.Module, list[Tensor]]:
-        """This thread's network and its running statistics."""
-        if self._is_shared:
-            return self._network, []
-        if not hasattr(self._copies, "mine"):
-            network = twin(self._network)
-            self._copies.mine = network, _statistics_of(network)
-        mine: tuple[nn.Module, list[Tensor]] = self._copies.mine
-        return mine
-
-
-def _has_twin(network: nn.Module) -> bool:
-    try:
-        twin(network)
-    except Exception:  # it holds what it computed last, or a lock, or ...
-        return False
-    return True
-
-
-def _statistics_of(network: nn.Module) -> list[Tensor]:
-    return [getattr(module, name) for module, name in running_statistics(network)]
 
 
 class Lies:
