@@ -32,7 +32,7 @@ _OPTIONS = ("--json", "--config-dir", "-cd")
 
 
 def words(before: Sequence[str]) -> list[str]:
-    """What may come next, for tab completion."""
+    """List what may come next, for tab completion."""
     if not before:
         return [*groups(), *_OPTIONS]
     group = _plurals().get(before[0])
@@ -66,10 +66,10 @@ def _answer(name: str | None, choice: str | None, more: str | None, as_json: boo
 
 
 def _found(group: str, name: str | None, more: str | None) -> list[Choice]:
-    """All choices of a group, or the one of a name.
+    """Read all choices of a group, or the one with a name.
 
     Raises:
-        ConfigError: if there is none of that name.
+        ConfigError: if there is no choice of that name.
     """
     found = choices(group, more)
     if name is None:
@@ -83,7 +83,7 @@ def _found(group: str, name: str | None, more: str | None) -> list[Choice]:
 
 
 def _singular(name: str) -> str:
-    """The group that a name means.
+    """Find the group that a name, singular or plural, means.
 
     Raises:
         ConfigError: if there is none.
@@ -121,6 +121,6 @@ def _groups(more: str | None, as_json: bool) -> str:
 
 
 def _plain(entry: Entry, whole: bool) -> dict[str, Any]:
-    """An entry for JSON; its whole text where one choice is asked for."""
+    """Convert an entry for JSON, with its text only if ``whole``."""
     told = asdict(entry)
     return told if whole else {name: value for name, value in told.items() if name != "text"}
