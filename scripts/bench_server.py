@@ -15,8 +15,8 @@ one matrix, as in a server that receives them in place.
 Seconds are medians of calls after a first, uncounted one; CPU seconds are those of all threads; the
 memory is the peak above the inputs. The yardstick is numpy: ``array_equal`` of each replica with
 its file's first one, then ``median(axis=0)`` of the first ones; the ratio is numpy's seconds
-divided by ours. "copied" is the bytes of all replicas divided by our seconds, as a share of the bytes per
-second that a copy of the matrix moves (each byte counted once) with as many threads.
+divided by ours. "copied" is the bytes of all replicas divided by our seconds, as a share of the
+bytes per second that a copy of the matrix moves (each counted once) with as many threads.
 """
 
 import argparse
