@@ -120,7 +120,7 @@ def _check_single_run(experiment: str | None) -> None:
     """Refuse what only a sweep can do.
 
     Raises:
-        ConfigError: for curves, and for a launcher of other machines.
+        ConfigError: for curves, and for any launcher but local and basic.
     """
     launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
     if launcher not in ("local", "basic"):

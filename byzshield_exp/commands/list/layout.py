@@ -14,7 +14,7 @@ _FACT = 11  # column where the text of a fact begins
 _LONGEST = 44  # rightmost column where a parameter's text begins
 
 
-def listed(group: str, entries: Sequence[Entry], width: int) -> str:
+def group_text(group: str, entries: Sequence[Entry], width: int) -> str:
     """Lay out all entries of a group."""
     count = f"{len(entries)} choice{'s' * (len(entries) != 1)}"
     lines = [f"{group}: {count}, chosen by {group}=NAME"]
@@ -25,7 +25,7 @@ def listed(group: str, entries: Sequence[Entry], width: int) -> str:
     return "\n".join(lines)
 
 
-def told(entry: Entry, width: int) -> str:
+def entry_text(entry: Entry, width: int) -> str:
     """Lay out one entry, with the whole text of its file and its function."""
     whole = [f"  {line}".rstrip() for line in entry.text.splitlines()]
     return "\n".join([*_block(entry, width), "", *whole])
