@@ -1,7 +1,7 @@
-"""From a configuration choice (`_target_` and arguments) to a checked Python call.
+"""Turn a configuration choice (`_target_` and arguments) into a checked Python call.
 
-Every argument is bound and its type checked before anything starts. So a misspelt argument, or one
-of a wrong type, fails at once in a line that names it, not in a worker an hour later.
+Every argument is bound, and its type is checked, before anything starts. So a misspelt argument, or
+one of a wrong type, fails at once in a line that names it, not in a worker an hour later.
 """
 
 import collections.abc
@@ -26,9 +26,9 @@ def bind(
     Args:
         key: the group, for messages: ``"aggregator"``.
         choice: ``_target_`` (dotted path of a function) and its arguments by name.
-        reserved: arguments that the caller of the result passes; they cannot be configured. The
-            same holds for an argument that is a function, which is a choice of its own.
-        given: arguments that follow from other parts; bound if the function has them.
+        reserved: arguments that the caller of the result passes; they cannot be configured, nor
+            can those of an argument that is a function, which is a choice of its own.
+        given: arguments that follow from other parts; bound if the function takes them.
 
     Raises:
         ConfigError: if the target cannot be imported, or an argument is unknown, missing or of a
@@ -53,7 +53,7 @@ def bind(
 
 
 def construct(key: str, choice: Mapping[str, Any], **given: Any) -> Any:
-    """Call what :func:`bind` returns.
+    """Bind a choice as :func:`bind` does, and call it.
 
     Raises:
         ConfigError: as :func:`bind`, and for a ``ValueError`` or ``OSError`` of the call.
@@ -65,7 +65,7 @@ def checked(key: str, call: "partial[Any]", **arguments: Any) -> Any:
     """Call a bound function.
 
     Raises:
-        ConfigError: for its ``ValueError`` or ``OSError``, with the choice it was made of.
+        ConfigError: for a ``ValueError`` or ``OSError`` of the call; it names the choice.
     """
     try:
         return call(**arguments)
@@ -78,7 +78,7 @@ def checked(key: str, call: "partial[Any]", **arguments: Any) -> Any:
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """``"; did you mean 'alie'?"``, or nothing when no known name is near."""
+    """Return ``"; did you mean 'alie'?"``, or ``""`` when no known name is near."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
@@ -110,7 +110,7 @@ def _import(key: str, choice: Mapping[str, Any]) -> Callable[..., Any]:
 def _checked_argument(
     key: str, value: Any, name: str, options: list[str], hints: Mapping[str, Any]
 ) -> Any:
-    """Check a value's type; an int becomes a float where one is asked for, as YAML writes 1."""
+    """Check a value's type; an int becomes a float where a float is expected (YAML's ``1``)."""
     if name not in options:
         known = f"known are {', '.join(options)}" if options else "it takes none"
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The ways in which a run ends early, and the first line of an error."""
+"""The errors that end a run early, and their one-line text."""
 
 
 class ConfigError(ValueError):
@@ -13,34 +13,34 @@ class RunError(RuntimeError):
     """A run that had started could not go on. One line; takes one argument so that it pickles.
 
     Attributes:
-        rank: that failed.
+        rank: the rank that failed.
     """
 
     rank: int = 0
 
 
 class TooFewReplicas(RunError):
-    """So many workers are gone that a file has no majority; the step was not done."""
+    """Too many workers are gone for a file to have a majority; the step was not done."""
 
 
 class LostServer(RunError):
-    """A worker's connection to the server is gone; the server knows why."""
+    """A worker lost its connection to the server, which reports the reason."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop; what it had done is in a checkpoint. One line."""
+    """The run was asked to stop, and its progress is in a checkpoint. One line."""
 
 
 class Queued(Exception):
-    """A run that nobody here waits for; the same command looks again. One line."""
+    """A run is in a queue, and this process does not wait for it. One line."""
 
 
 def printable(text: str) -> str:
-    """A text from another machine, without what a terminal would take for a command."""
+    """Replace the control characters of a text from another machine: terminals act on them."""
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line; its type where it says nothing."""
+    """Return the first line of another library's error, or its type if it has no text."""
     lines = (printable(line) for line in str(error).splitlines() if line.strip())
     return next(lines, type(error).__name__)

@@ -1,4 +1,4 @@
-"""Files that a crash or a full disk leaves whole."""
+"""Write files so that a crash or a full disk leaves them whole."""
 
 import os
 import secrets
@@ -11,28 +11,28 @@ from platformdirs import user_cache_path
 
 
 def cache_folder() -> Path:
-    """Where results are kept that can be made again; ``BYZSHIELD_CACHE`` moves it."""
+    """Return the folder for results that can be computed again; ``BYZSHIELD_CACHE`` moves it."""
     folder = os.environ.get("BYZSHIELD_CACHE")
     return Path(folder) if folder else user_cache_path("byzshield_exp")
 
 
 def expand_user(path: str) -> Path:
-    """The path that a person means: one that starts with ``~`` is below a home folder."""
+    """Expand a leading ``~``."""
     return Path(os.path.expanduser(path))  # leaves the home of an unknown user as it is
 
 
 @contextmanager
 def atomic_file(path: Path, shared: bool = False) -> Iterator[BufferedWriter]:
-    """A file to write: a reader, or a crash, sees the old or the new content, never half.
+    """Open a file to replace: readers and crashes see the old or the new content, never half.
 
-    The folder is made if it is missing; nothing half-written is left behind.
+    The folder is made if it is missing; nothing half-written stays behind.
 
     Args:
         path: the file.
-        shared: whether other processes may write it at the same time; the last one counts.
+        shared: whether other processes may write it at the same time; the last one wins.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     owner = f".{secrets.token_hex(8)}" if shared else ""
     partial = path.with_name(f".{path.name}{owner}.partial")

@@ -1,4 +1,4 @@
-"""A request to stop (SIGTERM, SIGHUP), heard only where a run can stop without losing anything."""
+"""Act on a request to stop (SIGTERM, SIGHUP) only where a run can stop without loss."""
 
 import signal
 import threading
@@ -15,14 +15,14 @@ _ALL = (*_STOP, signal.SIGINT, signal.SIGUSR2)  # the last is Slurm's, by way of
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP are noted for :func:`check`; only in the main thread."""
+    """Note SIGTERM and SIGHUP for :func:`check`; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {
         number: signal.signal(number, lambda *_: _requested.set())
         for number in _STOP
-        if signal.getsignal(number) is not signal.SIG_IGN  # nohup
+        if signal.getsignal(number) is not signal.SIG_IGN  # set by nohup
     }
     try:
         yield
@@ -34,7 +34,7 @@ def heard() -> Iterator[None]:
 
 @contextmanager
 def ignored() -> Iterator[None]:
-    """Within, all requests are ignored, and for ever by processes that are started in it."""
+    """Ignore all requests; processes started within ignore them for their whole life."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -47,7 +47,7 @@ def ignored() -> Iterator[None]:
 
 
 def ignore_further_signals() -> None:
-    """This process ends after :func:`heard`: what comes then must not end it in its last words."""
+    """Ignore signals after :func:`heard`, while final messages are written."""
     _is_last.set()
 
 
@@ -62,10 +62,10 @@ def requested() -> bool:
 
 
 def check() -> None:
-    """Stop here, if that was asked for.
+    """Stop here if a stop was requested.
 
     Raises:
-        Stopped: then.
+        Stopped: if it was.
     """
     if _requested.is_set():
         raise Stopped("stopped by SIGTERM")

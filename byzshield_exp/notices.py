@@ -1,4 +1,4 @@
-"""Lines for a person, and how often: a fault of the disk is told once, and its end once."""
+"""Print lines for the user, and copy them to a run's log file."""
 
 import sys
 import time
@@ -20,11 +20,11 @@ _log: ContextVar[_Log | None] = ContextVar("log", default=None)
 
 @contextmanager
 def logged(path: Path, echo: bool = True) -> Iterator[None]:
-    """Within, the lines of this thread also go to a file, each with its time (UTC).
+    """Copy the lines of this thread to a file, each with its time (UTC).
 
     Args:
-        path: is appended to.
-        echo: whether they still go to the terminal.
+        path: the file; lines are appended.
+        echo: whether the lines still go to the terminal.
     """
     token = _log.set(_Log(path, echo))
     try:
@@ -40,7 +40,7 @@ def is_echoed() -> bool:
 
 
 def say(line: str) -> None:
-    """A line on stdout; on a full disk it is lost, and the run goes on."""
+    """Print a line on stdout; if that fails, as on a full disk, the line is lost."""
     note(line)
     if is_echoed():
         with suppress(OSError):
@@ -48,12 +48,12 @@ def say(line: str) -> None:
 
 
 def warn(line: str) -> None:
-    """A warning on stderr, likewise."""
+    """Print a warning on stderr."""
     complain(f"warning: {line}")
 
 
 def complain(text: str) -> None:
-    """A text on stderr, likewise."""
+    """Print a text on stderr; if that fails, the text is lost."""
     text = text.rstrip("\n")
     note(text)
     if is_echoed():
@@ -62,7 +62,7 @@ def complain(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Lines for the file of :func:`logged` alone."""
+    """Write lines to the file of :func:`logged` only."""
     log = _log.get()
     if log is None:
         return

@@ -1,13 +1,13 @@
-"""Time and memory of every rule and pre-aggregator, beside ByzFL's where that is installed.
+"""Measure time and memory of every rule and pre-aggregator, beside ByzFL's if it is installed.
 
     python scripts/bench_aggregators.py                       # both sizes, all rules, as markdown
     python scripts/bench_aggregators.py --sizes 431080 --rules krum,median --threads 2
 
-25 rows, 5 of them corrupt, float32. Every measurement is a process of its own: it makes the rows,
-calls the rule once (first call, whose peak memory above the rows is shown), then ``--repeats``
-times more (median wall and CPU seconds). The same rows go to both libraries, with ByzFL's own
-conventions in both; "apart" is the relative distance of the results. ByzFL's clips overwrite their
-input: a copy of it is timed with them.
+25 rows, 5 of them corrupt, float32. Every measurement has its own process. It makes the rows, calls
+the rule once (shown: the first call, and its peak memory above the rows), then ``--repeats`` times
+more (shown: median wall and CPU seconds). Both libraries get the same rows and follow ByzFL's
+conventions; "apart" is the relative distance of their results. ByzFL's clips overwrite their input,
+so the time to copy it is counted with them.
 """
 
 import argparse
@@ -49,14 +49,14 @@ AS_BYZFL: dict[str, dict[str, Any]] = {
     "krum": {"neighbours": "n-c-1"},
     "multi_krum": {"m": "n-c", "neighbours": "n-c-1"},
 }
-OVERWRITES = ("static_clip", "arc")  # ByzFL's write into their input: with a copy of it
+OVERWRITES = ("static_clip", "arc")  # ByzFL's overwrite their input, so they get a copy
 RANDOM = ("bucketing",)  # the two libraries shuffle differently
 _MOST_BYTES = 20 * 2**30  # ByzFL's NNM asks for 21 times its input
 HOURS = ("smea",)  # ByzFL's goes through 53,130 subsets in Python
 
 
 def main() -> None:
-    """Measure in processes, or be one of them."""
+    """Measure each rule in a new process, or be that process."""
     options = _options()
     if options.one:
         print(json.dumps(_measure(options)))
@@ -136,7 +136,7 @@ def _apart(folder: Path) -> float:
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    """One rule of one library in this process."""
+    """Measure one rule of one library in this process."""
     import torch
 
     warnings.simplefilter("ignore")
@@ -170,7 +170,7 @@ def _our_rule(name: str) -> Callable[[Any], Any]:
     from byzshield_exp.aggregators import columns
     from byzshield_exp.aggregators.rule import rule_traits
 
-    columns.compile_now()  # from the disk, after the first time
+    columns.compile_now()  # the first time only; later loaded from the disk
     rule = getattr(aggregators, name)
     arguments = AS_BYZFL.get(name, {})
     if rule_traits(rule).kind == "mixing":
@@ -187,7 +187,7 @@ def _byzfl_rule(name: str) -> Callable[[Any], Any]:
 
 
 def _rows(size: int) -> Any:
-    """Honest rows around a common gradient, then corrupt ones a little off."""
+    """Make honest rows around a common gradient, then corrupt ones a little off."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""What the optimised attacks cost beside one plain aggregation of the same rows.
+"""Compare the cost of the optimised attacks with one plain aggregation of the same rows.
 
     python scripts/bench_attacks.py [D ...]
 
@@ -25,7 +25,7 @@ DEFENCES = (
 
 
 def main() -> None:
-    """One table per number of coordinates."""
+    """Print one table for each number of coordinates."""
     columns.compile_now()
     for size in [int(size) for size in sys.argv[1:]] or [431_080, 11_173_962]:
         rows = torch.randn(N, size, generator=torch.Generator().manual_seed(0))

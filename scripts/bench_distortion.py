@@ -1,4 +1,4 @@
-"""Seconds and nodes of the worst-case search, medians of several runs, without the cache.
+"""Measure seconds and nodes of the worst-case search without the cache: medians of several runs.
 
 python scripts/bench_distortion.py [REPEATS]
 """
@@ -12,7 +12,7 @@ from byzshield_exp.distortion.papers import TABLES
 
 
 def main() -> None:
-    """Print seconds per q and per table; the first call, which compiles or loads, is apart."""
+    """Print seconds per q and per table; the first call, which compiles, is shown apart."""
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     start = time.perf_counter()
     worst_case(TABLES[-1].make(), 5, use_cache=False)

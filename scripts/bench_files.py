@@ -1,18 +1,18 @@
-"""Gradients of many files on one device: a loop over files, vmap, or one batch, beside plain SGD.
+"""Compare ways to compute many files' gradients on one device: a loop, vmap, one batch, plain SGD.
 
     python scripts/bench_files.py
     python scripts/bench_files.py --device cuda
     python scripts/bench_files.py --networks resnet18 --width 8 --file-size 10
 
-- ``plain``: the gradient of all samples at once, by torch as it comes: what plain SGD computes.
-- ``batch``: the same with kernels and pictures laid out as ours are (channels last).
+- ``plain``: the gradient of all samples at once with torch's defaults, as plain SGD computes it.
+- ``batch``: the same with kernels and pictures in our layout (channels last).
 - ``loop``: what a run does, file by file, ``--parallel`` of them at a time on a CPU.
 - ``vmap``: ``torch.func`` over the files.
 
-Networks have group normalisation where they have any, as vmap takes no running statistics. Modes
-take turns, so that a noisy machine hits all alike; medians, CPU seconds of all threads beside.
-``same bits`` says whether a file's gradient is the same to the bit when half of the files are
-computed: where not, workers that hold different files would disagree.
+Networks with normalisation use group normalisation, as vmap supports no running statistics. The
+modes take turns, so that noise on the machine affects all alike. Figures are medians; CPU seconds
+are those of all threads. ``same bits`` says whether a file's gradient has the same bits when only
+half of the files are computed. If not, workers that hold different files would disagree.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from byzshield_exp.training.task import prepare_gpu
 
 
 def main() -> None:
-    """Measure and print a table per network."""
+    """Measure, and print a table for each network."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

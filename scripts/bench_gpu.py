@@ -1,15 +1,15 @@
-"""A GPU's seconds per step, by phase, beside plain SGD on the same samples.
+"""Measure a GPU's seconds per step, by phase, beside plain SGD on the same samples.
 
     python scripts/bench_gpu.py                       # ResNet-18, K=25, r=5, b=750; K=63; processes
     python scripts/bench_gpu.py --device cpu --steps 3 --width 4 --batch 25 --large-batch 81
 
-Each line is a run of the program on made-up pictures of CIFAR's shape: ByzShield's Ramanujan
-placement for K=25 and the Latin squares over GF(9) for K=63 with r=7, no attack and ALIE, in one
-process, and with three processes of workers on the same GPU. Seconds are medians over the steps
-after the first three; a phase ends when the GPU has done it (profile=metrics). The floor is plain
-SGD on the same number of samples, device and precision; the ByzShield paper's step takes 23 s on
-its CPU machines (Figure 12). The last lines are the server's stage by itself: vote and
-coordinate-wise median of 25 rows, and what a copy of these rows takes.
+Each line is a run of the program on synthetic pictures of CIFAR's shape: ByzShield's Ramanujan
+placement for K=25, and Latin squares over GF(9) for K=63 with r=7; without an attack and with ALIE;
+in one process, and with three worker processes on the same GPU. Seconds are medians over the steps
+after the first three; a phase ends when the GPU has finished it (profile=metrics). The floor is
+plain SGD with the same number of samples, device and precision. The ByzShield paper's step takes
+23 s on its CPU machines (Figure 12). The last lines are the server's work alone: vote and
+coordinate-wise median of 25 rows, and a copy of these rows.
 """
 
 import argparse
@@ -36,7 +36,7 @@ K63 = ("approach=mols", "K=63", "r=7", "q=5")
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure all runs, and print a line for each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -98,7 +98,7 @@ def _plain(given: argparse.Namespace, precision: str) -> float:
 def _run(
     given: argparse.Namespace, precision: str, overrides: tuple[str, ...]
 ) -> dict[str, float] | str:
-    """Seconds of the phases of the server's steps, or the error."""
+    """Return the seconds of each phase of the server's steps, or the error."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-m", "byzshield_exp", "dataset=synthetic", "dataset.channels=3",

@@ -1,13 +1,14 @@
-"""CPU seconds of the server for a byte, a message and an entry: the figures of server_load.py.
+"""Measure the server's CPU seconds for a byte, a message and an entry, for server_load.py.
 
     python scripts/bench_large.py                     # rows of ResNet-18: 45 MB
     python scripts/bench_large.py --dimension 1000000
 
-Server and three worker processes are the program's own, over TCP on this machine; the workers send
-rows that they have already. Of ``majority`` come r equal rows of each file, which are compared; of
-``digest`` one of each file, which is hashed. Seconds are those of the server's thread, waiting left
-out, so that other programs change them little: medians over steps, the first one left out. What is
-left at rows of one entry is the messages'. The median is torch's thread alone, on n rows.
+The server and three worker processes are the program's own, over TCP on this machine; the workers
+send rows that are ready. With ``majority``, r equal rows of each file arrive and are compared; with
+``digest``, one row of each file arrives and is hashed. Seconds are CPU seconds of the server's
+thread, so that waiting does not count and other programs change them little: medians over the steps
+after the first. Rows of one entry give the cost of the messages. The median of n rows runs in one
+thread of torch.
 """
 
 import argparse
@@ -64,11 +65,11 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """CPU seconds of the server's thread in a step, and what travelled.
+    """CPU seconds of the server's thread in a step, and the traffic.
 
     Attributes:
-        giving: seconds until the parameters had left.
-        taking: seconds until all rows were there.
+        giving: seconds until the parameters were sent.
+        taking: seconds from then until all rows had arrived.
         gigabytes_out: sent.
         gigabytes_in: received.
     """
@@ -80,7 +81,7 @@ class Step:
 
 
 def _measured(reads_digests: bool, dimension: int) -> Step:
-    """The medians over steps."""
+    """Return the medians over the steps after the first."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     secret = secrets.token_hex(32)

@@ -1,22 +1,22 @@
-"""Time and memory of the server's stage on gathered replicas: vote, delivery, aggregation.
+"""Measure time and memory of the server's work on gathered replicas: vote, deliver, aggregate.
 
     python scripts/bench_server.py                             # f = 25, r = 5, ResNet-18: 6.7 GB
     python scripts/bench_server.py --dimension 431080 --threads 1
     python scripts/bench_server.py --lies 5                    # the first replica of 5 files lies
 
-Every replica lies in memory of its own and equals the others of its file; the first ones are the
-rows of one matrix, as a server that receives them in place has them.
+Every replica has its own memory and equals the others of its file. The first ones are the rows of
+one matrix, as in a server that receives them in place.
 
-    vote       labels, which classes are finite, winners; by digest: the hashes of the f rows that
-               come, and labels
-    deliver    winners that are not in their row of the matrix are copied there
+    vote       labels, which classes are finite, winners; by digest: hashes of the f rows that
+               arrive, and labels
+    deliver    copies winners that are not in their row of the matrix there
     aggregate  the rule on the matrix
 
-Seconds are medians of calls after one that is not counted, CPU those of all threads, the memory is
-the peak above the inputs. The yardstick is numpy: ``array_equal`` of each replica with its file's
-first, ``median(axis=0)`` of these; the ratio is its seconds by ours. Copied: the bytes of all
-replicas, read once, by our seconds, as a share of the bytes per second (copied, not read and
-written) of a copy of the matrix on as many threads.
+Seconds are medians of calls after a first, uncounted one; CPU seconds are those of all threads; the
+memory is the peak above the inputs. The yardstick is numpy: ``array_equal`` of each replica with
+its file's first one, then ``median(axis=0)`` of the first ones; the ratio is numpy's seconds
+divided by ours. "copied" is the bytes of all replicas divided by our seconds, as a share of the
+bytes per second that a copy of the matrix moves (each counted once) with as many threads.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# ByzShield's research code at r = 3: seconds of vote and rule; the vote alone takes 1.0.
+# Seconds of ByzShield's research code at r = 3 for vote and rule; its vote alone takes 1.0.
 RESEARCH = {"median": "6.9 (8.7 GiB)", "multi_krum": "12.0", "bulyan": "15.9"}
 STAGES = ("vote", "deliver", "aggregate")
 
 
 def main() -> None:
-    """Measure all stages and print them as markdown."""
+    """Measure all stages, and print them as markdown."""
     options = _options()
     import torch
 
@@ -41,7 +41,7 @@ def main() -> None:
     from byzshield_exp.aggregators import columns
 
     torch.set_num_threads(options.threads)
-    columns.compile_now()  # from the disk, after the first time
+    columns.compile_now()  # the first time only; later loaded from the disk
     rows, replicas = _inputs(options)
     total = options.replication * rows.nbytes
     copied = _copied_per_second(rows, options.repeats)
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _inputs(options: argparse.Namespace) -> tuple[Any, list[list[Any]]]:
-    """The matrix, and per file its row of it with copies."""
+    """Make the matrix, and for each file its row of the matrix with copies of it."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -104,7 +104,7 @@ def _by_digest(rows: Any, replication: int) -> tuple[Callable[[], Any], ...]:
     from byzshield_exp.rows.digests import row_digest
     from byzshield_exp.votes import digest
 
-    def vote() -> None:  # one thread, as the server's own, which hashes while rows come
+    def vote() -> None:  # in one thread, as the server hashes rows while they arrive
         digest([[row_digest(row, 0, file, True)] * replication for file, row in enumerate(rows)])
 
     return vote, lambda: None, lambda: median(rows)
@@ -122,7 +122,7 @@ def _numpy(rows: Any, replicas: list[list[Any]]) -> tuple[Callable[[], Any], ...
 
 
 def _measured(stages: tuple[Callable[[], Any], ...], repeats: int) -> dict[str, float]:
-    """Seconds of each stage, and the peak memory of all in MiB above what there is."""
+    """Measure the seconds of each stage, and the peak memory of all above the inputs in MiB."""
     before = _reset_peak()
     found = [_seconds(stage, repeats) for stage in stages]
     walls, cpus = zip(*found, strict=True)
@@ -133,7 +133,7 @@ def _measured(stages: tuple[Callable[[], Any], ...], repeats: int) -> dict[str, 
 
 
 def _seconds(stage: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """Wall and CPU."""
+    """Return the median wall and CPU seconds of a stage."""
     stage()
     found = []
     for _ in range(repeats):

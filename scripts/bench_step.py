@@ -1,20 +1,20 @@
-"""Seconds, CPU seconds, bytes and memory of a training step, beside plain SGD and the papers' code.
+"""Measure a training step: seconds, CPU, bytes, memory; beside plain SGD and the papers' code.
 
     python scripts/bench_step.py                       # LeNet, a process per worker
     python scripts/bench_step.py --votes majority --only mols,local --repeats 1
     python scripts/bench_step.py --resnet              # large rows: bytes and memory, up to 18 GB
 
-Every measurement is a run of the program (``profile=metrics``) or of plain SGD in processes of its
-own (Linux only). In a repeat each variant has its turn, so that a noisy machine hits all alike;
-figures are medians over repeats of medians over the steps after the warm-up.
+Every measurement is a run of the program (``profile=metrics``) or of plain SGD in new processes
+(Linux only). In each repeat every variant has its turn, so that noise on the machine affects all
+alike. Figures are medians over repeats of medians over the steps after the warm-up.
 
-The floor is plain SGD on the same 750 samples: batch fetched, forward, backward and torch's step.
+The floor is plain SGD on the same 750 samples: fetch the batch, forward, backward and torch's step.
 Wall seconds are divided by its wall seconds on all cores, CPU seconds by its CPU seconds in one
-thread, both times r where a process plays one worker: every sample is computed r times then.
-"CPU by difference" is what a long run of all processes takes more than a short one, per step; it
-needs no profile, and takes a second run (``--difference``; always where there is no profile).
-Phases are CPU seconds over all processes, and wall seconds of the slowest. The papers' figures are
-of the ByzShield and DETOX codes on two cores.
+thread. If a process plays one worker, every sample is computed r times: both floors count r times.
+"CPU by difference" is the CPU time of a long run minus that of a short one, per step. It needs no
+profile but a second run (``--difference``; always if there is no profile). Phases are CPU seconds
+over all processes, and wall seconds of the slowest. The papers' figures are those of the ByzShield
+and DETOX code on two cores.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Variant:
     """What to run.
 
     Attributes:
-        overrides: of the configuration.
+        overrides: overrides of the configuration.
         replicas: how often the run computes every sample.
         research: seconds and CPU seconds per step of the papers' code, where known.
     """
@@ -126,7 +126,7 @@ def main() -> None:
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, Variant]:
-    """By name with the vote; the overrides in full."""
+    """Choose the variants to run, by name and vote, with all their overrides."""
     known, common = (RESNET_VARIANTS, RESNET) if options.resnet else (VARIANTS, LENET)
     if options.resnet:
         common += (f"batch_size={options.batch_size}", f"network.width={options.width}")
@@ -145,7 +145,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, Variant]:
 
 
 def _measure(variant: Variant, options: argparse.Namespace) -> Figures:
-    """One run, or a long and a short one, of the program."""
+    """Measure one run of the program, or a long and a short one."""
     records, summary, long_cpu = _run(variant, options.warmup + options.steps)
     counted = records[options.warmup :]
     profiles = [
@@ -176,7 +176,7 @@ def _measure(variant: Variant, options: argparse.Namespace) -> Figures:
 
 
 def _run(variant: Variant, steps: int) -> tuple[list[dict[str, Any]], dict[str, Any], float]:
-    """Records, summary and the CPU seconds of all its processes."""
+    """Run the program; return records, summary and the CPU seconds of all its processes."""
     with tempfile.TemporaryDirectory() as folder:
         before = _cpu_of_children()
         command = [
@@ -194,7 +194,7 @@ def _run(variant: Variant, steps: int) -> tuple[list[dict[str, Any]], dict[str, 
 
 
 def _cpu_of_children() -> float:
-    """User and system seconds of all descendants that have ended; waits for the last of them."""
+    """Wait for all descendants to end; return their user and system seconds."""
     try:
         while True:
             os.wait()  # the process that forks the ranks outlives the program by a moment
@@ -204,7 +204,7 @@ def _cpu_of_children() -> float:
 
 
 def _over_steps(steps: Iterable[dict[str, list[float]]]) -> dict[str, list[float]]:
-    """Per phase the median over steps of each rank."""
+    """Return each rank's median over the steps, by phase."""
     rows: dict[str, list[list[float]]] = {}
     for step in steps:
         for phase, ranks in step.items():
@@ -220,7 +220,7 @@ def _medians(repeats: Sequence[Figures]) -> Figures:
 
 
 def _ratios(figures: Figures, variant: Variant, floor: dict[int, Figures]) -> Figures:
-    """To plain SGD in the same repeat."""
+    """Return the ratios to plain SGD in the same repeat."""
     cpu, cpu_floor = figures["cpu total"], variant.replicas * floor[1]["cpu"]
     ratios = {
         "wall ratio": figures["wall"] / (variant.replicas * floor[_CORES]["wall"]),
@@ -241,7 +241,7 @@ def _floor(threads: int, options: argparse.Namespace) -> Figures:
 
 
 def _plain_sgd(options: argparse.Namespace) -> Figures:
-    """Median seconds of a step in this process."""
+    """Measure the median seconds of a step of plain SGD in this process."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -315,7 +315,7 @@ def _memory(figures: Figures, unit: float) -> float | None:
 
 
 def _print_phases(medians: dict[str, Figures], options: argparse.Namespace) -> None:
-    """A table of CPU and one of wall seconds per phase, as far as there are any."""
+    """Print a table of CPU and one of wall seconds per phase, if there are any."""
     for kind, title in {"cpu": "CPU seconds, all processes", "wall": "seconds, slowest"}.items():
         keys = dict.fromkeys(
             key

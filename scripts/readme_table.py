@@ -1,8 +1,8 @@
-"""The README's table: final test accuracy on digits with LeNet, K=15, r=3, 300 steps, 3 seeds.
+"""Print the README's table: test accuracy on digits with LeNet, K=15, r=3, 300 steps, 3 seeds.
 
     python scripts/readme_table.py [OUTPUT_DIR]
 
-Runs what is not there yet (39 runs, about 10 minutes on 2 cores) and prints the table.
+Does the runs that are missing (39 in all, about 10 minutes on 2 cores), then prints the table.
 """
 
 import json
@@ -31,7 +31,7 @@ LEFT_OUT = {("none", "baseline, median")} | {
 
 
 def accuracies(overrides: tuple[str, ...], output_dir: Path) -> list[float]:
-    """Run three seeds in one process and read their summaries."""
+    """Run three seeds in one sweep, and read their summaries."""
     seeds = f"seed={','.join(map(str, SEEDS))}"
     command = [sys.executable, "-m", "byzshield_exp", "-m", *overrides, seeds]
     done = subprocess.run(
@@ -45,7 +45,7 @@ def accuracies(overrides: tuple[str, ...], output_dir: Path) -> list[float]:
 
 
 def main() -> None:
-    """Print the table as Markdown, mean (lowest to highest) over the seeds."""
+    """Print the table as Markdown: mean (lowest to highest) over the seeds."""
     output_dir = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/readme_table")
     print(f"| attack | {' | '.join(DEFENCES)} |")
     print("|---|" + "---|" * len(DEFENCES))

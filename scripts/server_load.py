@@ -1,4 +1,4 @@
-"""What a step asks of the server in a large cluster: bytes, seconds, memory; from measured figures.
+"""Estimate a step's load on the server of a large cluster: bytes, seconds, memory.
 
     python scripts/server_load.py
     python scripts/server_load.py --workers-per-process 16 --gbits 25
@@ -11,13 +11,13 @@ and the number of processes with workers, P:
     in, digest           f 4d: every winner once, and K l digests
     memory               (f + 8) 4d: the winners, and what else the server keeps
 
-besides the headers. Seconds are those of the exchange and the coordinate median, without the
-workers' own; parameters leave, then rows come, each as fast as the slower of the link and the
-server's thread allows:
+plus the headers. Seconds are those of the exchange and the coordinate-wise median, without the
+workers' computation. Parameters leave, then rows arrive, each as fast as the slower of the link and
+the server's thread allows:
 
     max(out / link, out giving) + max(in / link, in taking + messages) + f d median(f)
 
-The figures are of ``python scripts/bench_large.py``; the 8 rows of ``bench_step.py --resnet``.
+The figures are measured by ``scripts/bench_large.py``, the 8 rows by ``bench_step.py --resnet``.
 """
 
 import argparse
@@ -74,7 +74,7 @@ PLACEMENTS = (
 
 @dataclass(frozen=True)
 class Load:
-    """What a step asks of the server.
+    """The load of a step on the server.
 
     Attributes:
         bytes_in: received.
@@ -90,13 +90,15 @@ class Load:
 
 
 def load_of(placement: Placement, size: int, vote: Vote, processes: int) -> Load:
-    """The closed form; exact but for the memory where nobody lies and all are there.
+    """Compute the load in closed form.
+
+    It is exact, but for the memory, if nobody lies and no worker is missing.
 
     Args:
         placement: who computes what.
         size: d.
         vote: by rows or by digests.
-        processes: with workers, P.
+        processes: P, the processes with workers.
     """
     replicas, files = placement.num_workers * placement.load, placement.num_files
     row = HEADER_BYTES + 4 * size
@@ -112,7 +114,7 @@ def load_of(placement: Placement, size: int, vote: Vote, processes: int) -> Load
 
 
 def seconds_of(load: Load, num_files: int, size: int, vote: Vote, gbits: float) -> float:
-    """Seconds of a step that are the server's, over a link of ``gbits`` Gbit/s each way."""
+    """Compute the server's seconds of a step, over a link of ``gbits`` Gbit/s each way."""
     per_byte = 8e-9 / gbits
     giving = load.bytes_out * max(per_byte, GIVING)
     taking = max(load.bytes_in * per_byte, load.bytes_in * TAKING[vote] + load.messages * MESSAGE)
@@ -120,7 +122,7 @@ def seconds_of(load: Load, num_files: int, size: int, vote: Vote, gbits: float) 
 
 
 def median_of(count: int) -> float:
-    """Seconds per entry of the median of so many rows, between and beyond the measured ones."""
+    """Interpolate the median's seconds per entry for ``count`` rows; constant beyond the ends."""
     known = sorted(MEDIAN)
     logarithms = [math.log(each) for each in known]
     return float(np.interp(math.log(count), logarithms, [MEDIAN[each] for each in known]))
@@ -164,7 +166,7 @@ def _line(
 
 
 def _short(value: float) -> str:
-    """Two digits that count."""
+    """Round to two significant digits."""
     digits = max(0, 1 - math.floor(math.log10(value)))
     return f"{round(value, digits):,.{digits}f}" if value < 10 else f"{value:,.0f}"
 

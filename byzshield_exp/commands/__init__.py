@@ -1,1 +1,1 @@
-"""WHAT A PERSON TYPES: one file or folder for each verb."""
+"""WHAT A USER TYPES: one file or folder for each verb."""

@@ -1,7 +1,6 @@
-"""The function that Hydra calls with a configuration.
+"""Define the function that Hydra calls with a configuration.
 
-torch takes 2 s to import, which ``--help`` and a typo need not wait for: what uses it is imported
-in functions.
+torch takes 2 s to import. Functions import what uses it, so that ``--help`` and typos do not wait.
 """
 
 import os
@@ -18,15 +17,15 @@ from byzshield_exp.commands.choices import conf_dir
 from byzshield_exp.errors import ConfigError
 
 configuration.register()
-failures: list[Exception] = []  # of the run: Hydra would add lines of its own
+failures: list[Exception] = []  # kept from Hydra, which would print lines of its own
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
 def compose_and_run(cfg: DictConfig) -> float | None:
-    """One run; in a sweep a launcher calls it with nothing but the path of a job.
+    """Do one run; in a sweep, do the job whose path a launcher of Hydra's passes.
 
     Returns:
-        The final accuracy in [0, 1] of a job.
+        The final accuracy of a job, in [0, 1].
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         from byzshield_exp.commands.one_run import do_point
@@ -52,7 +51,7 @@ def _run(cfg: DictConfig) -> None:
 
 
 def torchrun_size() -> int | None:
-    """The number of processes when torchrun started this one, else None."""
+    """Return the number of processes if torchrun started this one, else None."""
     if "RANK" not in os.environ:
         return None
     from byzshield_exp.clusters import torchrun_size

@@ -1,20 +1,20 @@
-"""The arguments of verbs: ``key=value``, and options that begin with dashes."""
+"""Read the arguments of verbs: ``key=value``, and options that begin with dashes."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from byzshield_exp.errors import ConfigError
 
-Keys = Mapping[str, tuple[str, ...]]  # each key with its choices; none: any value
+Keys = Mapping[str, tuple[str, ...]]  # the choices of each key; empty: any value
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether they begin with ``--help``."""
+    """Whether the arguments begin with ``--help``."""
     return arguments[:1] in (["-h"], ["--help"])
 
 
 def read_keys(arguments: Iterable[str], keys: Keys) -> dict[str, str]:
-    """The values of ``key=value``, each of which is known, and given once.
+    """Read ``key=value`` arguments, of which each key must be known and given once.
 
     Raises:
         ConfigError: for the first argument that is wrong.
@@ -30,7 +30,7 @@ def read_keys(arguments: Iterable[str], keys: Keys) -> dict[str, str]:
 
 
 def split_keys(arguments: Iterable[str]) -> dict[str, str]:
-    """The values of ``key=value``, whatever the keys.
+    """Read ``key=value`` arguments with any keys.
 
     Raises:
         ConfigError: if an argument is something else or a key is given twice.
@@ -50,12 +50,12 @@ def check_key(key: str, known: Collection[str], where: str = "") -> None:
     """Refuse an unknown key.
 
     Args:
-        key: as it is typed.
-        known: all that there are.
-        where: how the message begins.
+        key: the key, as typed.
+        known: all known keys.
+        where: beginning of the message.
 
     Raises:
-        ConfigError: which names the known ones.
+        ConfigError: if the key is unknown; it names the known ones.
     """
     if key not in known:
         there = ", ".join(known)
@@ -63,17 +63,17 @@ def check_key(key: str, known: Collection[str], where: str = "") -> None:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """As :func:`did_you_mean`, whose module takes 0.1 s to import: only where one is wrong."""
+    """Call :func:`did_you_mean`; its module takes 0.1 s to import, so only for wrong names."""
     from byzshield_exp.binding import did_you_mean
 
     return did_you_mean(name, list(known))
 
 
 def seconds(key: str, text: str) -> float:
-    """The value of a key that is a time.
+    """Read a key's value as a time in seconds.
 
     Raises:
-        ConfigError: if it is not finite and above 0.
+        ConfigError: if the value is not finite and above 0.
     """
     try:
         value = float(text)
@@ -85,17 +85,17 @@ def seconds(key: str, text: str) -> float:
 
 
 def take_flag(arguments: list[str], flag: str) -> bool:
-    """Whether a flag is among the arguments; it is taken out of them."""
+    """Remove a flag from the arguments; return whether it was there."""
     found = flag in arguments
     arguments[:] = [argument for argument in arguments if argument != flag]
     return found
 
 
 def take_option(arguments: list[str], *names: str) -> str | None:
-    """The value after an option, or after its equals sign; both are taken out of the arguments.
+    """Remove an option and its value (``-x VALUE``, ``-x=VALUE``); return the value.
 
     Raises:
-        ConfigError: if it has no value.
+        ConfigError: if the option has no value.
     """
     for at, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
@@ -114,7 +114,7 @@ def refuse_options(arguments: Iterable[str], *known: str) -> None:
     """Refuse an argument that begins with a dash.
 
     Raises:
-        ConfigError: which names those that are known.
+        ConfigError: if there is one; it names the known options.
     """
     for argument in arguments:
         if argument.startswith("-"):
@@ -123,5 +123,5 @@ def refuse_options(arguments: Iterable[str], *known: str) -> None:
 
 
 def spelled(keys: Keys) -> list[str]:
-    """``key=choice`` for every choice, ``key=`` where any value will do: for tab completion."""
+    """List ``key=choice`` for every choice, or ``key=`` for any value: for tab completion."""
     return [f"{key}={choice}" for key, choices in keys.items() for choice in choices or ("",)]

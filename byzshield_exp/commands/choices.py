@@ -1,4 +1,4 @@
-"""The choices as their YAML files tell them, read without Hydra, so that a list is quick."""
+"""Read the choices from their YAML files without Hydra, so that listing them is quick."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, SequenceNode
 
-# Values of keys that are no groups.
+# The allowed values of keys that are not groups.
 VALUES: dict[str, tuple[str | bool, ...]] = {
     "batch_rounding": ("error", "down"),
     "device": ("cpu", "cuda"),
@@ -26,9 +26,9 @@ class Key:
     """A key of a choice.
 
     Attributes:
-        name: as it is typed, ``aggregator.neighbours``.
-        value: as it is written in the file.
-        comment: beside it.
+        name: the key as typed, ``aggregator.neighbours``.
+        value: its value as written in the file.
+        comment: the comment beside it.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Choice:
     """One answer to the question that a group asks.
 
     Attributes:
-        name: as it is typed.
+        name: the choice as typed.
         comment: the lines above its keys.
-        package: the key under which its keys are; ``_global_`` for choices of choices.
-        target: dotted path of the function, None: the choice has none.
-        keys: of the function, or values that the choice sets.
+        package: the key that holds its keys; ``_global_`` for choices of choices.
+        target: dotted path of the function; None if the choice has none.
+        keys: the keys of the function, or the values that the choice sets.
         implied: other choices that it makes, ``aggregator=mean``.
     """
 
@@ -58,14 +58,14 @@ class Choice:
 
 
 def conf_dir() -> str:
-    """The folder of YAML files: inside an installed package, beside it in a checkout."""
+    """Find the folder of YAML files: inside an installed package, beside it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "conf"
     return str(inside if (inside / "config.yaml").is_file() else package.parent / "conf")
 
 
 def groups() -> dict[str, Key]:
-    """The groups in the order of ``config.yaml``, each with its default and what it asks."""
+    """Read the groups in the order of ``config.yaml``, each with its default and its question."""
     text = Path(conf_dir(), "config.yaml").read_text(encoding="utf-8")
     defaults = _entries(yaml.compose(text))["defaults"]
     entries = [_entries(item) for item in defaults.value if isinstance(item, MappingNode)]
@@ -80,7 +80,7 @@ def groups() -> dict[str, Key]:
 
 
 def values() -> Iterator[Key]:
-    """The keys of ``config.yaml`` that are no groups."""
+    """Read the keys of ``config.yaml`` that are not groups."""
     text = Path(conf_dir(), "config.yaml").read_text(encoding="utf-8")
     entries = _entries(yaml.compose(text))
     own = {name: node for name, node in entries.items() if name not in ("defaults", "hydra")}
@@ -88,18 +88,18 @@ def values() -> Iterator[Key]:
 
 
 def choices(group: str, more: str | None = None) -> list[Choice]:
-    """The choices of a group by name; those of a folder of the user's too, where it has others."""
+    """Read the choices of a group, by name, with those in the user's own folder, if any."""
     return [_read(group, name, path) for name, path in sorted(paths(group, more).items())]
 
 
 def choice(group: str, name: str, more: str | None = None) -> Choice | None:
-    """One choice of a group, None: there is none of that name."""
+    """Read one choice of a group; None if there is none of that name."""
     path = paths(group, more).get(name)
     return None if path is None else _read(group, name, path)
 
 
 def paths(group: str, more: str | None = None) -> dict[str, Path]:
-    """The file of every choice of a group."""
+    """Find the file of every choice of a group."""
     folders = [conf_dir()] if more is None else [more, conf_dir()]
     return {
         path.relative_to(one).with_suffix("").as_posix(): path
@@ -136,7 +136,7 @@ def _read(group: str, name: str, path: Path) -> Choice:
 
 
 def _defaults(text: str, package: str, node: Node | None) -> tuple[list[Key], list[str]]:
-    """Choices inside the choice, and the other choices that it makes."""
+    """Return the choices inside a choice, and the other choices that it makes."""
     keys, implied = [], []
     for item in node.value if isinstance(node, SequenceNode) else []:
         for name, value in _entries(item).items():
@@ -166,6 +166,6 @@ def _written(text: str, node: Node) -> str:
 
 
 def _beside(text: str, node: Node) -> str:
-    """The comment on the line where a value ends."""
+    """Return the comment on the line where a value ends."""
     rest = text[node.end_mark.index :].partition("\n")[0]
     return rest.partition("#")[2].strip()

@@ -1,4 +1,4 @@
-"""The configuration: its schema and its checks."""
+"""Define the schema of the configuration, and check its values."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ _GROUPS = (
 
 @dataclass
 class ClusterKeys:
-    """The keys of ``cluster``: where workers live."""
+    """The keys of ``cluster``: which processes play the workers."""
 
     num_processes: int | None = None
     worker_timeout: float = 300.0
@@ -76,10 +76,10 @@ def register() -> None:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as dictionaries and values, checked, with the choice of every group.
+    """Check a configuration and convert it to plain dictionaries, with every group's choice.
 
     Raises:
-        ConfigError: listing every key that is unknown or out of its bound.
+        ConfigError: lists every key that is unknown or out of bounds.
     """
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     config["choices"] = chosen(HydraConfig.get().runtime.choices, cfg)
@@ -89,7 +89,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     if HydraConfig.get().mode == RunMode.RUN:
         _check_single_run(config["choices"].get("experiment"))
     problems = [*_unknown_keys(config), *_out_of_bounds(config), *_out_of_choices(config)]
-    problems += [*_cluster_problems(config), *_doubled()]
+    problems += [*_cluster_problems(config), *_repeated_choices()]
     if problems:
         raise ConfigError("; ".join(problems))
     if config["cluster"]["num_processes"] is None:
@@ -98,19 +98,19 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def chosen(choices: Mapping[str, Any], cfg: DictConfig) -> dict[str, str]:
-    """Our groups among Hydra's, without those that are not chosen."""
+    """Return the choices of our groups, without Hydra's own and those that are not chosen."""
     groups = {
         group: choice
         for group, choice in choices.items()
         if choice is not None and not group.startswith("hydra/")
     }
-    if "pre_aggregator" in cfg:  # Hydra forgets the choices of a group that has several
+    if "pre_aggregator" in cfg:  # Hydra drops the choices of a group with several
         groups.setdefault("pre_aggregator", _chain(list(cfg.pre_aggregator)))
     return groups
 
 
 def _chain(names: list[Any]) -> str:
-    """Several choices as they are typed; one without brackets."""
+    """Spell several choices as typed, ``[a,b]``; one alone without brackets."""
     known = GlobalHydra.instance().config_loader().get_group_options("pre_aggregator")
     found = [name for name in names if name in known]
     return found[0] if len(found) == 1 else f"[{','.join(found)}]"
@@ -120,7 +120,7 @@ def _check_single_run(experiment: str | None) -> None:
     """Refuse what only a sweep can do.
 
     Raises:
-        ConfigError: for a launcher other than Hydra's or ours for this machine, and for curves.
+        ConfigError: for curves, and for any launcher but local and basic.
     """
     launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
     if launcher not in ("local", "basic"):
@@ -177,8 +177,8 @@ def _cluster_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"cluster.bucket_mib={bucket} must lie in [1/1024, 1024]"
 
 
-def _doubled() -> Iterator[str]:
-    """Hydra keeps one of several equal choices of a group, and says nothing."""
+def _repeated_choices() -> Iterator[str]:
+    """Find pre-aggregators that are chosen twice: Hydra silently keeps one of them."""
     for override in HydraConfig.get().overrides.task:
         key, _, value = override.partition("=")
         names = value.strip("[]").replace(" ", "").split(",")

@@ -28,12 +28,12 @@ from byzshield_exp.errors import ConfigError
 
 _COMMANDS = ("recommend", "tables")
 _KEYS = {"q": (), "format": ("table", "json", "csv", "markdown"), "time_limit": (), "plot": ()}
-_PLACEMENT = ("approach", "K", "r")  # composed by Hydra, as the keys of an approach are
+_PLACEMENT = ("approach", "K", "r")  # Hydra composes these, as it does an approach's keys
 _LONGEST_RANGE = 10_000
 
 
 def words(before: Sequence[str]) -> list[str]:
-    """What may come next, for tab completion."""
+    """List what may come next, for tab completion."""
     keys = spelled({"approach": tuple(sorted(paths("approach"))), "K": (), "r": (), **_KEYS})
     return keys if before else [*_COMMANDS, *keys]
 
@@ -45,12 +45,12 @@ def main(arguments: list[str]) -> None:
         print(answer(arguments))
     except ConfigError:
         raise
-    except ValueError as error:  # of a placement, or of its search
+    except ValueError as error:  # raised by a placement or its search
         raise ConfigError(str(error)) from error
 
 
 def answer(arguments: list[str]) -> str:
-    """The text for a command line.
+    """Return the text that answers a command line.
 
     Raises:
         ConfigError: for bad input.
@@ -67,12 +67,12 @@ def answer(arguments: list[str]) -> str:
     given = arguments[1:] if command else arguments
     if command == "tables":
         return _tables(given)
-    own, overrides = _divided(split_keys(given))
-    return _recommend(own, overrides) if command else _described(own, overrides)
+    own, overrides = _split_overrides(split_keys(given))
+    return _recommend(own, overrides) if command else _report(own, overrides)
 
 
-def _divided(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The keys of this verb, and those of the configuration."""
+def _split_overrides(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Separate the keys of this verb from those of the configuration."""
     known = (*_PLACEMENT, *_KEYS)
     for key in given:
         if not key.lstrip("+").startswith("approach."):
@@ -104,7 +104,7 @@ def _recommend(own: Mapping[str, str], overrides: Mapping[str, str]) -> str:
     return report.recommend(num_workers, replication, numbers[0], limit)
 
 
-def _described(own: Mapping[str, str], overrides: Mapping[str, str]) -> str:
+def _report(own: Mapping[str, str], overrides: Mapping[str, str]) -> str:
     numbers, limit = _numbers(own.get("q", "3")), _time_limit(own)
     from byzshield_exp.commands.placements import placements
     from byzshield_exp.distortion import report

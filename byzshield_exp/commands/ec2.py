@@ -44,7 +44,7 @@ _COMMANDS = ("plan", "up", *_OF_A_FLEET, *_OF_A_REGION)
 
 
 def words(before: Sequence[str]) -> list[str]:
-    """What may come next, for tab completion."""
+    """List what may come next, for tab completion."""
     if not before:
         return list(_COMMANDS)
     known: dict[str, Any] = {"name": Options.name, "output_dir": Options.output_dir}
@@ -59,7 +59,7 @@ def words(before: Sequence[str]) -> list[str]:
 
 @exit_codes()
 def main(arguments: list[str]) -> int:
-    """Do a command; returns the exit code of ``run``, and 1 where a resumed run has failed."""
+    """Do a command; return the exit code of ``run``, or 1 if a resumed run has failed."""
     if not arguments or asks_for_help(arguments) or arguments[0] == "help":
         say(__doc__ or "")
         say("Options:\n" + _options_help())
@@ -113,7 +113,7 @@ def _with_fleet(command: str, arguments: list[str]) -> int:
 
 
 def _values(arguments: list[str]) -> dict[str, Any]:
-    """The values of ``key=value``, read as YAML does."""
+    """Read ``key=value`` arguments, the values as YAML."""
     values: dict[str, Any] = {}
     for key, text in split_keys(arguments).items():
         try:
@@ -132,6 +132,6 @@ def _chosen(command: str, values: dict[str, Any], known: dict[str, Any]) -> dict
 
 
 def _options_help() -> str:
-    """The options as their class describes them."""
+    """Return the description of the options from their class."""
     _, _, text = (Options.__doc__ or "").partition("Attributes:\n")
     return text.rstrip()

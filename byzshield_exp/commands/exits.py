@@ -1,4 +1,4 @@
-"""How every verb ends: with an exit code, and one line on stderr where it failed."""
+"""End every verb with an exit code, and with one line on stderr if it failed."""
 
 import os
 import select
@@ -20,10 +20,10 @@ Verb = Callable[[list[str]], int | None]
 
 
 def exit_codes(advice: str = "") -> Callable[[Verb], Callable[[list[str]], int]]:
-    """A decorator for the ``main(arguments)`` of a verb: it returns its exit code.
+    """Make the ``main(arguments)`` of a verb return its exit code: a decorator.
 
     0 is done, 1 failed, 2 bad input, 75 stopped (the same command resumes), 130 interrupted. With
-    ``HYDRA_FULL_ERROR=1`` an error is raised, for its traceback.
+    ``HYDRA_FULL_ERROR=1`` an error is raised, to show its traceback.
 
     Args:
         advice: what the user may do after Ctrl-C.
@@ -31,7 +31,7 @@ def exit_codes(advice: str = "") -> Callable[[Verb], Callable[[list[str]], int]]
 
     def decorate(main: Verb) -> Callable[[list[str]], int]:
         @wraps(main)
-        def returning_a_code(arguments: list[str]) -> int:
+        def wrapped(arguments: list[str]) -> int:
             try:
                 return main(arguments) or 0
             except KeyboardInterrupt:
@@ -43,13 +43,13 @@ def exit_codes(advice: str = "") -> Callable[[Verb], Callable[[list[str]], int]]
             finally:
                 _close_stdout()
 
-        return returning_a_code
+        return wrapped
 
     return decorate
 
 
 def _code_of(error: Exception) -> int:
-    """Say what went wrong; returns the exit code."""
+    """Print what went wrong; return the exit code."""
     if isinstance(error, BrokenPipeError) and not _has_reader():
         return 0
     if os.environ.get("HYDRA_FULL_ERROR") == "1" and not isinstance(error, Stopped):
@@ -63,14 +63,14 @@ def _code_of(error: Exception) -> int:
 
 
 def _has_reader() -> bool:
-    """Whether somebody still reads stdout: ``head`` may have seen enough."""
+    """Whether a program still reads stdout: ``head`` may have ended."""
     look = select.poll()
     look.register(_STDOUT, 0)
-    return not look.poll(0)  # errors alone are reported
+    return not look.poll(0)  # poll reports only errors
 
 
 def _close_stdout() -> None:
-    """Write what waits; what nobody reads is dropped, of which Python would complain at its end."""
+    """Flush stdout; if nobody reads it, discard the rest, or Python would complain at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -78,6 +78,6 @@ def _close_stdout() -> None:
 
 
 def _ignore_interrupts() -> None:
-    """A second Ctrl-C must not cut the last line off."""
+    """Keep a second Ctrl-C from cutting off the last line."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Errors of Hydra and OmegaConf, in one line that names the key and what is allowed."""
+"""Turn errors of Hydra and OmegaConf into one line with the key and what is allowed."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from byzshield_exp.errors import ConfigError
 
 @contextmanager
 def as_config_errors() -> Iterator[None]:
-    """Within, an error of Hydra or OmegaConf becomes a ConfigError of one line."""
+    """Turn an error of Hydra or OmegaConf into a ConfigError of one line."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -24,7 +24,7 @@ def as_config_errors() -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """The error in one line; what Hydra was doing stands in its causes."""
+    """Spell an error in one line; its causes tell what Hydra was doing."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)

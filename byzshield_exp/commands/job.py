@@ -14,13 +14,13 @@ from byzshield_exp.notices import say
 
 
 def words(before: Sequence[str]) -> list[str]:
-    """Nothing for tab completion but files."""
+    """Offer nothing for tab completion: the shell offers files."""
     return []
 
 
 @exit_codes("the same command resumes")
 def main(arguments: list[str]) -> None:
-    """Do the run of a file."""
+    """Do the run that a job file describes."""
     if asks_for_help(arguments):
         say(__doc__ or "")
         return

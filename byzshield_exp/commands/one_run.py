@@ -1,4 +1,4 @@
-"""One run of the command line, or one point of a sweep, in this process."""
+"""Do the run of a command line, or one point of a sweep, in this process."""
 
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,8 @@ def do_run(config: dict[str, Any], name: str) -> None:
     """Check, announce and do a run; with ``plan`` only announce it.
 
     Args:
-        config: plain and resolved.
-        name: of its folder.
+        config: plain and resolved configuration.
+        name: name of the run's folder.
 
     Raises:
         ConfigError: before any worker starts.
@@ -32,7 +32,7 @@ def do_run(config: dict[str, Any], name: str) -> None:
     if config["cluster"]["num_processes"] == 1:
         do = partial(_train, experiment)
     else:
-        del experiment  # the ranks have data of their own
+        del experiment  # free its data: each rank loads its own
     perform(job, do)
 
 
@@ -41,7 +41,7 @@ def _train(experiment: Experiment, job: Job) -> dict[str, Any]:
 
 
 def do_point(path: Path) -> float | None:
-    """Do one job of a sweep for a launcher that is not ours; returns the final accuracy."""
+    """Do one job of a sweep for a launcher that is not ours; return the final accuracy."""
     job = load(path)
     summary = perform(job, runner_for(job))
     return next(float(value) for key, value in summary.items() if key.startswith("final_"))

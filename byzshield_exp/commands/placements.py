@@ -1,4 +1,4 @@
-"""Placements by their names, with the sizes and keys of a command line."""
+"""Make the placements that a command line names, with its sizes and keys."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from byzshield_exp.commands.hydra_errors import as_config_errors
 
 
 def sizes(overrides: Mapping[str, str]) -> tuple[int, int]:
-    """``K`` and ``r``.
+    """Return ``K`` and ``r`` of a command line.
 
     Raises:
         ConfigError: for an override that Hydra refuses.
@@ -24,7 +24,7 @@ def sizes(overrides: Mapping[str, str]) -> tuple[int, int]:
 
 
 def placements(overrides: Mapping[str, str]) -> dict[str, Assignment]:
-    """The placements that ``approach=a,b`` names, mols without it.
+    """Make the placements that ``approach=a,b`` names; without it, mols.
 
     Raises:
         ConfigError: for an override that Hydra or the placement refuses.

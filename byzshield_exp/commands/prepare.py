@@ -26,13 +26,13 @@ _DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")  # for tab
 
 
 def words(before: Sequence[str]) -> list[str]:
-    """What may come next, for tab completion."""
+    """List what may come next, for tab completion."""
     return spelled({**_KEYS, "dataset": _DATASETS})
 
 
 @exit_codes("the same command goes on")
 def main(arguments: list[str]) -> None:
-    """Fetch what is missing."""
+    """Fetch a data set, as far as it is missing."""
     if not arguments or asks_for_help(arguments):
         say(__doc__ or "")
         return
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
 
 
 def settings(arguments: list[str]) -> tuple[str, Path, bool]:
-    """The data set of a command line, its folder, and whether it is with ``extra``.
+    """Read a command line: the data set, its folder, and whether to add ``extra``.
 
     Raises:
         ConfigError: for the first argument that is wrong.

@@ -26,11 +26,11 @@ from byzshield_exp.errors import ConfigError
 from byzshield_exp.notices import say
 
 _LAUNCHERS = ("local", "byzshield_slurm", "byzshield_ec2", "basic")
-_OPTIONS = ("-m", "--cfg", "--config-dir", "--info", "--hydra-help")  # the best known of Hydra's
+_OPTIONS = ("-m", "--cfg", "--config-dir", "--info", "--hydra-help")  # Hydra's best known ones
 
 
 def words(before: Sequence[str]) -> Iterator[str]:
-    """What may come next, for tab completion."""
+    """List what may come next, for tab completion."""
     more = _config_dir(before)
     yield from _OPTIONS
     yield from (f"hydra/launcher={launcher}" for launcher in _LAUNCHERS)
@@ -44,7 +44,7 @@ def _config_dir(arguments: Sequence[str]) -> str | None:
 
 
 def _keys(arguments: Sequence[str]) -> Iterator[Key]:
-    """The keys of ``config.yaml``, and those of the choices that are typed or a default."""
+    """List the keys of ``config.yaml``, and of the typed and the default choices."""
     more = _config_dir(arguments)
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     yield from values()
@@ -63,9 +63,9 @@ def _spelled(key: Key) -> list[str]:
 
 
 def _help(arguments: Sequence[str]) -> str:
-    """All choices, and the keys of those that are typed or a default.
+    """Return the help: all choices, and the keys of the typed and the default ones.
 
-    Hydra's own takes 2 s more: it copies all that it has read for every group.
+    Hydra's own help takes 2 s more: it copies all that it has read for every group.
     """
     more = _config_dir(arguments)
     lines = [(__doc__ or "").rstrip(), "", "Choices (group=choice):", ""]
@@ -78,7 +78,7 @@ def _help(arguments: Sequence[str]) -> str:
 
 @exit_codes("the same command resumes")
 def main(arguments: list[str]) -> None:
-    """Compose the configuration with Hydra, and do what it says."""
+    """Compose the configuration with Hydra, and do the run or the sweep."""
     if {"-h", "--help"} & set(arguments):
         say(_help(arguments))
         return
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
         except SystemExit as end:
             if end.code:
                 raise
-            # else it was --hydra-help, after which the other ranks of torchrun end too
+            # exit code 0: --hydra-help; torchrun's other ranks still have to end
         if application.failures:
             raise application.failures.pop()
     if application.torchrun_size():
@@ -103,10 +103,10 @@ def main(arguments: list[str]) -> None:
 
 @contextmanager
 def _os_errors_named() -> Iterator[None]:
-    """Within, an OSError is one of the folder: Hydra makes it. Our own are ConfigErrors."""
+    """Blame an OSError on output_dir, which Hydra makes; our own are ConfigErrors."""
     try:
         yield
-    except BrokenPipeError:  # of stdout: head has seen enough
+    except BrokenPipeError:  # stdout has no reader any more, as after head
         raise
     except OSError as error:
         raise ConfigError(f"output_dir cannot be written: {error}") from error
@@ -114,7 +114,7 @@ def _os_errors_named() -> Iterator[None]:
 
 @contextmanager
 def _hydra_raises() -> Iterator[None]:
-    """Within, Hydra raises errors instead of printing them."""
+    """Make Hydra raise errors instead of printing them."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -127,7 +127,7 @@ def _hydra_raises() -> Iterator[None]:
 
 
 def _with_torchrun(arguments: list[str], world_size: int | None) -> list[str]:
-    """Under torchrun the cluster is its processes, unless the arguments say something else."""
+    """Add torchrun's processes as the cluster, unless the arguments choose another one."""
     if world_size is None or any(given.startswith("cluster=local") for given in arguments):
         return arguments
     added = {"cluster=": "processes", "cluster.num_processes=": str(world_size)}

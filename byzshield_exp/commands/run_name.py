@@ -1,4 +1,4 @@
-"""The name that a configuration gives the folder of its run."""
+"""Name the folder of a run after its configuration."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from byzshield_exp.commands.config import chosen
 from byzshield_exp.results.folder import is_free, same
 from byzshield_exp.results.recorder import flatten
 
-_HEADS = ("approach", "experiment", "scale")  # choices that make others
+_HEADS = ("approach", "experiment", "scale")  # choices that make other choices
 _LONGEST_NAME = 200  # file systems allow 255 bytes
 
 
@@ -24,10 +24,10 @@ class _Composed(NamedTuple):
 
 
 def run_name(cfg: DictConfig) -> str:
-    """A folder name made of every choice and value that is not a default, whatever their order.
+    """Make a folder name of every choice and value that is not a default, whatever their order.
 
-    Values are compared with a composition of the same choices, so that typing a default changes
-    nothing, and an aggregator that an approach implies is not named.
+    Values are compared with a composition of the same choices. So typing a default changes nothing,
+    and an aggregator that an approach implies is not named.
     """
     choices = chosen(HydraConfig.get().runtime.choices, cfg)
     reference = _composed(*(f"{group}={choice}" for group, choice in choices.items())).values
@@ -42,11 +42,11 @@ def run_name(cfg: DictConfig) -> str:
 
 
 def _choices_to_name(choices: dict[str, str]) -> dict[str, str]:
-    """The choices that are neither a default nor implied by another choice."""
+    """Return the choices that are neither a default nor implied by another choice."""
     heads = [f"{group}={choices[group]}" for group in _HEADS if group in choices]
     standard, implied = _choices_of(), _choices_of(*heads)
     outer = [f"{group}={choice}" for group, choice in choices.items() if "@" not in group]
-    inner = _choices_of(*outer) if len(outer) < len(choices) else {}  # a choice's own default
+    inner = _choices_of(*outer) if len(outer) < len(choices) else {}  # defaults inside choices
     return {
         group: choice
         for group, choice in choices.items()
@@ -76,7 +76,7 @@ def _flat(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _spelled(value: Any) -> str:
-    """One spelling for 1 and 1.0, which configure the same run; a chain as a+b."""
+    """Spell a value: 1 and 1.0 alike, as they configure the same run; a chain as a+b."""
     if isinstance(value, str) and value.startswith("["):
         return value.strip("[]").replace(",", "+")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

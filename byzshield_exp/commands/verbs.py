@@ -1,4 +1,4 @@
-"""The verbs, and which one a command line means."""
+"""List the verbs, and do the one that a command line names."""
 
 import os
 from importlib import import_module, metadata
@@ -8,8 +8,9 @@ from byzshield_exp.commands.exits import exit_codes
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.notices import say
 
-# Each is a module or package of its name here: `main(arguments)` returns the exit code, `words(
-# before)` is what tab completion offers after the arguments before. Neither needs torch to import.
+# Each is a module or package of that name in this folder. `main(arguments)` returns the exit code,
+# `words(before)` what tab completion offers after the arguments `before`. Importing them needs no
+# torch.
 VERBS = {
     "run": "a run, or with -m a sweep; run --help has all choices and keys",
     "list": "the choices there are: what each is, needs and takes",
@@ -24,13 +25,13 @@ VERBS = {
 
 
 def dispatch(arguments: list[str], default: str | None = None) -> int:
-    """Do what the first word says; returns the exit code.
+    """Do the verb that the first argument names; return the exit code.
 
-    Under torchrun the ranks above 0 follow rank 0, which alone speaks.
+    Under torchrun the ranks above 0 follow rank 0; only rank 0 prints.
 
     Args:
-        arguments: of the program.
-        default: the verb where the first argument is no word; None: a verb has to be given.
+        arguments: the program's arguments.
+        default: the verb if the first argument is not a word; None: a verb must be given.
     """
     first = arguments[0] if arguments else ""
     is_follower = int(os.environ.get("RANK", "0")) > 0
@@ -57,7 +58,7 @@ def _do(verb: str, arguments: list[str], is_follower: bool) -> int:
 
 @exit_codes()
 def _answer(arguments: list[str]) -> None:
-    """Say what there is, for a command line without a verb.
+    """Print the version or the list of verbs, for a command line without a verb.
 
     Raises:
         ConfigError: if it asks for something else.
@@ -76,7 +77,7 @@ def _answer(arguments: list[str]) -> None:
 
 
 def _is_word(argument: str) -> bool:
-    """Whether it is no key=value, override or option of Hydra's."""
+    """Whether an argument is neither key=value nor an override or option of Hydra's."""
     return bool(argument) and "=" not in argument and argument[0] not in "-+~"
 
 

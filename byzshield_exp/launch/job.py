@@ -1,4 +1,4 @@
-"""A job: one run, described so completely that any machine with this package can do it."""
+"""Describe a run so completely that any machine with this package can do it: a job."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,17 +20,15 @@ from byzshield_exp.training.experiment import Experiment, build
 JOB = "job.json"
 
 
-# The server imports these as soon as it has an optimizer and a recorder: 2 s of every run of a
-# sweep. They look for GPUs, which must not happen before the ranks are forked.
 @dataclass(frozen=True)
 class LauncherTraits:
-    """What a launcher's machines are.
+    """How a launcher runs jobs.
 
     Attributes:
-        runs_locally: whether they are this one.
-        fetches_data: whether it fetches data that they lack.
-        reattaches: whether it finds runs that it has begun before, and waits for them.
-        cleans_up: whether it is asked also when there is nothing to do.
+        runs_locally: whether jobs run on this machine.
+        fetches_data: whether the launcher fetches data sets that its machines lack.
+        reattaches: whether it finds runs that it started earlier, and waits for them.
+        cleans_up: whether it is called even when no run is left to do.
     """
 
     runs_locally: bool = True
@@ -44,13 +42,13 @@ class Job:
     """One run.
 
     Attributes:
-        name: of its folder.
-        config: plain and resolved.
-        data: digest of the data set; empty where it is not known yet.
-        worst: the worst case; all ranks must use the same, and a search that was ended would end
-            elsewhere on another machine.
-        lines: what it is, for a person.
-        notes: one warning a line.
+        name: name of the run's folder.
+        config: plain and resolved configuration.
+        data: digest of the data set; empty if it is not known yet.
+        worst: the worst case. All ranks must use the same one: a search that reaches its time limit
+            would find another one on another machine.
+        lines: description for the user.
+        notes: warnings, one line each.
     """
 
     name: str
@@ -62,14 +60,14 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where its results are."""
+        """The folder of the run's results."""
         return expand_user(self.config["output_dir"]) / self.name
 
     def save(self) -> Path:
-        """Write it into its folder.
+        """Write the job file into the run's folder.
 
         Raises:
-            ConfigError: if that cannot be written.
+            ConfigError: if the file cannot be written.
         """
         path = self.folder / JOB
         try:
@@ -81,22 +79,22 @@ class Job:
 
 
 def load(path: Path) -> Job:
-    """Read a job; a relative ``output_dir`` is where it lies.
+    """Read a job file; a relative ``output_dir`` becomes the folder that the file lies in.
 
     Raises:
-        ConfigError: if it cannot be read or is none.
+        ConfigError: if the file cannot be read or holds no job.
     """
     try:
         said = json.loads(path.read_text())
         if not expand_user(said["config"]["output_dir"]).is_absolute():
-            said["config"]["output_dir"] = str(path.absolute().parents[1])  # whence it is started
+            said["config"]["output_dir"] = str(path.absolute().parents[1])
         return Job(**{**said, "lines": tuple(said["lines"]), "notes": tuple(said["notes"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"the job {path} cannot be read: {error}") from error
 
 
 class Described(NamedTuple):
-    """A job, and its parts as they were built to check it."""
+    """A job, and the parts that were built to check it."""
 
     job: Job
     experiment: Experiment
@@ -108,25 +106,26 @@ def describe(
     """Check a configuration by building all parts of its run.
 
     Args:
-        config: plain and resolved.
-        name: of its folder.
-        where: it will run, in processes of its own; None: here, with the parts that are returned.
+        config: plain and resolved configuration.
+        name: name of the run's folder.
+        where: the launcher that will run it in new processes; None: it runs in this process, with
+            the parts that are returned.
 
     Raises:
         ConfigError: in one line, with the key, the value and the bound.
     """
-    experiment = build(_here(config, where) if where else config)
+    experiment = build(_buildable_here(config, where) if where else config)
     digest = "" if _is_fetched_there(config, where) else experiment.dataset.digest.hex()
     experiment.make_optimizer(experiment.params.clone())  # checks its arguments
     lines = [_headline(config, experiment)]
     if config["cluster"]["num_processes"] > 1:
-        lines.append(_bearable(config, experiment))
+        lines.append(_tolerance_line(config, experiment))
     job = Job(name, {**config}, digest, asdict(experiment.worst), tuple(lines), experiment.notes)
     return Described(job, experiment)
 
 
-def _here(config: Mapping[str, Any], where: LauncherTraits) -> dict[str, Any]:
-    """The configuration as it can be built in this process, which will not train."""
+def _buildable_here(config: Mapping[str, Any], where: LauncherTraits) -> dict[str, Any]:
+    """Adapt the configuration so that this process, which will not train, can build it."""
     if where.runs_locally and config["device"] == "cuda" and torch.cuda.device_count() == 0:
         raise ConfigError("device=cuda: torch sees no GPU on this machine")
     built = {**config, "device": "cpu"}
@@ -148,24 +147,24 @@ def _is_fetched_there(config: Mapping[str, Any], where: LauncherTraits | None) -
 
 
 def perform(job: Job, do: Callable[[Job], dict[str, Any]], echo: bool = True) -> dict[str, Any]:
-    """Do a job that is not finished yet; returns its summary.
+    """Run a job unless it is finished; return its summary.
 
     Args:
         job: the run.
         do: trains and returns the summary.
-        echo: whether what it says is for the terminal too.
+        echo: whether the run's lines also go to the terminal.
 
     Raises:
-        ConfigError: if its folder is in use, or holds another run.
+        ConfigError: if the run's folder is in use, or holds another run.
         Stopped: at SIGTERM, after a checkpoint.
-        RunError: if it cannot go on.
+        RunError: if the run cannot go on.
     """
     folder = RunFolder(job.folder)
     with folder.open(job.config, job.data), logged(folder.path / LOG, echo):
         announce(job, folder)
         if folder.finished:
             summary = folder.finished
-            if read_status(folder.path).get("state") != "done":  # killed just before it was said
+            if read_status(folder.path).get("state") != "done":  # killed just before writing this
                 write_status(folder.path, state="done", error=None, rank=None)
         else:
             with recorded(folder.path):
@@ -175,7 +174,7 @@ def perform(job: Job, do: Callable[[Job], dict[str, Any]], echo: bool = True) ->
 
 
 def announce(job: Job, folder: RunFolder) -> None:
-    """Say what will be done, and where."""
+    """Tell the user what will run, and where its results are."""
     say(job.lines[0])
     for note in (*job.notes, *folder.notes):
         warn(note)
@@ -209,7 +208,7 @@ def _headline(config: Mapping[str, Any], experiment: Experiment) -> str:
     )
 
 
-def _bearable(config: Mapping[str, Any], experiment: Experiment) -> str:
+def _tolerance_line(config: Mapping[str, Any], experiment: Experiment) -> str:
     options, assignment = config["cluster"], experiment.assignment
     ranks = options["num_processes"] - 1
     needed = assignment.majority if options["majority_of"] == "all" else 1

@@ -1,4 +1,4 @@
-"""``sweep.csv``: one row a run, of this sweep and of earlier ones into the same folder."""
+"""Keep ``sweep.csv``: one row for each run of this sweep and of earlier ones in its folder."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ from byzshield_exp.results.status import read_status
 MANIFEST = "sweep.csv"
 _RESULTS = ("state", "final_accuracy", "eps_hat", "seconds", "attempts", "error")
 _LOOK_S = 2.0
-_OVER = ("done", "failed", "stopped", "invalid")
+_FINAL_STATES = ("done", "failed", "stopped", "invalid")
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Point:
     """One point of a sweep.
 
     Attributes:
-        overrides: as typed, ``key=value``.
-        title: for a person.
-        job: None where it cannot run.
+        overrides: ``key=value``, as typed.
+        title: name for the user.
+        job: None if it cannot run.
         plan: what would happen: new, queued, resume, retry, done, running, invalid.
-        reason: why, in a few words.
+        reason: why that would happen, in a few words.
     """
 
     overrides: tuple[str, ...]
@@ -48,11 +48,11 @@ class Point:
 
 
 class Manifest:
-    """The table of a sweep; one in each output_dir, where that is swept.
+    """The table of a sweep; one in each output_dir, if several are swept.
 
     Args of the constructor:
-        points: of the sweep.
-        output_dir: for points that cannot run.
+        points: points of the sweep.
+        output_dir: folder of the table, for points that cannot run.
     """
 
     def __init__(self, points: Sequence[Point], output_dir: str) -> None:
@@ -60,9 +60,9 @@ class Manifest:
         folders = [point.job.folder.parent if point.job else None for point in points]
         known = {folder for folder in folders if folder is not None}
         other = known.pop() if len(known) == 1 else expand_user(output_dir)
-        self._of: dict[Path, list[Point]] = {}
+        self._by_folder: dict[Path, list[Point]] = {}
         for point, folder in zip(points, folders, strict=True):
-            self._of.setdefault(folder or other, []).append(point)
+            self._by_folder.setdefault(folder or other, []).append(point)
         self._lock = threading.Lock()
         self._configs: dict[Path, dict[str, Any]] = {}  # of runs of earlier sweeps
         typed = [override.partition("=")[0] for point in points for override in point.overrides]
@@ -70,11 +70,11 @@ class Manifest:
 
     @property
     def place(self) -> str:
-        """Where it is, for a person."""
-        return ", ".join(str(folder / MANIFEST) for folder in self._of)
+        """The paths of the tables, for the user."""
+        return ", ".join(str(folder / MANIFEST) for folder in self._by_folder)
 
     def row(self, point: Point) -> dict[str, Any]:
-        """What is known of a point now."""
+        """Return what is known of a point now."""
         if point.job is None:
             given = dict(override.partition("=")[::2] for override in point.overrides)
             values = {key: given.get(key, "") for key in self._keys}
@@ -83,18 +83,18 @@ class Manifest:
         return named | _results(point.job.folder, "done" if point.plan == "done" else "new")
 
     def write(self) -> None:
-        """Bring it up to date.
+        """Bring the table up to date.
 
         Raises:
             ConfigError: if it cannot be written.
         """
         with self._lock:
-            for folder, points in self._of.items():
-                with _alone(folder):
+            for folder, points in self._by_folder.items():
+                with _locked(folder):
                     self._write(folder, [self.row(point) for point in points])
 
     def left(self) -> float | None:
-        """Seconds that the runs to do take one after the other; None before any is known."""
+        """Estimate the seconds of the remaining runs, one by one; None before any run is done."""
         rows = [self.row(point) for point in self._points]
         took = [row["seconds"] for row in rows if row["state"] == "done" and row["seconds"]]
         todo = [row for row in rows if row["state"] not in ("done", "invalid")]
@@ -102,7 +102,7 @@ class Manifest:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Within, it is kept up to date, and progress is told."""
+        """Keep the table up to date within, and tell the user the progress."""
         self.write()
         over = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(over,), daemon=True)
@@ -120,7 +120,7 @@ class Manifest:
         return {key: flat.get(key, "") for key in self._keys}
 
     def _write(self, folder: Path, rows: list[dict[str, Any]]) -> None:
-        kept = self._kept(folder, {row["name"] for row in rows})
+        kept = self._other_rows(folder, {row["name"] for row in rows})
         found = [key for row in kept for key in row if key not in ("name", *_RESULTS)]
         columns = ["name", *dict.fromkeys([*self._keys, *found]), *_RESULTS]
         text = io.StringIO()
@@ -129,19 +129,19 @@ class Manifest:
         table.writerows([*kept, *rows])
         write_atomically(folder / MANIFEST, text.getvalue().encode(), shared=True)
 
-    def _kept(self, folder: Path, names: set[str]) -> list[dict[str, Any]]:
-        """The rows of other sweeps, which may be over since, or have been killed."""
+    def _other_rows(self, folder: Path, names: set[str]) -> list[dict[str, Any]]:
+        """Return the rows of other sweeps, whose runs may have ended or been killed since."""
         kept = []
         for row in _read(folder / MANIFEST):
             run = folder / row.get("name", "")
             if run == folder or row["name"] in names or not run.is_dir():
                 continue
-            is_over = row.get("state") in _OVER
-            kept.append(self._config_of(run) | row | ({} if is_over else _results(run, "new")))
+            is_over = row.get("state") in _FINAL_STATES
+            kept.append(self._values_of_run(run) | row | ({} if is_over else _results(run, "new")))
         return kept
 
-    def _config_of(self, run: Path) -> dict[str, Any]:
-        """What this sweep varies, of a run of an earlier one, which may not have typed it."""
+    def _values_of_run(self, run: Path) -> dict[str, Any]:
+        """Return an earlier run's values of the keys that this sweep varies, typed there or not."""
         if run not in self._configs:
             self._configs[run] = {}
             with suppress(OSError, yaml.YAMLError):
@@ -150,23 +150,27 @@ class Manifest:
 
     def _watch(self, over: threading.Event) -> None:
         before, pause = [row["state"] for row in map(self.row, self._points)], _LOOK_S
-        start, first = time.monotonic(), sum(state in _OVER for state in before)
+        start, first = time.monotonic(), sum(state in _FINAL_STATES for state in before)
         while not over.wait(pause):
             tick = time.monotonic()
             states = [row["state"] for row in map(self.row, self._points)]
             if states != before:
                 with suppress(ConfigError):  # a full disk; tried again
                     self.write()
-                done = sum(state in _OVER for state in states)
-                if len(states) > done > first and done != sum(state in _OVER for state in before):
+                done = sum(state in _FINAL_STATES for state in states)
+                if len(states) > done > first and done != sum(
+                    state in _FINAL_STATES for state in before
+                ):
                     left = (tick - start) / (done - first) * (len(states) - done)
                     say(f"sweep: {done} of {len(states)} runs over, {duration(left)} left")
                 before = states
-            pause = max(_LOOK_S, 20 * (time.monotonic() - tick))  # many runs on a slow disk
+            pause = max(
+                _LOOK_S, 20 * (time.monotonic() - tick)
+            )  # at most 5% of the time, with many runs on a slow disk
 
 
 def _results(folder: Path, otherwise: str) -> dict[str, Any]:
-    """What a run's own files say, and its state where they say none."""
+    """Return what a run's own files say; ``otherwise`` is its state where they name none."""
     status, summary = read_status(folder), read_summary(folder)
     state = status.get("state", otherwise)
     if state == "running" and not RunFolder(folder).in_use:
@@ -180,11 +184,11 @@ def _results(folder: Path, otherwise: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Within, no other process writes the folder's table.
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing the folder's table.
 
     Raises:
-        ConfigError: if it cannot be written.
+        ConfigError: if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -203,7 +207,7 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 
 def duration(seconds: float) -> str:
-    """For a person, roughly."""
+    """Spell a duration roughly, for the user."""
     if seconds < 90:
         return f"about {seconds:.0f} s"
     if seconds < 5400:

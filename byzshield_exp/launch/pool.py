@@ -1,4 +1,4 @@
-"""Several runs on this machine, each in processes of its own: a crash of one is its own."""
+"""Run several jobs on this machine, each in its own processes, so that a crash ends only one."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -15,27 +15,27 @@ from byzshield_exp.launch.job import Job, load, perform
 from byzshield_exp.launch.ranks import in_processes, over_torchrun, preload
 from byzshield_exp.notices import complain
 
-_HEAR_S = 1.0
+_WAKE_S = 1.0
 
 
 def perform_all(
     paths: Sequence[Path], runs: int, runs_per_gpu: int | None = None
 ) -> list[Exception | None]:
-    """Do jobs, a number of them at a time; when one fails, the rest goes on.
+    """Run jobs, several at a time; when one fails, the others go on.
 
     Args:
-        paths: of the jobs.
-        runs: side by side, from 1; they share the cores.
-        runs_per_gpu: instead, the runs that share a GPU.
+        paths: job files.
+        runs: how many run side by side, at least 1; they share the cores.
+        runs_per_gpu: how many share a GPU, at least 1; replaces ``runs``.
 
     Returns:
-        For each job, its error.
+        The error of each job, None where it is done.
 
     Raises:
-        ConfigError: if a number is out of range, or there is no GPU for them.
-        Stopped: at SIGTERM, when the runs that were going on have ended in order.
+        ConfigError: if a number is out of range, or there is no GPU.
+        Stopped: at SIGTERM, after the started runs have ended in order.
     """
-    gpus = torch.cuda.device_count()  # initialises nothing
+    gpus = torch.cuda.device_count()  # does not initialise CUDA
     if runs_per_gpu is not None:
         if runs_per_gpu < 1:
             raise ConfigError(f"hydra.launcher.runs_per_gpu={runs_per_gpu} must be at least 1")
@@ -48,7 +48,7 @@ def perform_all(
         if runs > 1:
             raise ConfigError(f"hydra.launcher.runs={runs} under torchrun must be 1")
         return [_perform(path, over_torchrun, echo=True) for path in paths]
-    start_forkserver(preload())  # here, as signals are heard in the main thread
+    start_forkserver(preload())  # in the main thread, as signal handlers need
     return _Pool(runs, gpus).perform(paths)
 
 
@@ -57,7 +57,7 @@ def _perform(path: Path, do: Callable[[Job], dict[str, Any]], echo: bool) -> Exc
         perform(load(path), do, echo)
     except Stopped as error:
         if threading.current_thread() is threading.main_thread():
-            raise  # and the rest of the sweep with it
+            raise  # ends the rest of the sweep too
         return error
     except Exception as error:
         foreseen = isinstance(error, ConfigError | RunError | OSError)
@@ -69,36 +69,36 @@ def _perform(path: Path, do: Callable[[Job], dict[str, Any]], echo: bool) -> Exc
 class _Pool:
     def __init__(self, runs: int, gpus: int) -> None:
         self._runs, self._gpus = runs, max(1, gpus)
-        self._free = list(range(runs))  # places
+        self._free_slots = list(range(runs))
 
     def perform(self, paths: Sequence[Path]) -> list[Exception | None]:
         threads = ThreadPoolExecutor(self._runs)
         with interrupts.heard():
             try:
-                ends = [threads.submit(self._take, path) for path in paths]
-                while wait(ends, _HEAR_S).not_done:
-                    pass  # a signal that the system gave to another thread is heard only here
-                errors = [end.result() for end in ends]
+                futures = [threads.submit(self._run, path) for path in paths]
+                while wait(futures, _WAKE_S).not_done:
+                    pass  # handlers run only in this thread, which sleeps if another got the signal
+                errors = [future.result() for future in futures]
             except BaseException:  # Ctrl-C
                 interrupts.request()
                 raise
             finally:
-                with interrupts.ignored():  # more of them while the runs end in order
+                with interrupts.ignored():  # further signals must not cut the orderly end short
                     threads.shutdown(cancel_futures=True)
             if interrupts.requested():
                 raise Stopped("stopped by SIGTERM; the same command resumes")
             return errors
 
-    def _take(self, path: Path) -> Exception | None:
+    def _run(self, path: Path) -> Exception | None:
         if interrupts.requested():
             return None
-        place = self._free.pop(0)  # there are as many as threads
+        slot = self._free_slots.pop(0)  # one for each thread
 
         def train(job: Job) -> dict[str, Any]:
-            first_gpu, echo = place % self._gpus, self._runs == 1
+            first_gpu, echo = slot % self._gpus, self._runs == 1
             return in_processes(job, echo=echo, first_gpu=first_gpu, runs=self._runs)
 
         try:
             return _perform(path, train, echo=self._runs == 1)
         finally:
-            self._free.append(place)
+            self._free_slots.append(slot)

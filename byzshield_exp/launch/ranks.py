@@ -1,4 +1,4 @@
-"""Ways to start the processes of a run, and what each of them is told."""
+"""Start the processes of a run, and tell each of them its part."""
 
 import json
 import os
@@ -39,16 +39,16 @@ _torchrun: list[Channel] = []  # to the processes that torchrun started, once th
 
 @dataclass(frozen=True)
 class RankJob:
-    """What every rank of a run is told, as a text.
+    """What every rank of a run needs to know; it travels as JSON.
 
     Attributes:
-        config: plain and resolved.
-        folder: of the run.
-        worst: the worst case; all ranks must use the same.
-        data: digest of the data that the run was described with; empty: any.
-        echo: whether what is said goes to the terminal too.
-        first_gpu: the GPU of rank 0; the others have the next ones.
-        runs: that share this machine's cores.
+        config: plain and resolved configuration.
+        folder: the run's folder.
+        worst: the worst case; all ranks must use the same one.
+        data: digest of the data set that the run was described with; empty: any data.
+        echo: whether the run's lines also go to the terminal.
+        first_gpu: the GPU of rank 0; the other ranks take the next ones.
+        runs: how many runs share this machine's cores.
     """
 
     config: Mapping[str, Any]
@@ -61,12 +61,12 @@ class RankJob:
 
     @property
     def text(self) -> str:
-        """As JSON."""
+        """The entries as JSON."""
         return json.dumps(asdict(self))
 
 
 def rank_job(job: Job, **place: Any) -> RankJob:
-    """What the ranks of a job are told.
+    """Make the :class:`RankJob` of a job.
 
     Args:
         job: the run.
@@ -77,7 +77,7 @@ def rank_job(job: Job, **place: Any) -> RankJob:
 
 
 def run_rank(rendezvous: Rendezvous, text: str) -> str | None:
-    """Play one rank of a run, :attr:`RankJob.text`; on rank 0 the summary as JSON."""
+    """Play one rank of a run, given as :attr:`RankJob.text`; rank 0 returns the summary as JSON."""
     channel = join(rendezvous)
     try:
         summary = play(channel, text)
@@ -87,15 +87,15 @@ def run_rank(rendezvous: Rendezvous, text: str) -> str | None:
 
 
 def play(channel: Channel, text: str) -> dict[str, Any] | None:
-    """Play this process's part of a run, :attr:`RankJob.text`; the server returns the summary.
+    """Play this process's rank, given as :attr:`RankJob.text`; the server returns the summary.
 
     Raises:
-        ConfigError: if the server's data are not those of the run; other ranks' are compared with
-            the server's before the first step.
-        RunError: likewise :func:`train`.
+        ConfigError: if the server's data are not those of the run. Before the first step, the
+            other ranks' data are compared with the server's.
+        RunError: as :func:`train`.
     """
     part = RankJob(**json.loads(text))
-    _take_gpu(part.config, channel.rank + part.first_gpu)
+    _select_gpu(part.config, channel.rank + part.first_gpu)
     worst = WorstCase(**{**part.worst, "workers": tuple(part.worst["workers"])})
     folder = Path(part.folder)
     with logged(folder / LOG, part.echo) if channel.rank == 0 else nullcontext():
@@ -109,11 +109,12 @@ def play(channel: Channel, text: str) -> dict[str, Any] | None:
 
 
 def follow_torchrun() -> None:
-    """A rank above 0 under torchrun: play the jobs that rank 0 sends, until it sends none."""
-    # Rank 0 may never come. A handler in Python would wait for the store's answer, so the system's.
+    """Play the jobs that rank 0 sends under torchrun, until it sends none."""
+    # Rank 0 may never come. A Python handler would run only after the store has answered; the
+    # system's default ends this process at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     channel = join_torchrun()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it too and ends in order
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it too and stops the run in order
     try:
         while job := channel.hear():
             play(channel, job)
@@ -123,7 +124,7 @@ def follow_torchrun() -> None:
         channel.close()
 
 
-def _take_gpu(config: Mapping[str, Any], rank: int) -> None:
+def _select_gpu(config: Mapping[str, Any], rank: int) -> None:
     """Spread the processes of a machine over its GPUs."""
     if config["device"] == "cuda" and torch.cuda.is_available():
         place = int(os.environ["LOCAL_RANK"]) if torchrun_size() else rank
@@ -131,11 +132,11 @@ def _take_gpu(config: Mapping[str, Any], rank: int) -> None:
 
 
 def in_processes(job: Job, node: Node | None = None, **place: Any) -> dict[str, Any]:
-    """Train in processes of their own, even if it is one; this one watches.
+    """Train in new processes, even if it is only one; this process watches them.
 
     Args:
         job: the run.
-        node: this machine, where there are several.
+        node: this machine's share, if a run has several machines.
         place: more entries of :class:`RankJob`.
 
     Returns:
@@ -146,17 +147,17 @@ def in_processes(job: Job, node: Node | None = None, **place: Any) -> dict[str, 
 
 
 def preload() -> tuple[str, ...]:
-    """What is imported once for all ranks."""
+    """Return the modules that are imported once for all ranks."""
     return _PRELOAD + (() if torch.cuda.device_count() else _PRELOAD_WITHOUT_GPU)
 
 
 def in_this_process(job: Job) -> dict[str, Any]:
-    """Train here; the data are checked against the job's."""
+    """Train in this process, on the data that the job was described with."""
     return play(AloneChannel(), rank_job(job).text) or {}
 
 
 def over_torchrun(job: Job) -> dict[str, Any]:
-    """Train in the processes that torchrun started; this is rank 0."""
+    """Train in the processes that torchrun started, of which this is rank 0."""
     if not _torchrun:
         _torchrun.append(join_torchrun())
     channel, text = _torchrun[0], rank_job(job).text
@@ -165,7 +166,7 @@ def over_torchrun(job: Job) -> dict[str, Any]:
 
 
 def end_torchrun() -> None:
-    """Let the other ranks end, which wait for a run also where there was none to do."""
+    """Let torchrun's other ranks end; they wait for a job even if there was none to do."""
     if not _torchrun and (torchrun_size() or 1) > 1:
         _torchrun.append(join_torchrun())
     while _torchrun:
@@ -175,7 +176,7 @@ def end_torchrun() -> None:
 
 
 def runner_for(job: Job) -> Callable[[Job], dict[str, Any]]:
-    """How a job is done in a process that does nothing else.
+    """Choose how to execute a job in a process that does nothing else.
 
     Raises:
         ConfigError: if torchrun started another number of processes.

@@ -1,4 +1,4 @@
-"""A sweep: all points are checked before the first one runs, and a table says how far they are."""
+"""Run a sweep: check all points, then run those that are not done, and keep a table of them."""
 
 import signal
 import time
@@ -31,16 +31,17 @@ def sweep(
     only_plan: bool,
     where: LauncherTraits,
 ) -> None:
-    """Check all points, then do what is still to be done.
+    """Check all points of a sweep, then run those that are not done.
 
     Args:
-        points: overrides of each.
+        points: the overrides of each point.
         compose: makes a configuration and the name of its folder from a point's overrides.
-        launch: does jobs, given by their paths, and returns the error of each.
-        output_dir: where the table is written.
-        on_invalid: ``error``: an impossible point stops the sweep before it starts; ``skip``.
+        launch: runs jobs, given by their files, and returns the error of each.
+        output_dir: folder of the table, for points that have none.
+        on_invalid: ``error``: an impossible point stops the sweep before it starts; ``skip``: it is
+            left out.
         only_plan: only say what would run.
-        where: they run.
+        where: the launcher that runs them.
 
     Raises:
         ConfigError: if points are impossible, before anything runs.
@@ -66,7 +67,7 @@ def sweep(
     if only_plan:
         _show_plan(checked, manifest)
         return
-    say(f"sweep: {_count(checked)}; {manifest.place}")
+    say(f"sweep: {_counts_line(checked)}; {manifest.place}")
     paths = [point.job.save() for point in due if point.job]
     with manifest.kept():
         errors = launch(paths) if paths or where.cleans_up else []
@@ -76,19 +77,19 @@ def sweep(
             left_alone.append(point)
             continue
         if error is not None and point.job is not None:
-            _record(point.job, error)
+            _record_failure(point.job, error)
         ended.append(manifest.row(point))
     manifest.write()
     if left_alone:
         say(f"sweep: {len(left_alone)} runs wait or go on elsewhere; the same command looks again")
-    _complain([row for row in ended if row["state"] != "done"], len(due), manifest)
+    _report_failures([row for row in ended if row["state"] != "done"], len(due), manifest)
 
 
-def _complain(rows: Sequence[dict[str, Any]], due: int, manifest: Manifest) -> None:
-    """Say what did not get done.
+def _report_failures(rows: Sequence[dict[str, Any]], due: int, manifest: Manifest) -> None:
+    """Warn of every run that is not done.
 
     Raises:
-        RunError: if that is anything.
+        RunError: if there are any.
     """
     for row in rows:
         warn(f"{row['state']}: {row['name']}: {row['error']}")
@@ -105,7 +106,7 @@ def _check_all(
     points: Sequence[Sequence[str]], compose: Compose, where: LauncherTraits
 ) -> list[Point]:
     checked: dict[Any, Point] = {}
-    said = time.monotonic()
+    said_at = time.monotonic()
     shared = set.intersection(*map(set, points)) if len(points) > 1 else set()
     for number, overrides in enumerate(points):
         own = " ".join(override for override in overrides if override not in shared) or "default"
@@ -120,8 +121,8 @@ def _check_all(
                 f"folder, {point.job.folder}: give each an output_dir"
             )
             checked[point.overrides] = Point(point.overrides, own, None, "invalid", reason)
-        if time.monotonic() - said > _SAY_EVERY_S:
-            said = time.monotonic()
+        if time.monotonic() - said_at > _SAY_EVERY_S:
+            said_at = time.monotonic()
             say(f"checked {number + 1} of {len(points)} points")
     return list(checked.values())
 
@@ -134,11 +135,11 @@ def _check(overrides: tuple[str, ...], own: str, compose: Compose, where: Launch
         folder.inspect(config, job.data)
         is_held = folder.in_use
     except ConfigError as error:
-        return Point(overrides, own, None, "invalid", _line(str(error)))
-    except (Exception, SystemExit) as error:  # of a rule or a network of the user's own
+        return Point(overrides, own, None, "invalid", _one_line(str(error)))
+    except (Exception, SystemExit) as error:  # raised by the user's own rule or network
         if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
-            raise  # it is this process that is to end
-        reason = _line(f"{type(error).__name__}: {error}")
+            raise  # SIGTERM is meant for this process
+        reason = _one_line(f"{type(error).__name__}: {error}")
         return Point(overrides, own, None, "invalid", reason)
     status = read_status(job.folder)
     plan, reason = "new" if folder.state == "new" else "resume", folder.state
@@ -153,30 +154,30 @@ def _check(overrides: tuple[str, ...], own: str, compose: Compose, where: Launch
     return Point(overrides, str(job.folder) if "output_dir" in own else name, job, plan, reason)
 
 
-def _line(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
 def _show_plan(points: Sequence[Point], manifest: Manifest) -> None:
     for point in points:
         if point.job is None:
-            continue  # was said
+            continue  # its warning is out already
         say(f"{point.plan}: {point.title}{'' if point.plan == 'new' else f' ({point.reason})'}")
         for line in (*point.job.lines, *(f"warning: {note}" for note in point.job.notes)):
             say(f"  {line}")
     left = manifest.left()
     estimate = f"; {duration(left)} one after the other" if left is not None else ""
-    say(f"plan: {_count(points)}{estimate}")
+    say(f"plan: {_counts_line(points)}{estimate}")
 
 
-def _count(points: Sequence[Point]) -> str:
+def _counts_line(points: Sequence[Point]) -> str:
     kinds = [point.plan for point in points]
     parts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
     return f"{len(points)} runs: {', '.join(parts)}"
 
 
-def _record(job: Job, error: Exception) -> None:
-    """A failure that the run itself could not write down."""
+def _record_failure(job: Job, error: Exception) -> None:
+    """Record a failure that the run could not write down itself."""
     if read_status(job.folder).get("state") in ("done", "failed", "stopped"):
         return
     with suppress(OSError):

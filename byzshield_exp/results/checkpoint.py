@@ -1,7 +1,7 @@
-"""Checkpoints: written by the server, atomically, and read without unpickling code.
+"""Write checkpoints atomically, on the server, and read them without unpickling code.
 
-A file is what ``torch.save`` writes and a last line with the SHA-256 of that. The zip's own
-checksums are not enough: a flipped bit in its directory makes torch leave a tensor uninitialised.
+A file holds what ``torch.save`` writes, then a last line with its SHA-256. The zip's own checksums
+are not enough: a flipped bit in its directory makes torch leave a tensor uninitialised.
 """
 
 from collections.abc import Collection
@@ -32,9 +32,9 @@ class Newest(NamedTuple):
     """The newest checkpoint that can be read.
 
     Attributes:
-        state: None where there is no checkpoint.
-        damaged: newer ones, passed over.
-        notes: one line for each of those.
+        state: its content; None if there is no checkpoint.
+        damaged: newer checkpoints that cannot be read.
+        notes: one line for each of the damaged ones.
     """
 
     state: dict[str, Any] | None
@@ -52,13 +52,13 @@ def save(
         step: updates done.
         state: tensors, numbers and texts in dictionaries and lists.
         keep: checkpoints to keep, at least 1.
-        damaged: checkpoints that count for nothing, and are deleted.
+        damaged: checkpoints that cannot be read; they are deleted.
 
     Raises:
-        OSError: if it cannot be written; then the old ones stay.
+        OSError: if the checkpoint cannot be written; then the old ones stay.
     """
     path = folder / f"step_{step:08d}.pt"
-    for partial in folder.glob(".step_*.partial"):  # of a process that was killed
+    for partial in folder.glob(".step_*.partial"):  # left by a process that was killed
         _delete(partial)
     write(path, state)
     useless = set(damaged) - {path}
@@ -71,12 +71,12 @@ def write(path: Path, state: Any) -> None:
     """Write one checkpoint with its checksum.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     with atomic_file(path) as file:
         hashed = _HashedFile(file)
         try:
-            torch.save(state, hashed)  # type: ignore[arg-type]  # it needs only these methods
+            torch.save(state, hashed)  # type: ignore[arg-type]  # it calls only these methods
         except RuntimeError as error:
             if hashed.error is None:
                 raise
@@ -85,21 +85,21 @@ def write(path: Path, state: Any) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All finished checkpoints of a folder, oldest first."""
+    """List the complete checkpoints of a folder, oldest first."""
     found = [path for path in folder.glob("step_*.pt") if path.stem[len("step_") :].isdecimal()]
     return sorted(found, key=step_of)
 
 
 def step_of(path: Path) -> int:
-    """The updates that were done when a checkpoint was written, from its name."""
+    """Read from a checkpoint's name how many updates were done when it was written."""
     return int(path.stem.removeprefix("step_"))
 
 
 def newest(folder: Path) -> Newest:
-    """The newest checkpoint of a folder that can be read.
+    """Read the newest checkpoint of a folder that can be read.
 
     Raises:
-        ConfigError: if there are some and none can be read.
+        ConfigError: if there are checkpoints, and none can be read.
     """
     errors: dict[Path, ConfigError] = {}
     for path in reversed(checkpoints(folder)):
@@ -118,10 +118,10 @@ def newest(folder: Path) -> Newest:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; its tensors come into the host's memory.
+    """Read a checkpoint; its tensors stay in the host's memory.
 
     Raises:
-        ConfigError: if it cannot be read or is damaged.
+        ConfigError: if the file cannot be read or is damaged.
     """
     try:
         with path.open("rb") as file:
@@ -133,13 +133,13 @@ def load(path: Path) -> dict[str, Any]:
             raise ValueError(f"it has no {min(missing)}")
     except MemoryError:
         raise
-    except Exception as error:  # whatever another file makes of the reader
+    except Exception as error:  # a foreign file can make torch raise anything
         raise ConfigError(f"the checkpoint {path} cannot be read ({first_line(error)})") from error
     return state
 
 
 class _HashedFile:
-    """What ``torch.save`` writes to; remembers the hash of it, and the error."""
+    """A file for ``torch.save`` that keeps the hash of the content, and the disk's error."""
 
     def __init__(self, file: BufferedWriter) -> None:
         self._file = file
@@ -162,7 +162,7 @@ def _check(file: BufferedReader) -> None:
     """Compare the content with the checksum behind it.
 
     Raises:
-        ValueError: if it is not that.
+        ValueError: if they differ.
     """
     left = max(0, file.seek(0, 2) - _LAST_LINE_BYTES)
     file.seek(0)

@@ -1,7 +1,7 @@
-"""TensorBoard's event file.
+"""Write TensorBoard's event file, in the caller's thread.
 
-Written in the caller's thread, because torch's ``SummaryWriter`` writes in one of its own, which
-ends at the first error of the disk with a traceback and what it held.
+torch's ``SummaryWriter`` writes in a thread of its own. That thread ends at the first disk error,
+with a traceback, and loses what it holds.
 """
 
 import itertools
@@ -19,12 +19,12 @@ _numbers = itertools.count()
 
 
 class Events:
-    """Scalars and other summaries, by step.
+    """Scalars and other summaries by step, as TensorBoard reads them.
 
     Args of the constructor:
-        folder: where the file is made.
-        purge_step: TensorBoard forgets what an earlier file has from this step on.
-        name: ends the name of the file; None: one that no other file has.
+        folder: the folder of the file.
+        purge_step: TensorBoard drops the entries of earlier files from this step on.
+        name: end of the file's name; None: a unique one.
 
     Attributes:
         journal: the file.
@@ -44,14 +44,20 @@ class Events:
     def add_scalars(
         self, values: Mapping[str, float], step: int, wall_time: float | None = None
     ) -> None:
-        """The values of some tags at a step; the time in seconds since 1970 is now by default."""
+        """Add the values of some tags at a step.
+
+        Args:
+            values: by tag.
+            step: of the values.
+            wall_time: seconds since 1970; None: now.
+        """
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         entries = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._add(step, wall_time, summary=Summary(value=entries))
 
     def add_summary(self, summary: Any, step: int) -> None:
-        """A ``Summary``, as ``torch.utils.tensorboard.summary`` makes them."""
+        """Add a ``Summary`` that ``torch.utils.tensorboard.summary`` made."""
         self._add(step, summary=summary)
 
     def _add(self, step: int, wall_time: float | None = None, **content: Any) -> None:

@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time, one configuration for ever."""
+"""The folder of a run: one process holds it at a time; it refuses another configuration."""
 
 import fcntl
 import json
@@ -23,20 +23,20 @@ FREE_KEYS = frozenset(
         "profile", "cluster.worker_timeout", "cluster.bucket_mib",
     }
 )  # fmt: skip
-# They name a folder, but say only where the data lie, which have a digest: another machine has
-# them elsewhere.
+# These name the folder of the run, but may differ when it resumes: the data's digest is compared
+# instead, as another machine keeps the data elsewhere.
 _PLACES = frozenset({"dataset.root", "dataset.file"})
 _ATTEMPTS, _PAUSE_S = 5, 0.05
 
 
 class RunFolder:
-    """Where a run's results are.
+    """The folder of a run's results.
 
     Attributes:
         path: the folder.
         state: ``new``, ``resumes after step n`` or ``finished``.
-        finished: the summary, where there is nothing left to do.
-        notes: one warning a line, for a person.
+        finished: the summary of a finished run, else None.
+        notes: warnings for the user, one line each.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,12 +50,12 @@ class RunFolder:
         """Hold the folder for one run of ``config``.
 
         Args:
-            config: of the run to do.
-            data: the digest of the run's data; empty: not known.
+            config: configuration of the run.
+            data: digest of the run's data; empty if it is not known.
 
         Raises:
-            ConfigError: if it cannot be written, another process holds it, none of its checkpoints
-                can be read, or it holds another run.
+            ConfigError: if the folder cannot be written, another process holds it, none of its
+                checkpoints can be read, or it holds another run.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -73,13 +73,13 @@ class RunFolder:
 
     @property
     def in_use(self) -> bool:
-        """Whether another process holds it now.
+        """Whether another process holds the folder now.
 
         Raises:
-            ConfigError: if that cannot be found out.
+            ConfigError: if the folder cannot be read.
         """
-        # A shared lock: two who look at once do not take each other for a run, and the file may be
-        # read-only. filelock has neither, so both ends of this lock are flock itself.
+        # A shared lock: two probes at once do not take each other for a run, and the file may be
+        # read-only. filelock offers neither, so the holder uses flock too.
         try:
             with (self.path / ".lock").open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -99,15 +99,15 @@ class RunFolder:
             except OSError as error:
                 if attempt == _ATTEMPTS - 1:
                     raise InUse(f"{self.path} is in use by another process") from error
-                time.sleep(_PAUSE_S)  # somebody may only have looked whether it is in use
+                time.sleep(_PAUSE_S)  # it may be a probe of in_use, which is short
         os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
 
     def inspect(self, config: Mapping[str, Any], data: str) -> None:
-        """Find out the state without writing anything.
+        """Find out the run's state without writing anything.
 
         Raises:
-            ConfigError: if none of its checkpoints can be read, or they are of another run or data.
+            ConfigError: if no checkpoint can be read, or they are of another run or other data.
         """
         saved, _, self.notes = checkpoint.newest(self.path / checkpoint.FOLDER)
         if saved is None:
@@ -138,12 +138,12 @@ class RunFolder:
 
 
 def is_free(key: str) -> bool:
-    """Whether a dotted key neither changes a step nor names a folder."""
+    """Whether a dotted key neither changes a step nor names a run's folder."""
     return key in FREE_KEYS or key.partition(".")[0] in FREE_KEYS
 
 
 def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Keys (dotted) that change a run and differ between two configurations."""
+    """List the dotted keys that change a run and differ between two configurations."""
     mine, other = flatten(ours), flatten(theirs)
     return [
         key
@@ -153,5 +153,5 @@ def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[s
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, where a NaN equals itself."""
+    """Whether two values are equal, where NaN equals NaN."""
     return bool(one == other) or (one != one and other != other)

@@ -1,4 +1,4 @@
-"""Results that a full or vanished disk does not lose."""
+"""Write results so that a full or vanished disk loses nothing."""
 
 import os
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from byzshield_exp.notices import warn
 
 
 class Outage:
-    """The time in which something cannot be written: one line when it begins, one when it ends.
+    """A time in which something cannot be written; warns once at its start, once at its end.
 
     Args of the constructor:
-        what: is written, with an article.
+        what: what is written, with an article: "the checkpoint".
 
     Attributes:
-        what: is written.
-        error: of the last attempt; None while all is well.
+        what: what is written.
+        error: error of the last attempt; None if it succeeded.
     """
 
     def __init__(self, what: str) -> None:
@@ -25,7 +25,7 @@ class Outage:
         self.error: OSError | None = None
 
     def attempt(self, step: int, write: Callable[[], object]) -> bool:
-        """Call ``write`` and say whether it got through without an ``OSError``."""
+        """Call ``write``; return whether it succeeded, without an ``OSError``."""
         was, self.error = self.error, None
         try:
             write()
@@ -49,11 +49,11 @@ class Journal:
     """A file that grows by whole records, in order and each once, whatever the disk does.
 
     A record is kept in memory until an fsync has brought it to the disk. A file that was deleted,
-    replaced or cut meanwhile is made again from the one that is still held open.
+    replaced or cut meanwhile is restored from the one that is still open.
 
     Args of the constructor:
         path: the file.
-        content: what it starts with.
+        content: the file's first bytes.
     """
 
     def __init__(self, path: Path, content: bytes = b"") -> None:
@@ -62,22 +62,22 @@ class Journal:
         self._file = path.open("r+b", buffering=0)
         self._safe = self._end = len(content)  # bytes on the disk; bytes of whole records
         self._recent: list[bytes] = []  # records after the first _safe bytes
-        self._written = 0  # so many of them are in the file
+        self._written = 0  # how many of them are in the file
 
     @property
     def waiting(self) -> int:
-        """How many records are not in the file."""
+        """How many records are not in the file yet."""
         return len(self._recent) - self._written
 
     def add(self, record: bytes) -> None:
-        """One more record; :meth:`write` writes it."""
+        """Add a record for the next :meth:`write`."""
         self._recent.append(record)
 
     def write(self) -> None:
-        """Write what waits.
+        """Write the waiting records.
 
         Raises:
-            OSError: if it cannot be written; it waits on.
+            OSError: if that fails; they keep waiting.
         """
         if not self._is_in_place():
             self._restore()
@@ -87,19 +87,19 @@ class Journal:
             self._fsync()
 
     def sync(self) -> None:
-        """Write what waits and bring it to the disk.
+        """Write the waiting records and bring them to the disk.
 
         Raises:
-            OSError: if that fails; it waits on.
+            OSError: if that fails; they keep waiting.
         """
         self.write()
         self._fsync()
 
     def close(self) -> None:
-        """Sync and close.
+        """Sync and close the file.
 
         Raises:
-            OSError: if what waits is lost.
+            OSError: if the waiting records are lost.
         """
         try:
             self.sync()
@@ -122,7 +122,7 @@ class Journal:
         try:
             os.fsync(self._file.fileno())
         except OSError:
-            self._end, self._written = self._safe, 0  # which of them got there is not known
+            self._end, self._written = self._safe, 0  # nobody knows which of them reached the disk
             raise
         self._safe, self._written = self._end, 0
         self._recent.clear()
@@ -143,9 +143,9 @@ class Journal:
         self._written = 0
 
     def _history(self) -> bytes:
-        """The first ``_safe`` bytes, from the file held open or the one that is there now."""
+        """Read the first ``_safe`` bytes from the open file, or from the one at its path."""
         content = b""
-        with suppress(OSError):  # a stale handle
+        with suppress(OSError):  # a stale NFS handle
             self._file.seek(0)
             content = self._file.read(self._safe)
         if len(content) < self._safe and self._path.exists():

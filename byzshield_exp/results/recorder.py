@@ -1,4 +1,4 @@
-"""What a run leaves behind: metrics, TensorBoard events, a summary. Only the server writes."""
+"""Record a run: metrics, TensorBoard events and a summary. Only the server writes them."""
 
 import json
 import math
@@ -17,7 +17,7 @@ SUMMARY = "summary.json"
 
 
 def to_json(value: Any) -> Any:
-    """Standard JSON: NaN and Inf become null, tuples lists."""
+    """Convert a value to standard JSON: NaN and Inf become null, tuples become lists."""
     if isinstance(value, Mapping):
         return {str(key): to_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -28,7 +28,7 @@ def to_json(value: Any) -> Any:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``; lists stay values."""
+    """Flatten ``{"a": {"b": 1}}`` to ``{"a.b": 1}``; lists stay values."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -37,7 +37,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a file of JSON lines; lines that are damaged or half written are left out."""
+    """Read a file of JSON lines; skip lines that are damaged or half written."""
     records = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         with suppress(ValueError):
@@ -48,12 +48,12 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run, one per step."""
+    """Read the records of a run, one per step."""
     return read_records(folder / METRICS)
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary of a finished run, None if there is none that can be read."""
+    """Read the summary of a finished run; None if there is none that can be read."""
     try:
         summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
     except (OSError, ValueError):
@@ -64,17 +64,17 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 class Recorder:
     """Writes one record a step to ``metrics.jsonl`` and the same numbers to TensorBoard.
 
-    What a full or vanished disk does not take is kept and written later, with a warning.
+    Records that a full or vanished disk does not take are kept and written later, with a warning.
 
     Args of the constructor:
         folder: the run's folder.
-        first_step: records after it are of a step that will be done again, and are dropped.
+        first_step: the step to go on after; later records are dropped, as their steps run again.
         config: for TensorBoard's text and hparams.
     """
 
     def __init__(self, folder: Path, first_step: int, config: Mapping[str, Any]) -> None:
         self._folder, self._config, self._step = folder, config, first_step
-        (folder / SUMMARY).unlink(missing_ok=True)  # it would be of fewer steps
+        (folder / SUMMARY).unlink(missing_ok=True)  # an old one is of fewer steps
         kept = [record for record in read_metrics(folder) if record["step"] <= first_step]
         lines = "".join(json.dumps(record) + "\n" for record in kept)
         self._metrics = Journal(folder / METRICS, lines.encode())
@@ -103,7 +103,7 @@ class Recorder:
             outage.attempt(self._step, journal.write)
 
     def sync(self) -> None:
-        """Bring all records to the disk, so that no checkpoint is of a later step than they are.
+        """Bring all records to the disk, so that no checkpoint is newer than the last record.
 
         Raises:
             OSError: if the metrics cannot be written; the events are only a view of them.
@@ -116,8 +116,8 @@ class Recorder:
         """Write the summary, then the hparams with the final accuracy.
 
         Args:
-            summary: what is written.
-            metric: the key of the final accuracy.
+            summary: the content of ``summary.json``.
+            metric: its key for the final accuracy.
 
         Raises:
             OSError: if the summary cannot be written.
@@ -137,7 +137,7 @@ class Recorder:
         self._events.add_scalars({name: summary[metric]}, summary["steps"])
 
     def close(self) -> None:
-        """Write what waits and close the files; what cannot be written is lost, with a warning."""
+        """Write the waiting records and close the files; warn if records are lost."""
         for journal, outage in self._outages.items():
             if not outage.attempt(self._step, journal.close):
                 warn(f"records that are lost: {journal.waiting}")

@@ -1,4 +1,4 @@
-"""Checkpoints of a run on a disk that may be full, or away, for a while."""
+"""Save checkpoints of a run on a disk that may be full, or away, for a while."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +9,16 @@ from byzshield_exp.errors import RunError
 from byzshield_exp.results import checkpoint
 from byzshield_exp.results.journal import Outage
 
-PATIENCE_S = 60.0  # how long the end of a run waits for a disk that takes its results
-_RETRY_SHARE = 0.1  # of the time may go into checkpoints that cannot be written ...
-_LONGEST_PAUSE_S = 60.0  # ... but one is tried at least so often
+PATIENCE_S = 60.0  # how long a run waits at its end for a disk that takes its results
+_RETRY_SHARE = 0.1  # at most this share of the time goes into failing checkpoints, ...
+_LONGEST_PAUSE_S = 60.0  # ... but one is tried at least this often
 
 
 class Saver:
-    """Writes the checkpoints of a run; one that the disk does not take is tried again later.
+    """Writes the checkpoints of a run, and tries one again later that the disk does not take.
 
     Args of the constructor:
-        folder: of the run.
+        folder: the run's folder.
         keep: how many checkpoints stay.
 
     Attributes:
@@ -28,12 +28,12 @@ class Saver:
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder, self._keep = folder / checkpoint.FOLDER, keep
         self._outage = Outage(f"the checkpoint in {self._folder}")
-        self._damaged: tuple[Path, ...] = ()  # passed over at the start, deleted by the next one
-        self._retry_at: float | None = None  # a checkpoint is overdue
+        self._damaged: tuple[Path, ...] = ()  # found at the start; the next save deletes them
+        self._retry_at: float | None = None  # set while a checkpoint is overdue
         self.saved_at: int | None = None
 
     def newest(self) -> dict[str, Any] | None:
-        """What the newest checkpoint that can be read holds."""
+        """Read the newest checkpoint that can be read; None if there is none."""
         saved, self._damaged, _ = checkpoint.newest(self._folder)
         self.saved_at = None if saved is None else saved["step"]
         return saved
@@ -44,11 +44,11 @@ class Saver:
         return self._retry_at is not None and perf_counter() >= self._retry_at
 
     def save(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
-        """Write a checkpoint; where the disk does not take it, it is overdue after a while.
+        """Write a checkpoint; if the disk does not take it, try again after a while.
 
         Args:
-            step: that was done last.
-            state: makes what is written; may raise ``OSError`` as well.
+            step: the last step done.
+            state: makes the content; may raise ``OSError`` too.
         """
         start = perf_counter()
         if self._outage.attempt(step, lambda: self._write(step, state)):
@@ -71,10 +71,10 @@ class Saver:
 
 
 def insist(outage: Outage, step: int, write: Callable[[], object]) -> None:
-    """Write at the end of a run; tried again for ``PATIENCE_S``.
+    """Write something at the end of a run; try again for ``PATIENCE_S`` seconds.
 
     Raises:
-        RunError: if it still fails.
+        RunError: if it still fails then.
     """
     deadline = perf_counter() + PATIENCE_S
     while not outage.attempt(step, write):

@@ -1,4 +1,4 @@
-"""``status.json``: how far a run got, for whoever was not there."""
+"""Keep ``status.json``: how far a run got, for readers outside the run."""
 
 import json
 import os
@@ -20,7 +20,7 @@ LOG = "log.txt"
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What ``status.json`` says; empty where there is none that can be read."""
+    """Read ``status.json``; empty if there is none that can be read."""
     with suppress(OSError, ValueError):
         status = json.loads((folder / STATUS).read_text())
         if isinstance(status, dict):
@@ -32,7 +32,7 @@ def write_status(folder: Path, **entries: Any) -> None:
     """Change some entries of ``status.json``.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     content = json.dumps({**read_status(folder), **entries}, indent=2) + "\n"
     write_atomically(folder / STATUS, content.encode(), shared=True)
@@ -40,15 +40,16 @@ def write_status(folder: Path, **entries: Any) -> None:
 
 @contextmanager
 def recorded(folder: Path) -> Iterator[None]:
-    """Say in ``status.json`` that a run goes on, and how it ended.
+    """Record in ``status.json`` that a run is running, and how it ended.
 
-    The entries: ``state`` (running, done, stopped: the same command resumes, failed), ``error`` and
-    ``rank`` of a failure, ``log`` (its path), ``attempts`` (starts), ``host``, ``pid``, ``started``
-    and ``ended`` (UTC), ``seconds`` (of all attempts). A run whose process was killed stays
-    ``running``; its folder is then free.
+    The entries: ``state`` (running, done, failed, or stopped: the same command resumes), ``error``
+    and ``rank`` of a failure, ``log`` (its path), ``attempts`` (starts), ``host``, ``pid``,
+    ``started`` and ``ended`` (UTC), ``seconds`` (of all attempts). A run whose process was killed
+    stays ``running``; its folder is then free.
 
     Raises:
-        OSError: if it cannot be written at the start; at the end the run counts more.
+        OSError: if the file cannot be written at the start. At the end that is ignored, so as not
+            to hide how the run ended.
     """
     before, start = read_status(folder), time.monotonic()
     write_status(

@@ -1,6 +1,6 @@
-"""``hydra/launcher=byzshield_ec2``: a sweep on instances of Amazon EC2.
+"""``hydra/launcher=byzshield_ec2``: run a sweep on instances of Amazon EC2.
 
-Hydra runs this file at the start of every program that uses Hydra: it imports nothing heavy.
+Every program that uses Hydra imports this file at its start, so it imports nothing heavy.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ ConfigStore.instance().store(
 
 
 class EC2Launcher(JobLauncher):
-    """Does the jobs of a sweep on gangs of instances, and ends them."""
+    """Runs the jobs of a sweep on gangs of instances, then terminates the instances."""
 
     where: ClassVar = {"runs_locally": False, "fetches_data": True, "cleans_up": True}
 
@@ -70,7 +70,7 @@ class EC2Launcher(JobLauncher):
         self._options = options
 
     def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
-        """Do jobs on a fleet; a dry run does none."""
+        """Run jobs on a fleet; a dry run only shows the plan."""
         from byzshield_exp.errors import Queued, RunError
         from byzshield_exp.launch.ec2.commands import sweep
         from byzshield_exp.launch.ec2.options import options_of

@@ -1,4 +1,4 @@
-"""The launcher of this machine: every run of a sweep in processes of its own."""
+"""``hydra/launcher=local``: run a sweep on this machine, each run in its own processes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class LocalLauncherConf:
     """The keys of ``hydra.launcher``.
 
     Attributes:
-        runs: side by side; they share the cores.
-        runs_per_gpu: instead, the runs that share a GPU; None: ``runs`` counts.
+        runs: how many run side by side; they share the cores.
+        runs_per_gpu: how many share a GPU; replaces ``runs``.
     """
 
     _target_: str = "hydra_plugins.byzshield_local_launcher.LocalLauncher"
@@ -29,13 +29,13 @@ ConfigStore.instance().store(
 
 
 class LocalLauncher(JobLauncher):
-    """A number of runs at a time; the next starts when one is over."""
+    """Runs a number of jobs at a time; the next starts when one has ended."""
 
     def __init__(self, runs: int, runs_per_gpu: int | None) -> None:
         self._runs, self._runs_per_gpu = runs, runs_per_gpu
 
     def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
-        """Do jobs on this machine."""
+        """Run jobs on this machine."""
         from byzshield_exp.launch.pool import perform_all
 
         return perform_all(paths, self._runs, self._runs_per_gpu)

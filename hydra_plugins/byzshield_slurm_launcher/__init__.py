@@ -1,4 +1,4 @@
-"""The launcher for Slurm: every run of a sweep is a job."""
+"""``hydra/launcher=byzshield_slurm``: run each point of a sweep as a job of Slurm."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ ConfigStore.instance().store(
 
 
 class SlurmLauncher(JobLauncher):
-    """Submits jobs, and waits for those that it finds submitted."""
+    """Submits jobs and waits for them, and for those that an earlier call submitted."""
 
     where: ClassVar = {"runs_locally": False, "reattaches": True}
 
@@ -47,7 +47,7 @@ class SlurmLauncher(JobLauncher):
         self._resources: Any = OmegaConf.to_container(OmegaConf.create(resources))
 
     def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
-        """Have Slurm do jobs."""
+        """Run jobs on Slurm."""
         from byzshield_exp.launch.slurm import Resources, submit_all
 
         return submit_all(paths, Resources(**self._resources))

@@ -1,4 +1,4 @@
-"""The grid of the command line, once for each curve; checked whole, then given to a launcher."""
+"""Sweep the command line's grid, once for each curve: check all points, then launch them."""
 
 import shlex
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ class SweeperConf:
     """The keys of ``hydra.sweeper``.
 
     Attributes:
-        curves: by name, overrides with spaces between them. Each is swept with what the command
-            line adds.
-        only: names of the curves to do; none: all.
-        params: overrides that each point has, as in Hydra's basic sweeper.
+        curves: overrides of each curve by its name, separated by spaces. The command line's
+            overrides are added to each.
+        only: names of the curves to run; empty: all.
+        params: overrides of every point, as in Hydra's basic sweeper.
     """
 
     _target_: str = "hydra_plugins.byzshield_sweeper.CurveSweeper"
@@ -45,7 +45,7 @@ ConfigStore.instance().store(
 
 
 class CurveSweeper(Sweeper):
-    """Makes the points of a sweep; ``byzshield_exp.launch.sweep`` has what happens to them."""
+    """Makes the points of a sweep; ``byzshield_exp.launch.sweep`` checks and runs them."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class CurveSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Take what Hydra made."""
+        """Keep what Hydra passes, for :meth:`sweep`."""
         self._context, self._task, self._config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
-        """Do the sweep of these overrides.
+        """Run the sweep of the command line's overrides.
 
         Raises:
-            ConfigError: before anything runs.
+            ConfigError: before anything runs, if something cannot run.
             RunError: at the end, if runs have failed.
         """
         from byzshield_exp.launch.job import LauncherTraits
@@ -76,7 +76,8 @@ class CurveSweeper(Sweeper):
         points = self._points(parser, parser.parse_overrides(params + arguments))
         config = self._config
         context = HydraContext(
-            config_loader=cast(ConfigLoader, _Shipped(config)), callbacks=self._context.callbacks
+            config_loader=cast(ConfigLoader, _FixedConfig(config)),
+            callbacks=self._context.callbacks,
         )
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=self._task, config=config
@@ -113,7 +114,7 @@ class CurveSweeper(Sweeper):
         return points
 
     def _compose(self, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
-        """The plain configuration of a point, and the name of its folder."""
+        """Compose a point: its plain configuration, and the name of its folder."""
         from byzshield_exp.commands.config import plain
         from byzshield_exp.commands.hydra_errors import as_config_errors
         from byzshield_exp.commands.run_name import run_name
@@ -130,14 +131,14 @@ class CurveSweeper(Sweeper):
             HydraConfig.instance().cfg = before
 
 
-class _Shipped:
-    """Gives a launcher's jobs what was composed here: conf/ may change while they wait."""
+class _FixedConfig:
+    """A config loader that returns the configuration composed here: conf/ may change meanwhile."""
 
     def __init__(self, config: DictConfig) -> None:
         self._config = config
 
     def load_sweep_config(self, master: DictConfig, overrides: list[str]) -> DictConfig:
-        """A configuration with nothing new but the path of a job."""
+        """Return the configuration with a job's path in it."""
         config = deepcopy(self._config)
         with open_dict(config):
             config.job = overrides[-1].partition("=")[2]

@@ -1,4 +1,4 @@
-"""What our launchers have in common; Hydra does not search modules of such a name for plugins."""
+"""The base of our launchers; Hydra searches no module with a leading _ for plugins."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -11,21 +11,21 @@ from omegaconf import DictConfig
 
 
 class JobLauncher(Launcher):
-    """Does jobs that the sweeper wrote: files with everything that a run needs."""
+    """Runs jobs that the sweeper wrote: files with everything that a run needs."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """All that is needed is in the jobs."""
+        """Do nothing: the jobs hold all that is needed."""
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Do jobs, each given as ``job=PATH``; what is returned for each is its error.
+        """Run jobs, each given as ``job=PATH``; return the error of each.
 
         Raises:
-            ConfigError: if the launcher's keys do not fit, before the first one.
-            RunError: if it cannot go on.
+            ConfigError: before the first job, if a key of the launcher is wrong.
+            RunError: if the launcher cannot go on.
         """
         paths = [Path(overrides[-1].partition("=")[2]) for overrides in job_overrides]
         return [
@@ -38,4 +38,4 @@ class JobLauncher(Launcher):
 
     @abstractmethod
     def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
-        """Do jobs, given by their files; returns the error of each."""
+        """Run jobs, given by their files; return the error of each, None where it is done."""

@@ -84,12 +84,12 @@ def test_the_table_says_what_became_of_the_runs_of_earlier_sweeps(cli, tmp_path)
 
 def test_drivers_that_write_a_table_at_once_lose_no_row(tmp_path):
     """Each waits for the other between reading the table and writing it."""
-    from byzshield_exp.launch.manifest import _alone
+    from byzshield_exp.launch.manifest import _locked
 
     order = []
 
     def write(name):
-        with _alone(tmp_path):
+        with _locked(tmp_path):
             order.append(name)
             time.sleep(0.3)
             order.append(name)

@@ -19,13 +19,13 @@ _SHELLS = ("bash", "zsh")
 
 
 def words(before: Sequence[str]) -> list[str]:
-    """What may come next, for tab completion."""
+    """List what may come next, for tab completion."""
     return [] if before else list(_SHELLS)
 
 
 @exit_codes()
 def main(arguments: list[str]) -> None:
-    """Print the script for a shell, or the answers that it asks for: ``answer LINE``."""
+    """Print the script for a shell, or the answers to its ``answer LINE``."""
     if not arguments or asks_for_help(arguments):
         say(__doc__ or "")
     elif arguments[0] == "answer" and len(arguments) == 2:

@@ -1,4 +1,4 @@
-"""What a shell offers at Tab. It waits for it: nothing here imports torch or Hydra."""
+"""Answer a shell at Tab. The user waits, so nothing here imports torch or Hydra."""
 
 import shlex
 from collections.abc import Iterable, Iterator
@@ -8,10 +8,10 @@ from byzshield_exp.commands.verbs import VERBS
 
 
 def answers(line: str) -> list[str]:
-    """The words that may stand at the end of a command line, instead of what is typed of one.
+    """List the words that may replace the last, half-typed word of a command line.
 
     Args:
-        line: up to the cursor, with the program.
+        line: the line up to the cursor, with the program's name.
     """
     *before, word = _words(line)
     if len(before) < 2:
@@ -26,7 +26,7 @@ def answers(line: str) -> list[str]:
 def _words(line: str) -> list[str]:
     try:
         words = shlex.split(line)
-    except ValueError:  # a quotation that is not closed yet
+    except ValueError:  # a quotation mark is still open
         words = line.split()
     return [*words, ""] if not words or line[-1:].isspace() else words
 
@@ -39,9 +39,9 @@ def _not_given(candidates: Iterable[str], given: set[str]) -> Iterator[str]:
 
 
 def _fitting(candidates: Iterable[str], word: str) -> list[str]:
-    """The candidates that begin with a word; ``key=`` alone as long as there is no ``=`` in it.
+    """Return the candidates that begin with a word; only ``key=`` while the word has no ``=``.
 
-    The keys of a group (``attack.z``) come after its dot; in a list of values each is completed.
+    The keys of a group (``attack.z``) appear after its dot. In a list each value is completed.
     """
     key, equals, value = word.partition("=")
     if equals:
@@ -59,7 +59,7 @@ def _fitting(candidates: Iterable[str], word: str) -> list[str]:
 
 
 def _head(candidate: str, word: str) -> str | None:
-    """The group that stands before a dot or @ that is not typed yet."""
+    """Return the part of a candidate before the next dot or @ that is not typed yet."""
     rest = candidate[len(word) :]
     for mark in (".", "@"):
         if mark in rest:

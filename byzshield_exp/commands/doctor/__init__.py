@@ -36,7 +36,7 @@ _KEYS = {"output_dir": (), "dataset.root": ()}
 
 
 def words(before: Sequence[str]) -> list[str]:
-    """What may come next, for tab completion."""
+    """List what may come next, for tab completion."""
     return [*spelled(_KEYS), "--json"]
 
 

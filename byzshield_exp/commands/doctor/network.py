@@ -70,7 +70,7 @@ def master() -> Finding:
 
 
 def _remote_master(said: str, target: str, port: str) -> Finding:
-    """A server on another machine, which is connected to where the port is known."""
+    """Report a server on another machine; connect to it if its port is known."""
     if not port.isdigit():
         return Finding("master", "ok", said)
     wrong = _dial(target, int(port))

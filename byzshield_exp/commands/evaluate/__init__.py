@@ -25,7 +25,7 @@ from byzshield_exp.notices import say
 
 
 def words(before: Sequence[str]) -> list[str]:
-    """What may come next, for tab completion."""
+    """List what may come next, for tab completion."""
     return spelled(KEYS)
 
 

@@ -20,18 +20,17 @@ from byzshield_exp.training.accuracy import Evaluation, evaluate
 from byzshield_exp.training.task import LearningTask, build_task
 
 _CONFIG = "config.yaml"
-# what a task is made of
-_KEYS = ("dataset", "network", "device", "threads", "seed", "choices")
-_TRIES = 3  # to read a checkpoint of a finished run
+_TASK_KEYS = ("dataset", "network", "device", "threads", "seed", "choices")
+_TRIES = 3  # attempts to read a checkpoint of a finished run
 
 
 def evaluate_run(settings: Settings) -> None:
-    """Evaluate what is there, or with ``follow`` all that comes.
+    """Evaluate the checkpoints that exist, or with ``follow`` all that appear.
 
     Raises:
-        ConfigError: if the run or its data cannot be had, or the output not be written.
-        RunError: if there is nothing to evaluate, a checkpoint cannot be read or a result not be
-            written, or the time is up.
+        ConfigError: if the run or its data cannot be read, or the output cannot be written.
+        RunError: if there is no checkpoint, one cannot be read, a result cannot be written, or
+            nothing new appears within the timeout.
     """
     config = _configuration(settings)
     torch.set_num_threads(config["threads"])
@@ -42,7 +41,7 @@ def evaluate_run(settings: Settings) -> None:
         f"pictures, {len(records.done)} checkpoints evaluated before"
     )
     try:
-        _Evaluator(settings, task, records).go()
+        _Evaluator(settings, task, records).run()
     finally:
         lost = records.close()
     if lost:
@@ -51,7 +50,7 @@ def evaluate_run(settings: Settings) -> None:
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
-    """The run's own configuration with the changes for this machine."""
+    """Read the run's own configuration, with the changes for this machine."""
     path, patience = settings.run / _CONFIG, _Patience(settings)
     if not path.exists() and settings.follow:
         say(f"waiting for {path}")
@@ -64,20 +63,20 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         config["device"] = settings.device or config["device"]
         if settings.root is not None:
             config["dataset"]["root"] = settings.root
-        return {key: config[key] for key in _KEYS}
+        return {key: config[key] for key in _TASK_KEYS}
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is no configuration of a run: {first_line(error)}") from error
 
 
 class _Patience:
-    """Pauses between two looks at the folder, and gives up after ``timeout`` without news."""
+    """Waits between two looks at the folder; gives up after ``timeout`` with nothing new."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._reset_at = monotonic()
 
     def reset(self) -> None:
-        """Start the timeout again: something new has come."""
+        """Start the timeout again, after something new."""
         self._reset_at = monotonic()
 
     def wait(self) -> None:
@@ -94,9 +93,9 @@ class _Evaluator:
     def __init__(self, settings: Settings, task: LearningTask, records: Evaluations) -> None:
         self._settings, self._task, self._records = settings, task, records
         self._folder = settings.run / checkpoint.FOLDER
-        self._failures: dict[Path, int] = {}  # checkpoints that could not be read, how often
+        self._failures: dict[Path, int] = {}  # how often a checkpoint could not be read
 
-    def go(self) -> None:
+    def run(self) -> None:
         patience = _Patience(self._settings)
         while True:
             summary = read_summary(self._settings.run)  # first: a run writes it last
@@ -104,7 +103,7 @@ class _Evaluator:
             todo = [path for path in found if checkpoint.step_of(path) not in self._records.done]
             if any([self._evaluate(path) for path in todo]):
                 patience.reset()
-                continue  # more may have come
+                continue  # more may have appeared
             bad = [path for path in todo if path in self._failures]
             if not self._settings.follow:
                 self._check_end(found, bad)
@@ -132,13 +131,13 @@ class _Evaluator:
             raise RunError(f"run={self._settings.run} has no checkpoint (follow=true waits)")
 
     def _evaluate(self, path: Path) -> bool:
-        """Evaluate one checkpoint; whether it could be read."""
+        """Evaluate one checkpoint; return whether it could be read."""
         try:
             saved = checkpoint.load(path)
         except ConfigError as error:
-            self._complain(path, error)
+            self._count_failure(path, error)
             return False
-        self._take(path, saved)
+        self._load_into_network(path, saved)
         start = perf_counter()
         result = evaluate(self._task.network, self._task.dataset.chunks("test"))
         seconds = perf_counter() - start
@@ -150,11 +149,11 @@ class _Evaluator:
         )
         return True
 
-    def _take(self, path: Path, saved: Mapping[str, Any]) -> None:
+    def _load_into_network(self, path: Path, saved: Mapping[str, Any]) -> None:
         """Copy a checkpoint into the network.
 
         Raises:
-            RunError: if it is of another run.
+            RunError: if the checkpoint is of another run.
         """
         _, params, statistics = self._task.flat
         sizes = len(saved["params"]), len(saved["statistics"])
@@ -182,7 +181,7 @@ class _Evaluator:
             }
         )
 
-    def _complain(self, path: Path, error: ConfigError) -> None:
+    def _count_failure(self, path: Path, error: ConfigError) -> None:
         if not path.exists():
             warn(f"{path} was deleted before it could be read")
             return

@@ -1,6 +1,6 @@
-"""What an evaluator leaves behind: one line a checkpoint, and TensorBoard's view of it.
+"""Record evaluations: one line for each checkpoint, and a view of them for TensorBoard.
 
-The view is one file, made again from the lines by every evaluator that starts.
+The view is one file; every evaluator that starts makes it again from the lines.
 """
 
 import json
@@ -26,13 +26,13 @@ class Evaluations:
     """``evaluations.jsonl`` of one run, written by one evaluator at a time.
 
     Args of the constructor:
-        folder: made if missing; half a line of an evaluator that was killed is removed.
+        folder: made if missing; a line that a killed evaluator left half written is removed.
 
     Attributes:
-        done: the steps that it has.
+        done: the steps that are evaluated.
 
     Raises:
-        ConfigError: if it cannot be written, or another process does.
+        ConfigError: if the file cannot be written, or another evaluator writes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,7 +58,7 @@ class Evaluations:
         }
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Write one record; on a full disk it waits for the next or for the end."""
+        """Write one record; on a full disk it waits for the next record or the end."""
         self.done.add(record["step"])
         self._journal.add(json.dumps(to_json(record)).encode() + b"\n")
         self._show(record)
@@ -70,12 +70,12 @@ class Evaluations:
         self._events.add_scalars(values, record["step"], when)
 
     def retry(self, step: int) -> None:
-        """Write what waits."""
+        """Write the waiting records."""
         for journal, outage in self._outages.items():
             outage.attempt(step, journal.sync)
 
     def close(self) -> int:
-        """Write what waits and close the files; returns how many records are lost."""
+        """Write the waiting records and close the files; return how many records are lost."""
         for journal, outage in self._outages.items():
             outage.attempt(max(self.done, default=0), journal.close)
         self._lock.release()

@@ -1,4 +1,4 @@
-"""What a command line says about an evaluation."""
+"""Read the settings of an evaluation from a command line."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ class Settings:
     """What to evaluate.
 
     Attributes:
-        run: the folder of the run; only read, unless ``output`` is the same.
-        output: where the results go.
-        follow: wait for the run and its checkpoints, until it is finished.
+        run: the run's folder; only read, unless ``output`` is the same.
+        output: the folder for the results.
+        follow: whether to wait for checkpoints until the run is finished.
         every: seconds between two looks at the folder.
-        timeout: seconds without anything new after which it is given up; None: never.
-        device: None: the run's own.
-        root: of the data set; None: the run's own.
+        timeout: seconds without anything new after which to give up; None: never.
+        device: torch's device; None: the run's own.
+        root: folder of the data set; None: the run's own.
     """
 
     run: Path
@@ -36,7 +36,7 @@ class Settings:
 
 
 def settings_of(arguments: list[str]) -> Settings:
-    """The settings of a command line.
+    """Read the settings of a command line.
 
     Raises:
         ConfigError: for the first argument that is wrong.

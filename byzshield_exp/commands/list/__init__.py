@@ -24,7 +24,7 @@ from byzshield_exp.commands.arguments import (
 from byzshield_exp.commands.choices import Choice, choices, groups, paths
 from byzshield_exp.commands.exits import exit_codes
 from byzshield_exp.commands.list.entries import Entry, entry_of
-from byzshield_exp.commands.list.layout import listed, told
+from byzshield_exp.commands.list.layout import entry_text, group_text
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.notices import say
 
@@ -32,7 +32,7 @@ _OPTIONS = ("--json", "--config-dir", "-cd")
 
 
 def words(before: Sequence[str]) -> list[str]:
-    """What may come next, for tab completion."""
+    """List what may come next, for tab completion."""
     if not before:
         return [*groups(), *_OPTIONS]
     group = _plurals().get(before[0])
@@ -62,14 +62,14 @@ def _answer(name: str | None, choice: str | None, more: str | None, as_json: boo
     if as_json:
         return json.dumps([_plain(entry, whole=choice is not None) for entry in entries], indent=2)
     width = shutil.get_terminal_size((100, 24)).columns
-    return listed(group, entries, width) if choice is None else told(entries[0], width)
+    return group_text(group, entries, width) if choice is None else entry_text(entries[0], width)
 
 
 def _found(group: str, name: str | None, more: str | None) -> list[Choice]:
-    """All choices of a group, or the one of a name.
+    """Read all choices of a group, or the one with a name.
 
     Raises:
-        ConfigError: if there is none of that name.
+        ConfigError: if there is no choice of that name.
     """
     found = choices(group, more)
     if name is None:
@@ -83,7 +83,7 @@ def _found(group: str, name: str | None, more: str | None) -> list[Choice]:
 
 
 def _singular(name: str) -> str:
-    """The group that a name means.
+    """Find the group that a name, singular or plural, means.
 
     Raises:
         ConfigError: if there is none.
@@ -121,6 +121,6 @@ def _groups(more: str | None, as_json: bool) -> str:
 
 
 def _plain(entry: Entry, whole: bool) -> dict[str, Any]:
-    """An entry for JSON; its whole text where one choice is asked for."""
-    told = asdict(entry)
-    return told if whole else {name: value for name, value in told.items() if name != "text"}
+    """Convert an entry for JSON, with its text only if ``whole``."""
+    fields = asdict(entry)
+    return fields if whole else {name: value for name, value in fields.items() if name != "text"}

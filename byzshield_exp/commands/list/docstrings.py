@@ -1,4 +1,4 @@
-"""What a docstring of this project's form says, part by part."""
+"""Read the parts of a docstring that has this project's form."""
 
 import inspect
 import re
@@ -12,24 +12,24 @@ _SENTENCE_END = re.compile(r"""(?<=[.!?])(?<!\bal\.)(?<!\b[A-Z]\.)\s+(?=[A-Z("`'
 
 
 def summary(function: Callable[..., Any]) -> str:
-    """The first sentence."""
+    """Return the first sentence."""
     return first_sentence(_plain(_text(function).partition("\n\n")[0]))
 
 
 def source(function: Callable[..., Any]) -> str:
-    """Where it is from, as a sentence; that of its module where it says nothing itself."""
+    """Return the ``Source:`` of a function as a sentence, or else its module's."""
     module = inspect.getdoc(sys.modules[function.__module__]) or ""
     texts = (_sections(text).get("Source", "") for text in (_text(function), module))
     return first_sentence(next((text for text in texts if text), ""))
 
 
 def knows(function: Callable[..., Any]) -> str:
-    """What an attack has to know."""
+    """Return what an attack has to know."""
     return _sections(_text(function)).get("Knows", "").rstrip(".")
 
 
 def precondition(function: Callable[..., Any]) -> str:
-    """Its exceptions put positively: ``unless X`` is ``needs X``."""
+    """Spell the exceptions of a function as conditions: ``unless X`` becomes ``needs X``."""
     raised = _entries(_text(function), "Raises").values()
     said = [text.partition("; ")[0].rstrip(".") for text in raised]
     return "; ".join(
@@ -39,13 +39,13 @@ def precondition(function: Callable[..., Any]) -> str:
 
 
 def arguments(function: Callable[..., Any]) -> dict[str, str]:
-    """What is said of each argument."""
+    """Return the description of each argument."""
     said = _entries(_text(function), "Args")
     return {name: text.rstrip(".") for name, text in said.items()}
 
 
 def first_sentence(text: str) -> str:
-    """Up to the first full stop that ends a sentence; lines are joined."""
+    """Join the lines and return the text up to the end of its first sentence."""
     return _SENTENCE_END.split(" ".join(text.split()), maxsplit=1)[0]
 
 
@@ -58,7 +58,7 @@ def _sections(text: str) -> dict[str, str]:
 
 
 def _entries(text: str, section: str) -> dict[str, str]:
-    """``name: text`` of a section; lines that are indented further go on with the text."""
+    """Read a section's ``name: text`` entries; lines indented further continue the text."""
     found: dict[str, list[str]] = {}
     for line in _lines(text).get(section, []):
         entry = _ENTRY.fullmatch(line)
@@ -70,7 +70,7 @@ def _entries(text: str, section: str) -> dict[str, str]:
 
 
 def _lines(text: str) -> dict[str, list[str]]:
-    """The lines of each section, which ends at an empty line."""
+    """Return the lines of each section; an empty line ends a section."""
     found: dict[str, list[str]] = {}
     current: list[str] | None = None
     for line in text.splitlines():
@@ -85,5 +85,5 @@ def _lines(text: str) -> dict[str, list[str]]:
 
 
 def _plain(text: str) -> str:
-    """One line without the marks of reStructuredText."""
+    """Join the lines and remove the marks of reStructuredText."""
     return re.sub(r":\w+:`([^`]*)`", r"\1", " ".join(text.split())).replace("``", "")

@@ -1,4 +1,4 @@
-"""What is told of a choice: what its file says and what its function says."""
+"""Describe a choice from its YAML file and its function's docstring."""
 
 import importlib
 import inspect
@@ -10,19 +10,19 @@ from typing import Any
 from byzshield_exp.commands.choices import Choice, Key
 from byzshield_exp.commands.list import docstrings
 
-# Arguments that have a default and that a run passes all the same.
+# Arguments with a default that a run always passes.
 _PASSED = frozenset({"num_corrupt", "generator", "previous", "shape", "num_classes"})
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is told of one choice; what does not apply is empty.
+    """The description of one choice; fields that do not apply are empty.
 
     Attributes:
-        line: what it is, in a sentence.
-        function: that it calls.
-        summary: of the function.
-        parameters: those that are not in the file begin with a plus, as they are typed.
+        line: what the choice is, in a sentence.
+        function: dotted path of the function that it calls.
+        summary: first sentence of the function's docstring.
+        parameters: keys; those that are not in the file begin with a plus, as they are typed.
     """
 
     group: str
@@ -41,11 +41,11 @@ class Entry:
 
 
 def entry_of(group: str, choice: Choice) -> Entry:
-    """What is told of a choice; its function is imported."""
+    """Describe a choice; this imports its function."""
     function, problem = _function(choice.target)
     summary = docstrings.summary(function) if function else problem
     line = docstrings.first_sentence(choice.comment) or summary
-    traits = getattr(function, "rule_traits", None)  # not by rule.py, which imports torch
+    traits = getattr(function, "rule_traits", None)  # rule.py would read it, but imports torch
     return Entry(
         group=group,
         name=choice.name,
@@ -66,7 +66,7 @@ def entry_of(group: str, choice: Choice) -> Entry:
 
 
 def _function(target: str | None) -> tuple[Callable[..., Any] | None, str]:
-    """The function, or why there is none."""
+    """Import a function; return it, or the reason why there is none."""
     if target is None:
         return None, ""
     module, _, name = target.rpartition(".")
@@ -77,7 +77,7 @@ def _function(target: str | None) -> tuple[Callable[..., Any] | None, str]:
 
 
 def _parameters(choice: Choice, function: Callable[..., Any] | None) -> Iterator[Key]:
-    """The keys in the file, then the function's other options with their defaults."""
+    """List the keys in the file, then the function's other options with their defaults."""
     said = docstrings.arguments(function) if function else {}
     names = {key.name.rpartition(".")[2] for key in choice.keys}
     for key in choice.keys:

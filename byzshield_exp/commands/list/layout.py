@@ -1,4 +1,4 @@
-"""Entries as text of a given width."""
+"""Lay entries out as text of a given width."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -10,12 +10,12 @@ _PROPERTIES = (
     "row; translation, scale: it follows when all rows are shifted or scaled; bound: its distance "
     "to the honest mean is bounded"
 )
-_FACT = 11  # where the text of a fact begins
-_LONGEST = 44  # where the text of a parameter begins at the latest
+_FACT = 11  # column where the text of a fact begins
+_LONGEST = 44  # rightmost column where a parameter's text begins
 
 
-def listed(group: str, entries: Sequence[Entry], width: int) -> str:
-    """All entries of a group."""
+def group_text(group: str, entries: Sequence[Entry], width: int) -> str:
+    """Lay out all entries of a group."""
     count = f"{len(entries)} choice{'s' * (len(entries) != 1)}"
     lines = [f"{group}: {count}, chosen by {group}=NAME"]
     if any(entry.properties for entry in entries):
@@ -25,8 +25,8 @@ def listed(group: str, entries: Sequence[Entry], width: int) -> str:
     return "\n".join(lines)
 
 
-def told(entry: Entry, width: int) -> str:
-    """One entry, and the whole text of its file and its function."""
+def entry_text(entry: Entry, width: int) -> str:
+    """Lay out one entry, with the whole text of its file and its function."""
     whole = [f"  {line}".rstrip() for line in entry.text.splitlines()]
     return "\n".join([*_block(entry, width), "", *whole])
 
@@ -55,14 +55,14 @@ def _parameters(entry: Entry, width: int) -> Iterator[str]:
     typed = [f"  {key.name}={key.value}  " for key in entry.parameters]
     column = min(_LONGEST, max(map(len, typed), default=0))
     for text, key in zip(typed, entry.parameters, strict=True):
-        if len(text) > column and key.comment:  # on a line of its own
+        if len(text) > column and key.comment:
             yield text.rstrip()
             text = ""
         yield from _wrapped(text.ljust(column), key.comment, " " * column, width)
 
 
 def _wrapped(start: str, text: str, indent: str, width: int) -> list[str]:
-    """The text after a start, further lines after an indent."""
+    """Wrap a text after a start, with its further lines after an indent."""
     return textwrap.wrap(
         text,
         max(width, len(indent) + 30),
