@@ -28,7 +28,7 @@ def _near_honest_range(num_rows: int, num_corrupt: int) -> float:
     return 3 * math.sqrt(num_rows - num_corrupt)
 
 
-@coordinate_wise()
+@coordinate_wise(raises_unclean=True)
 def mean(rows: Float[Tensor, "n d"], num_corrupt: int = 0) -> Float[Tensor, " d"]:
     """The average row. No defence: one forged row moves it anywhere.
 
@@ -37,7 +37,7 @@ def mean(rows: Float[Tensor, "n d"], num_corrupt: int = 0) -> Float[Tensor, " d"
     return weighted_sum(rows.new_full((len(rows),), 1 / len(rows), dtype=torch.float64), rows)
 
 
-@coordinate_wise(bound=_in_honest_range)
+@coordinate_wise(bound=_in_honest_range, raises_unclean=True)
 def median(
     rows: Float[Tensor, "n d"], num_corrupt: int = 0, even: Literal["mean", "lower"] = "mean"
 ) -> Float[Tensor, " d"]:
@@ -59,7 +59,7 @@ def median(
     return coordinate_median(rows)
 
 
-@coordinate_wise(bound=_in_honest_range)
+@coordinate_wise(bound=_in_honest_range, raises_unclean=True)
 def trimmed_mean(rows: Float[Tensor, "n d"], num_corrupt: int) -> Float[Tensor, " d"]:
     """Coordinate-wise mean without the ``num_corrupt`` largest and smallest entries.
 
@@ -72,7 +72,7 @@ def trimmed_mean(rows: Float[Tensor, "n d"], num_corrupt: int) -> Float[Tensor, 
     return mean_of_ordered(rows, num_corrupt, len(rows) - num_corrupt)
 
 
-@coordinate_wise(bound=_near_honest_range)
+@coordinate_wise(bound=_near_honest_range, raises_unclean=True)
 def meamed(rows: Float[Tensor, "n d"], num_corrupt: int) -> Float[Tensor, " d"]:
     """Mean around median: per coordinate, the mean of the ``n - num_corrupt`` entries nearest
     to the median (of an even number, the mean of the two middle ones).
@@ -86,7 +86,7 @@ def meamed(rows: Float[Tensor, "n d"], num_corrupt: int) -> Float[Tensor, " d"]:
     return mean_around_median(rows, len(rows) - num_corrupt)
 
 
-@coordinate_wise(bound=_near_honest_range)
+@coordinate_wise(bound=_near_honest_range, raises_unclean=True)
 def phocas(rows: Float[Tensor, "n d"], num_corrupt: int) -> Float[Tensor, " d"]:
     """Per coordinate, the mean of the ``n - num_corrupt`` entries nearest to the trimmed mean.
 
@@ -101,7 +101,7 @@ def phocas(rows: Float[Tensor, "n d"], num_corrupt: int) -> Float[Tensor, " d"]:
     return mean_of_ordered(rows, num_corrupt, num_rows - num_corrupt, num_rows - num_corrupt)
 
 
-@coordinate_wise(lacks=("translation", "scale", "equal rows"))
+@coordinate_wise(lacks=("translation", "scale", "equal rows"), raises_unclean=True)
 def sign_majority(rows: Float[Tensor, "n d"], num_corrupt: int = 0) -> Float[Tensor, " d"]:
     """The sign (-1, 0 or 1) of the sum of the rows' signs: a majority vote per coordinate.
 
@@ -118,7 +118,7 @@ def sign_majority(rows: Float[Tensor, "n d"], num_corrupt: int = 0) -> Float[Ten
     return torch.cat(each(majority, range(0, rows.shape[1], chunk), rows.device))
 
 
-@coordinate_wise(lacks=("permutation",))
+@coordinate_wise(lacks=("permutation",), raises_unclean=True)
 def median_of_means(
     rows: Float[Tensor, "n d"],
     num_corrupt: int,

@@ -10,7 +10,7 @@ from byzshield_exp.aggregators.neighbours import check_some_left
 from byzshield_exp.aggregators.rule import weighing, whole
 
 
-@weighing(lacks=("translation",))
+@weighing(lacks=("translation",), raises_unclean=True)
 def cge(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
     """Comparative gradient elimination: the mean of the ``n - num_corrupt`` shortest rows.
 
@@ -27,7 +27,7 @@ def cge(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
     return weights
 
 
-@whole(lacks=("translation",))
+@whole(lacks=("translation",), raises_unclean=True)
 def sign_guard(
     rows: Float[Tensor, "n d"],
     num_corrupt: int = 0,

@@ -15,7 +15,7 @@ from byzshield_exp.rows.finite import is_finite
 _TINY = 1e-150  # float64: its reciprocal, summed over rows, is still finite
 
 
-@weighing(bound=lambda n, c: 2 * (n - c) / (n - 2 * c))
+@weighing(bound=lambda n, c: 2 * (n - c) / (n - 2 * c), raises_unclean=True)
 def geometric_median(
     rows: Geometry,
     num_corrupt: int = 0,
@@ -67,7 +67,7 @@ def geometric_median(
     return weights[:-1]
 
 
-@whole(bound=lambda n, c: 2 * math.sqrt(n - c) + 1)
+@whole(bound=lambda n, c: 2 * math.sqrt(n - c) + 1, raises_unclean=True)
 def centered_clip(
     rows: Float[Tensor, "n d"],
     num_corrupt: int = 0,

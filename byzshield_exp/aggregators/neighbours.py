@@ -18,7 +18,7 @@ def _near_honest_rows(num_rows: int, num_corrupt: int) -> float:
     return 1 + 2 * math.sqrt(neighbours / (neighbours - num_corrupt + 1))
 
 
-@weighing(bound=_near_honest_rows)
+@weighing(bound=_near_honest_rows, raises_unclean=True)
 def krum(
     rows: Geometry, num_corrupt: int, neighbours: int | str = "n-c-2", squared: bool = True
 ) -> Float[Tensor, " n"]:
@@ -40,7 +40,7 @@ def krum(
     return _uniform(_by_score(rows, num_corrupt, neighbours, squared)[:1], rows.num_rows)
 
 
-@weighing(bound=_near_honest_rows)
+@weighing(bound=_near_honest_rows, raises_unclean=True)
 def multi_krum(
     rows: Geometry,
     num_corrupt: int,
@@ -75,7 +75,7 @@ def _middle_of(chosen: Float[Tensor, "t d"], num_corrupt: int, one_shot: bool = 
     return mean_around_median(chosen, len(chosen) - 2 * num_corrupt)
 
 
-@choice(then=_middle_of, bound=lambda n, c: 3 * math.sqrt(n - c))
+@choice(then=_middle_of, bound=lambda n, c: 3 * math.sqrt(n - c), raises_unclean=True)
 def bulyan(rows: Geometry, num_corrupt: int, one_shot: bool = False) -> Float[Tensor, " n"]:
     """Krum picks ``t = n - 2c`` rows one by one; then, per coordinate, the mean of the ``t - 2c``
     entries nearest to the median of the picked ones.
@@ -101,7 +101,7 @@ def bulyan(rows: Geometry, num_corrupt: int, one_shot: bool = False) -> Float[Te
     return _uniform(picked, rows.num_rows)
 
 
-@weighing(lacks=("permutation",))
+@weighing(lacks=("permutation",), raises_unclean=True)
 def monna(rows: Geometry, num_corrupt: int, trusted: int = 0) -> Float[Tensor, " n"]:
     """The mean of the ``n - num_corrupt`` rows nearest to one trusted row, itself among them.
 

@@ -62,7 +62,7 @@ def rule_traits(function: Callable[..., Any] | None) -> RuleTraits:
 
 
 def coordinate_wise(
-    bound: Bound | None = None, lacks: tuple[str, ...] = ()
+    bound: Bound | None = None, lacks: tuple[str, ...] = (), raises_unclean: bool = False
 ) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
     """Make a rule of a function of columns.
 
@@ -70,19 +70,23 @@ def coordinate_wise(
         bound: ``bound(n, num_corrupt)``: the result stays within this many times R of the honest
             mean, where R is the largest distance of an honest row to it. None: no promise.
         lacks: which of :data:`PROPERTIES` the rule does not have.
+        raises_unclean: whether the rule raises ``Unclean`` itself for a row that is not finite, as
+            ours do while they read the rows; else all rows are looked at before.
     """
-    return lambda function: _finish(function, function, "coordinate-wise", bound, lacks)
+    return lambda function: _finish(
+        function, function, "coordinate-wise", bound, lacks, raises_unclean
+    )
 
 
 def whole(
-    bound: Bound | None = None, lacks: tuple[str, ...] = ()
+    bound: Bound | None = None, lacks: tuple[str, ...] = (), raises_unclean: bool = False
 ) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
     """Make a rule of a function that needs all rows at once; arguments as above."""
-    return lambda function: _finish(function, function, "whole", bound, lacks)
+    return lambda function: _finish(function, function, "whole", bound, lacks, raises_unclean)
 
 
 def weighing(
-    bound: Bound | None = None, lacks: tuple[str, ...] = ()
+    bound: Bound | None = None, lacks: tuple[str, ...] = (), raises_unclean: bool = False
 ) -> Callable[
     [Callable[Concatenate[Geometry, int, P], Tensor]],
     Callable[Concatenate[Tensor, int, P], Tensor],
@@ -96,7 +100,7 @@ def weighing(
         def rule(rows: Tensor, num_corrupt: int, /, *args: P.args, **options: P.kwargs) -> Tensor:
             return weighted_sum(weigh(Geometry.of(rows), num_corrupt, *args, **options), rows)
 
-        return _finish(rule, weigh, "weighing", bound, lacks, weigh=weigh)
+        return _finish(rule, weigh, "weighing", bound, lacks, raises_unclean, weigh=weigh)
 
     return make
 
@@ -105,6 +109,7 @@ def choice(
     then: Callable[..., Tensor],
     bound: Bound | None = None,
     lacks: tuple[str, ...] = (),
+    raises_unclean: bool = False,
 ) -> Callable[
     [Callable[Concatenate[Geometry, int, P], Tensor]],
     Callable[Concatenate[Tensor, int, P], Tensor],
@@ -124,7 +129,7 @@ def choice(
             picked = torch.index_select(rows, 0, kept, out=new_rows(len(kept), rows))
             return then(picked, num_corrupt, *args, **options)
 
-        return _finish(rule, weigh, "choice", bound, lacks, weigh=weigh, then=then)
+        return _finish(rule, weigh, "choice", bound, lacks, raises_unclean, weigh=weigh, then=then)
 
     return make
 
@@ -164,11 +169,11 @@ def _finish(
     kind: str,
     bound: Bound | None,
     lacks: tuple[str, ...],
+    raises_unclean: bool,
     **parts: Any,
 ) -> Callable[P, Tensor]:
     """Add the checks, the policy for rows that are not finite, and the declaration to a rule."""
     signature = inspect.signature(written)
-    is_ours = written.__module__.startswith("byzshield_exp.")  # ours raise Unclean by themselves
 
     @wraps(written)
     def apply(*args: P.args, **options: P.kwargs) -> Tensor:
@@ -178,7 +183,7 @@ def _finish(
         check_rows(rows, num_corrupt)
         with torch.no_grad():
             try:
-                if not is_ours and not bool(finite_rows(rows).all()):
+                if not raises_unclean and not bool(finite_rows(rows).all()):
                     raise Unclean
                 return rule(*given.args, **given.kwargs)
             except Unclean:

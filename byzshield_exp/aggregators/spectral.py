@@ -19,7 +19,7 @@ def _filter_bound(num_rows: int, num_corrupt: int) -> float:
     return 1 + math.sqrt(2 * num_rows / left * (1 + num_corrupt / left))
 
 
-@weighing(bound=_filter_bound)
+@weighing(bound=_filter_bound, raises_unclean=True)
 def caf(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
     """Covariance bound agnostic filter: rows lose weight as they stick out along the top
     eigenvector of the weighted covariance, until ``n - 2c`` of the weight is left; the weighted
@@ -52,7 +52,7 @@ def caf(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
             return chosen
 
 
-@whole(lacks=())
+@whole(lacks=(), raises_unclean=True)
 def dnc(
     rows: Float[Tensor, "n d"],
     num_corrupt: int,

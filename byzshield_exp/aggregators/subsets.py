@@ -16,7 +16,7 @@ MOST_SUBSETS = 5_000_000
 _BATCH = 4096  # subsets whose eigenvalues are computed in one call
 
 
-@weighing(bound=lambda n, c: 3.0)
+@weighing(bound=lambda n, c: 3.0, raises_unclean=True)
 def mda(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
     """Minimum diameter averaging: the mean of the ``n - num_corrupt`` rows whose largest distance
     is least.
@@ -46,7 +46,7 @@ def mda(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
     return kept.double() / kept.sum()
 
 
-@weighing(bound=lambda n, c: 2 * math.sqrt((n - c) / (n - 2 * c)))
+@weighing(bound=lambda n, c: 2 * math.sqrt((n - c) / (n - 2 * c)), raises_unclean=True)
 def smea(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
     """Smallest maximum eigenvalue averaging: the mean of the ``n - num_corrupt`` rows whose
     covariance has the least top eigenvalue.

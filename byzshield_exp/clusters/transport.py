@@ -53,26 +53,27 @@ class TransportOptions:
 
 @runtime_checkable
 class Transport(Protocol):
-    """This process's end of a run.
-
-    Attributes:
-        rank: of this process; 0 is the server.
-        seats: who plays whom.
-        events: human-readable warnings; the reader clears them.
-        traffic: bytes that this process received and sent since the step began.
-    """
+    """This process's end of a run."""
 
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """This process's number; 0 is the server."""
+        ...
 
     @property
-    def seats(self) -> Seats: ...
+    def seats(self) -> Seats:
+        """Who plays whom."""
+        ...
 
     @property
-    def events(self) -> list[str]: ...
+    def events(self) -> list[str]:
+        """Human-readable warnings; the reader clears them."""
+        ...
 
     @property
-    def traffic(self) -> tuple[int, int]: ...
+    def traffic(self) -> tuple[int, int]:
+        """Bytes that this process received and sent since the step began."""
+        ...
 
     def introduce(self, said: bytes) -> dict[int, bytes] | None:
         """Tell the server a few bytes; it gets by rank what the ranks with workers say.

@@ -40,7 +40,11 @@ def words(before: Sequence[str]) -> list[str]:
 
 @exit_codes()
 def main(arguments: list[str]) -> None:
-    """Print what was asked for."""
+    """Print what was asked for.
+
+    Raises:
+        ConfigError: for the first argument that is wrong.
+    """
     try:
         print(answer(arguments))
     except ConfigError:

@@ -16,7 +16,11 @@ from byzshield_exp.errors import ConfigError
 
 @contextmanager
 def as_config_errors() -> Iterator[None]:
-    """Turn an error of Hydra or OmegaConf into a ConfigError of one line."""
+    """Turn errors of Hydra and OmegaConf into our own.
+
+    Raises:
+        ConfigError: in one line, with the key and what is allowed.
+    """
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:

@@ -20,7 +20,11 @@ def words(before: Sequence[str]) -> list[str]:
 
 @exit_codes("the same command resumes")
 def main(arguments: list[str]) -> None:
-    """Do the run that a job file describes."""
+    """Do the run that a job file describes.
+
+    Raises:
+        ConfigError: if the file cannot be read, or the run cannot be started.
+    """
     if asks_for_help(arguments):
         say(__doc__ or "")
         return

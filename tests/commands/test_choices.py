@@ -23,20 +23,14 @@ CONF = Path(__file__).parents[2] / "conf"
 CHOICES = sorted(  # the scale of an experiment is chosen in test_experiments.py
     (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "scale"
 )
-TINY = ("steps=2", "eval_every=2", "q=2", "batch_size=25")
+TINY = ("steps=2", "eval_every=2", "q=2")
 RESNETS = (18, 20, 32, 34, 44, 50, 56, 101, 110, 152)
 NEEDS = {
-    ("approach", "baseline"): ("batch_size=15",),
-    ("approach", "maj_vote"): ("batch_size=15",),
-    ("approach", "detox"): ("batch_size=15",),
-    ("approach", "ramanujan_two"): ("K=9", "batch_size=27"),
-    ("approach", "fractional_repetition"): ("batch_size=15",),
-    ("approach", "affine_plane"): ("K=9", "batch_size=24"),
-    ("approach", "projective_plane"): ("K=7", "batch_size=21"),
-    ("approach", "steiner"): ("batch_size=35",),
-    ("approach", "subsets"): ("K=7", "batch_size=35"),
-    ("approach", "random"): ("batch_size=15",),
-    ("approach", "custom"): ("K=4", "batch_size=6", "approach.path={custom}", "q=1"),
+    ("approach", "ramanujan_two"): ("K=9",),
+    ("approach", "affine_plane"): ("K=9",),
+    ("approach", "projective_plane"): ("K=7",),
+    ("approach", "subsets"): ("K=7",),
+    ("approach", "custom"): ("K=4", "approach.path={custom}", "q=1"),
     ("adversary", "explicit"): ("adversary.workers=[3,4]",),
     ("adversary", "one_per_group"): ("approach=maj_vote",),
     ("adversary", "whole_group"): ("approach=detox",),
@@ -91,6 +85,7 @@ def test_every_choice_trains(cli, tmp_path, monkeypatch, group, choice):
     np.save(tmp_path / "pairs.npy", [[worker in pair for pair in pairs] for worker in range(4)])
     base = () if group in ("dataset", "experiment") else ("dataset=synthetic",)
     base += () if group in ("network", "experiment") else ("network=mlp",)
+    base += () if group in ("approach", "adversary") else ("batch_size=25",)
     more = [
         part.format(data=tmp_path / "data", custom=tmp_path / "pairs.npy")
         for part in NEEDS.get((group, choice), ())

@@ -25,7 +25,11 @@ def words(before: Sequence[str]) -> list[str]:
 
 @exit_codes()
 def main(arguments: list[str]) -> None:
-    """Print the script for a shell, or the answers to its ``answer LINE``."""
+    """Print the script for a shell, or the answers to its ``answer LINE``.
+
+    Raises:
+        ConfigError: for a shell that there is not.
+    """
     if not arguments or asks_for_help(arguments):
         say(__doc__ or "")
     elif arguments[0] == "answer" and len(arguments) == 2:

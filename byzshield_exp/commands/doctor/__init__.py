@@ -42,7 +42,11 @@ def words(before: Sequence[str]) -> list[str]:
 
 @exit_codes()
 def main(arguments: list[str]) -> int:
-    """Make all checks; returns 1 where one finds a problem."""
+    """Make all checks; returns 1 where one finds a problem.
+
+    Raises:
+        ConfigError: for the first argument that is wrong.
+    """
     if asks_for_help(arguments):
         say(__doc__ or "")
         return 0

@@ -41,7 +41,11 @@ def words(before: Sequence[str]) -> list[str]:
 
 @exit_codes()
 def main(arguments: list[str]) -> None:
-    """Print groups, choices or one choice."""
+    """Print groups, choices or one choice.
+
+    Raises:
+        ConfigError: for the first argument that is wrong.
+    """
     if asks_for_help(arguments):
         say(__doc__ or "")
         return
