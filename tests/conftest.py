@@ -26,10 +26,10 @@ def pytest_terminal_summary(terminalreporter):
     ]
     skipped = [r for r in terminalreporter.getreports("skipped") if "test_goldens" in r.nodeid]
     if done or skipped:
-        against = " and ".join(sorted({where for _, where in done}))
+        against = " and ".join(sorted({where for _, where, _ in done}))
         terminalreporter.write_line(
-            f"goldens: {sum(count for count, _ in done)} compared with {against or 'nothing'}, "
-            f"{len(skipped)} tests skipped"
+            f"goldens: {sum(count for count, _, _ in done)} compared with {against or 'nothing'}, "
+            f"{sum(new for _, _, new in done)} not in it, {len(skipped)} tests skipped"
         )
 
 

@@ -41,7 +41,11 @@ class Agreement:
         if not said:
             return
         self._note(transport, said)
-        for rank in sorted(said.keys() & {*self._dissenting_ranks()}):
+        earlier = [one.digest for rank, one in self._said.items() if rank not in said]
+        common = _most_common(earlier or [one.digest for one in self._said.values()])
+        for rank in sorted(self._said.keys() & said.keys()):
+            if self._said[rank].digest == common:
+                continue
             why = self._explain([rank])
             del self._said[rank]
             transport.drop(rank, f"it computed other bits for file 0 than the rest; {why}")
@@ -60,8 +64,12 @@ class Agreement:
     def _dissenting_ranks(self) -> list[int]:
         """Return the ranks whose digest is not the most common one."""
         digests = {rank: one.digest for rank, one in self._said.items()}
-        common = max(digests.values(), key=list(digests.values()).count)
+        common = _most_common(list(digests.values()))
         return sorted(rank for rank, digest in digests.items() if digest != common)
 
     def _explain(self, odd: list[int]) -> str:
         return explain(odd, {rank: one.entries for rank, one in self._said.items()}, self._own)
+
+
+def _most_common(digests: list[bytes]) -> bytes:
+    return max(digests, key=digests.count)

@@ -33,8 +33,8 @@ def deliver(transport: Transport, inbox: Inbox, classes: Classes, step: int) -> 
     A worker whose row is another one is caught, and the next one of its class is asked.
     """
     if inbox.finite is None:
-        rows = {file: inbox.rows[file][places[0]] for file, places in classes.items()}
-        return Delivery({file: row for file, row in rows.items() if row is not None})
+        rows = {file: inbox.replicas[file][places[0]] for file, places in classes.items()}
+        return Delivery({file: row for file, row in rows.items() if isinstance(row, Tensor)})
     delivery, holders = Delivery(), transport.seats.assignment.workers_of_file.tolist()
     wanted = {file: [holders[file][at] for at in places] for file, places in classes.items()}
     refused: set[int] = set()

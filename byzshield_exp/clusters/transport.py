@@ -125,7 +125,8 @@ class Transport(Protocol):
             refused: workers that sent another row than they had said: they are asked last.
 
         Returns:
-            One answer per file.
+            Answers for at least one file; a file without one is still on its way, and is asked for
+            again by the next call.
         """
         ...
 

@@ -34,7 +34,7 @@ def train(
 
     Raises:
         TooFewReplicas: if too many workers are gone; what was done is in a checkpoint.
-        Stopped: at SIGTERM, likewise.
+        Stopped: at SIGTERM; what was done is in a checkpoint.
         RunError: if the run cannot go on for another reason.
     """
     torch.set_num_threads(config["threads"])

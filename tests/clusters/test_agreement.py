@@ -67,6 +67,21 @@ def test_a_rank_that_is_late_before_the_first_step(table, monkeypatch, is_odd):
     assert (3 in at.server._reception.owed) == (not is_odd)
 
 
+def test_late_ranks_are_compared_with_those_that_were_there(table, monkeypatch):
+    """However many are late together."""
+    monkeypatch.setattr(server, "_START_S", 0.1)
+    at = table(timeout=0.1, begins=False)
+    check(at, 1, b"a" * 32)
+    agree(at)
+    for rank in (2, 3):
+        check(at, rank, b"b" * 32)
+    at.pump(1, lambda: not at.server._reception.owed)
+    at.server.publish(4, torch.zeros(SIZE))
+    at.send(1, *at.messages(1))
+    at.agreement.check_late(at.server, at.gather().introductions)
+    assert [peer.rank for peer in at.hub.alive] == [1]
+
+
 def test_ranks_with_other_bits_are_named_before_the_first_step(table):
     at = table(begins=False)
     for rank, said in ((1, b"a"), (2, b"b"), (3, b"a")):

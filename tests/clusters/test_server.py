@@ -65,6 +65,37 @@ def test_a_row_unlike_its_digest_is_caught_and_fetched_from_the_next(table):
     )
 
 
+def test_a_false_row_is_asked_for_again_while_others_are_waited_for(table):
+    """The next worker is asked at once, not when a silent rank's time is over."""
+    at = table(timeout=5.0)
+    for rank in (1, 2, 3):
+        at.send(rank, *at.messages(rank))
+    at.gather()
+    answer(at, 1, row=lambda file: row_of(file) + 1)
+    answer(at, 2)  # rank 3 hangs
+    at.pump(0.1)
+    holders = at.assignment.workers_of_file.tolist()
+    wanted = {file: holders[file] for file in range(25)}
+    over = {one.file: one for one in at.server.fetch(wanted)}
+    false = [file for file, one in over.items() if at.server.seats.rank_of[one.worker] == 1]
+    assert false
+    assert len(over) < 25
+    at.server.fetch({file: [w for w in wanted[file] if w != over[file].worker] for file in false})
+    assert {header.file for rank in (2, 3) for header in at.asked(rank)} >= set(false)
+
+
+def test_a_late_digest_asks_nobody_once_winners_are_delivered(table):
+    """Whom it would ask may have been caught already."""
+    at = table(timeout=0.3)
+    at.send(1, *at.messages(1))
+    inbox = at.gather()  # ranks 2 and 3 are silent: no file has a majority
+    for rank in (2, 3):
+        at.send(rank, *at.messages(rank))
+    at.pump(0.2)
+    assert all(replica is not None for of_file in inbox.replicas for replica in of_file)
+    assert not [header for rank in (1, 2, 3) for header in at.asked(rank)]
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_member_that_does_not_deliver_is_replaced(table, rank):
     at = table(timeout=0.3)

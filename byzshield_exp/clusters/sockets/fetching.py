@@ -122,6 +122,11 @@ class Fetching:
         """Whether anybody was asked for the row of a file in this step."""
         return file in self._of_file
 
+    def is_waited_for(self, file: int) -> bool:
+        """Whether the row of a file is still on its way."""
+        fetch = self._of_file.get(file)
+        return fetch is not None and fetch.is_wanted and not fetch.is_over
+
     def load(self, rank: int) -> int:
         """Count the rows that a rank has still to send."""
         queue = self._queues[rank]

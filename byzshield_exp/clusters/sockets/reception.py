@@ -44,6 +44,8 @@ class Reception:
         introduced: by rank, introductions that nobody has looked at.
         answers_at: by rank, when its statement of this step came, by the hub's clock.
         events: human-readable warnings.
+        is_early: whether rows are requested as soon as a majority has sent their digest; once the
+            winners are delivered, only those are asked that were not asked before.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Reception:
         self.introduced: dict[int, bytes] = {}
         self.answers_at: dict[int, float] = {}
         self.events: list[str] = []
+        self.is_early = True
         self._came: set[tuple[int, int]] = set()  # file and place
         self._num_rejected: dict[int, int] = {}
 
@@ -71,6 +74,7 @@ class Reception:
         """Open a step."""
         self.step = step
         self.inbox = Inbox.empty(self._seats.assignment, self._reads_digests)
+        self.is_early = True
         self._came.clear()
         self.answers_at.clear()
 
@@ -165,7 +169,8 @@ class Reception:
         """Store a digest; request the row as soon as a majority has sent the same one."""
         self._store(header, place, said)
         file, assignment = header.file, self._seats.assignment
-        if header.step != self.step or not header.finite or self._fetching.is_asked(file):
+        is_open = header.step == self.step and self.is_early
+        if not is_open or not header.finite or self._fetching.is_asked(file):
             return
         of_file = self.inbox.replicas[file]
         same = [at for at, other in enumerate(of_file) if other == of_file[place]]

@@ -1,6 +1,7 @@
 """The server's end of the sockets."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from byzshield_exp.rows.digests import bytes_of
 from byzshield_exp.rows.message import Message
 
 _START_S = 30.0  # at least, for the answer before the first step
+_NEWS_S = 0.05  # between two looks at the rows that have come
 _SLACK = 1 << 16  # bytes that a message may be longer than the longest before its sender is dropped
 
 
@@ -25,6 +27,9 @@ class SocketServer:
     """Rank 0 over sockets; whoever is silent, gone or talks nonsense does not stop it.
 
     See :class:`~byzshield_exp.clusters.transport.Transport` for the verbs.
+
+    Raises:
+        ValueError: if rank 0 plays workers.
     """
 
     rank = 0
@@ -32,6 +37,8 @@ class SocketServer:
     def __init__(
         self, seats: Seats, options: TransportOptions, rows: Tensor, hub: Hub, run: int
     ) -> None:
+        if seats.server_plays:
+            raise ValueError("over sockets the server plays no workers")
         self.seats = seats
         self._hub, self._run, self._options = hub, run, options
         self._shelf = Shelf(rows, options.bucket)
@@ -109,6 +116,7 @@ class SocketServer:
         self._hub.pump(lambda: not self._still_owing(step), lambda: self._deadline(step))
         self._note_silence(self._still_owing(step))
         self._readmit()
+        reception.is_early = False
         inbox = reception.inbox
         inbox.introductions = self._hand_out_introductions()
         inbox.absent = tuple(
@@ -131,12 +139,20 @@ class SocketServer:
             self._fetching.want(file, workers, finite is not None and bool(finite[file, place]))
         self._fetching.keep_only(wanted)
         while not self._fetching.is_done():
-            self._hub.pump(self._fetching.is_done, self._fetching.first_deadline)
+            # Not until all have come: a row that is no good is asked for again meanwhile.
+            soon = self._hub.now() + _NEWS_S
+            self._hub.pump(self._fetching.is_done, partial(self._next_look, soon))
             late = self._fetching.late_ranks()
             self._note_silence(late)
             for rank in late:
                 self._fetching.give_up(rank)
-        return [self._fetching.answer(file) for file in wanted]
+            if any(not self._fetching.is_waited_for(file) for file in wanted):
+                break
+        over = [file for file in wanted if not self._fetching.is_waited_for(file)]
+        return [self._fetching.answer(file) for file in over]
+
+    def _next_look(self, soon: float) -> float:
+        return min(soon, self._fetching.first_deadline())
 
     def end(self) -> None:
         """Tell all that the run is over, once."""
