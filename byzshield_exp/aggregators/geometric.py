@@ -36,7 +36,7 @@ def geometric_median(
         nu: if given, distances count as at least this number instead (RFA's and ByzFL's nu).
         start: the mean of the rows, or zero (ByzFL).
         tolerance: stop when no weight moves by more than this share of itself.
-        max_iterations: stop after so many iterations in any case, at least 1.
+        max_iterations: the most iterations, at least 1.
 
     Raises:
         ValueError: unless ``smoothing``, ``nu`` and ``max_iterations`` are positive.

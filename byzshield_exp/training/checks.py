@@ -155,7 +155,7 @@ def count_left_out(assignment: Assignment, forge: Forge | None, sets: Sequence[L
 
 
 def check_left_out(config: Config, assignment: Assignment, left_out: int) -> None:
-    """Refuse so many liars that every file can be left without a majority.
+    """Refuse liars that can leave every file without a majority.
 
     Raises:
         ConfigError: with q, f and the majority.
