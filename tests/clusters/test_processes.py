@@ -22,6 +22,7 @@ from byzshield_exp.launch.ranks import run_rank
 from byzshield_exp.rows.digests import DIGEST_BYTES
 
 ATTACKS = ("none", "reversed_gradient", "alie")
+QUICK = ("network=mlp", "steps=3")
 PROGRAM = (sys.executable, "-m", "byzshield_exp")
 LENET = ("dataset=synthetic", "network=lenet", "steps=10", "eval_every=10")
 
@@ -54,10 +55,10 @@ def do_all_attacks(folder, *overrides, attacks=("alie",), command=PROGRAM):
 
 
 def test_one_process_and_four_end_with_the_same_bits(tmp_path):
-    local = do_all_attacks(tmp_path / "local", "steps=3", attacks=ATTACKS)
+    local = do_all_attacks(tmp_path / "local", *QUICK, attacks=ATTACKS)
     assert set(local) == set(ATTACKS)
     assert len(set(local.values())) == 3
-    four = do_all_attacks(tmp_path / "four", "steps=3", *processes(4), attacks=ATTACKS)
+    four = do_all_attacks(tmp_path / "four", *QUICK, *processes(4), attacks=ATTACKS)
     assert four == local  # by digests
 
 
