@@ -31,7 +31,7 @@ table: install  ## the table of the README
 tensorboard: install  ## look at the results
 	$(BIN)/tensorboard --logdir outputs
 
-test: install  ## the tests (7 minutes on 2 cores)
+test: install  ## the tests (6 minutes on 2 cores)
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not slurm' $(ARGS)
 
 test-slow: install  ## the tests with many processes or long runs (about half an hour)

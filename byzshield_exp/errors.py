@@ -23,6 +23,10 @@ class TooFewReplicas(RunError):
     """Too many workers are gone for a file to have a majority; the step was not done."""
 
 
+class LostRank(RunError):
+    """A rank that the run cannot do without is gone or late; the step was not done."""
+
+
 class LostServer(RunError):
     """A worker lost its connection to the server, which reports the reason."""
 

@@ -27,7 +27,8 @@ from typing import Literal
 
 import numpy as np
 
-from byzshield_exp.clusters.sockets.wire import HEADER_BYTES, STATEMENT_BYTES
+from byzshield_exp.clusters.inbox import STATEMENT_BYTES
+from byzshield_exp.clusters.sockets.wire import HEADER_BYTES
 from byzshield_exp.rows.digests import DIGEST_BYTES
 
 Vote = Literal["majority", "digest"]

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from byzshield_exp.assignments import Assignment
 
 Replica = Tensor | bytes | None
+PHASES = ("data", "compute", "attack", "send", "total")
+_COUNTS = 3
+STATEMENT_BYTES = 8 * (_COUNTS + 2 * len(PHASES))
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,21 @@ class Statement:
     files_computed: int
     bytes_out: int = 0
     bytes_in: int = 0
+
+    def pack(self) -> bytes:
+        """Return it as :data:`STATEMENT_BYTES` bytes."""
+        counts = [self.files_computed, self.bytes_out, self.bytes_in]
+        tables = self.seconds, self.cpu_seconds
+        seconds = [table.get(phase, 0.0) for table in tables for phase in PHASES]
+        return np.array(counts, dtype="<i8").tobytes() + np.array(seconds, dtype="<f8").tobytes()
+
+    @classmethod
+    def unpack(cls, content: bytes) -> "Statement":
+        """Read what :meth:`pack` made; any bytes of the right number are one."""
+        counts = np.frombuffer(content, dtype="<i8", count=_COUNTS).tolist()
+        seconds = np.frombuffer(content, dtype="<f8", offset=8 * _COUNTS).reshape(2, -1).tolist()
+        wall, cpu = (dict(zip(PHASES, table, strict=True)) for table in seconds)
+        return cls(wall, cpu, *counts)
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""The rows whose digests a process has sent."""
+"""The rows that a process sends."""
 
 from torch import Tensor
 
@@ -27,7 +27,31 @@ class Said:
             self._digests[key] = row_digest(row, step, file, finite), finite
         return self._digests[key]
 
+    def digest(self, worker: int, file: int) -> tuple[bytes, bool]:
+        """Return the digest of a row that was kept, and whether it is finite."""
+        return self._digests[file, self._rows[worker, file].data_ptr()]
+
     def row(self, worker: int, file: int) -> tuple[Tensor | None, bytes | None]:
         """Return a row that was kept and its digest; None where there is none."""
         row = self._rows.get((worker, file))
         return (None, None) if row is None else (row, self._digests[file, row.data_ptr()][0])
+
+
+class HostCopies:
+    """Rows in host memory; one on a GPU is copied once a step, whoever sends it."""
+
+    def __init__(self) -> None:
+        self._copies: dict[tuple[int, int], Tensor] = {}  # by file and memory
+
+    def clear(self) -> None:
+        """Forget all copies, at the beginning of a step."""
+        self._copies.clear()
+
+    def of(self, file: int, row: Tensor) -> Tensor:
+        """Return the row itself if it is in host memory, else its copy."""
+        if row.device.type == "cpu":
+            return row
+        key = file, row.data_ptr()
+        if key not in self._copies:
+            self._copies[key] = row.cpu()
+        return self._copies[key]

@@ -20,6 +20,7 @@ DIGEST_BYTES = 32
 _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _DOMAIN = b"byzshield row v1"
+_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PREFIX = struct.Struct("<16s 16s q q q ? 7x")  # domain, dtype, size, step, file, finite: 64 bytes
 
 
@@ -88,6 +89,15 @@ def equal_memory(first: int, second: int, count: int) -> bool:
     libc's ``memcmp`` is three times as fast as ``torch.equal``.
     """
     return not _memcmp(first, second, count)
+
+
+def same_bytes(one: Tensor, other: Tensor) -> bool:
+    """Whether two vectors of one type, size and device have the same bytes; -0.0 is not 0.0."""
+    one, other = one.contiguous(), other.contiguous()
+    if one.device.type == "cpu":
+        return equal_memory(one.data_ptr(), other.data_ptr(), one.numel() * one.element_size())
+    words = _WORDS[one.element_size()]
+    return torch.equal(one.view(words), other.view(words))
 
 
 def bytes_of(row: Tensor) -> np.ndarray:

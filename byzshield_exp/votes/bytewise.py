@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from byzshield_exp.rows.digests import equal_memory
+from byzshield_exp.rows.digests import same_bytes
 from byzshield_exp.votes.counting import ABSENT, as_labels, for_each
 from byzshield_exp.votes.vote import vote_traits
 
@@ -14,7 +14,6 @@ _CHUNK = (
     1 << 21
 )  # bytes; the first row's chunk stays in the cache while others are compared with it
 _TASKS = 4  # per thread, at least, so that no thread waits long for the last one
-_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @vote_traits(is_exact=True)
@@ -98,16 +97,10 @@ def _split(
     left = group
     while len(left) > 1:
         head, *others = left
-        equal = {place for place in others if _same_bytes(rows[head], rows[place], start, stop)}
+        equal = {
+            place for place in others if same_bytes(rows[head][start:stop], rows[place][start:stop])
+        }
         yield [head, *(place for place in others if place in equal)]
         left = [place for place in others if place not in equal]
     if left:
         yield left
-
-
-def _same_bytes(a: Tensor, b: Tensor, start: int, stop: int) -> bool:
-    a, b = a[start:stop].contiguous(), b[start:stop].contiguous()
-    if a.device.type == "cpu":
-        return equal_memory(a.data_ptr(), b.data_ptr(), a.numel() * a.element_size())
-    words = _WORDS[a.element_size()]
-    return torch.equal(a.view(words), b.view(words))

@@ -11,18 +11,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from running import SMALL, metrics_of, run_program, summary_of, text_of
+from running import SMALL, metrics_of, summary_of, text_of
 
-from byzshield_exp.clusters import run_ranks
+from byzshield_exp.clusters import run_ranks, start_forkserver
 from byzshield_exp.clusters.fingerprint import host_name
-from byzshield_exp.clusters.sockets.wire import HEADER_BYTES, STATEMENT_BYTES
+from byzshield_exp.clusters.inbox import STATEMENT_BYTES
+from byzshield_exp.clusters.sockets.wire import HEADER_BYTES
 from byzshield_exp.clusters.sockets.worker import SocketWorker
 from byzshield_exp.errors import RunError
-from byzshield_exp.launch.ranks import run_rank
+from byzshield_exp.launch.ranks import preload, run_rank
 from byzshield_exp.rows.digests import DIGEST_BYTES
 
 ATTACKS = ("none", "reversed_gradient", "alie")
-QUICK = ("network=mlp", "steps=3")
 PROGRAM = (sys.executable, "-m", "byzshield_exp")
 LENET = ("dataset=synthetic", "network=lenet", "steps=10", "eval_every=10")
 
@@ -54,12 +54,17 @@ def do_all_attacks(folder, *overrides, attacks=("alie",), command=PROGRAM):
     return hashes(folder)
 
 
-def test_one_process_and_four_end_with_the_same_bits(tmp_path):
-    local = do_all_attacks(tmp_path / "local", *QUICK, attacks=ATTACKS)
-    assert set(local) == set(ATTACKS)
-    assert len(set(local.values())) == 3
-    four = do_all_attacks(tmp_path / "four", *QUICK, *processes(4), attacks=ATTACKS)
-    assert four == local  # by digests
+def test_one_process_and_four_end_with_the_same_bits(tmp_path, run, plain_config):
+    start_forkserver(preload())
+    shas = set()
+    for attack in ATTACKS:
+        local = run(f"attack={attack}", folder=tmp_path / "local" / attack)
+        four = tmp_path / "four" / attack
+        config = plain_config(f"attack={attack}", *processes(4))
+        run_ranks(run_rank, 4, text_of(config, four), preload())  # by digests
+        assert summary_of(four)["parameters_sha256"] == local["parameters_sha256"]
+        shas.add(local["parameters_sha256"])
+    assert len(shas) == len(ATTACKS)
 
 
 @pytest.mark.slow
@@ -121,11 +126,11 @@ DONE_BYTES = HEADER_BYTES + STATEMENT_BYTES
 
 @pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("count", [4, pytest.param(16, marks=pytest.mark.slow)])
-def test_the_server_receives_every_replica_or_every_winner_once(tmp_path, vote, count):
-    done = run_program(
-        *SMALL, "attack=none", f"vote={vote}", *processes(count), f"output_dir={tmp_path}"
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_server_receives_every_replica_or_every_winner_once(
+    tmp_path, plain_config, vote, count
+):
+    config = plain_config("attack=none", f"vote={vote}", *processes(count))
+    run_ranks(run_rank, count, text_of(config, tmp_path), preload())
     summary = summary_of(tmp_path)
     row, replicas = HEADER_BYTES + 4 * summary["num_parameters"], 75
     said = replicas * (HEADER_BYTES + DIGEST_BYTES) + 25 * row
@@ -151,17 +156,15 @@ def flipping_rank(rendezvous, job):
 
 
 @pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
-def test_one_flipped_bit_is_one_disagreement_and_the_same_winner(tmp_path, vote):
-    options = (*SMALL, "attack=none", "q=0", f"vote={vote}", *processes(3))
-    done = run_program(*options, f"output_dir={tmp_path / 'honest'}")
-    assert done.returncode == 0
-    (honest,) = (tmp_path / "honest").iterdir()
-    config = json.loads(torch.load(next(honest.glob("**/*.pt")), weights_only=True)["config"])
-    flipped = tmp_path / "flipped"
-    run_ranks(flipping_rank, 3, text_of(config, flipped))
-    assert summary_of(flipped)["parameters_sha256"] == summary_of(honest)["parameters_sha256"]
+def test_one_flipped_bit_is_one_disagreement_and_the_same_winner(tmp_path, run, plain_config, vote):
+    options = ("attack=none", "q=0")
+    honest = run(*options, folder=tmp_path / "honest")
+    config, flipped = plain_config(*options, f"vote={vote}", *processes(3)), tmp_path / "flipped"
+    run_ranks(flipping_rank, 3, text_of(config, flipped), preload())
+    assert summary_of(flipped)["parameters_sha256"] == honest["parameters_sha256"]
     assert {record["vote_disagreements"] for record in metrics_of(flipped)} == {1}
-    assert {record["vote_disagreements"] for record in metrics_of(honest)} == {0}
+    honest_steps = metrics_of(tmp_path / "honest")
+    assert {record["vote_disagreements"] for record in honest_steps} == {0}
     assert {record["files_without_majority"] for record in metrics_of(flipped)} == {0}
 
 
@@ -181,14 +184,10 @@ def other_bits_rank(rendezvous, job):
     return run_rank(rendezvous, job)
 
 
-def test_a_rank_with_other_bits_is_named_before_the_first_step(tmp_path):
-    done = run_program(*SMALL, *processes(4), f"output_dir={tmp_path / 'honest'}")
-    assert done.returncode == 0
-    (honest,) = (tmp_path / "honest").iterdir()
-    config = json.loads(torch.load(next(honest.glob("**/*.pt")), weights_only=True)["config"])
-    job = text_of(config, tmp_path / "other")
+def test_a_rank_with_other_bits_is_named_before_the_first_step(tmp_path, plain_config):
+    job = text_of(plain_config(*processes(4)), tmp_path)
     with pytest.raises(RunError, match=r"ranks \[3\] computed other bits"):
-        run_ranks(other_bits_rank, 4, job)
+        run_ranks(other_bits_rank, 4, job, preload())
 
 
 def each_by_itself(ranks, *overrides):

@@ -16,7 +16,8 @@ import server_load  # noqa: E402
 DOCS = (SCRIPTS.parent / "docs" / "clusters.md").read_text()
 
 
-@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("vote", ["digest", "majority"])
 def test_the_closed_form_is_what_a_run_counts(tmp_path, vote):
     cluster = ("cluster=processes", "cluster.num_processes=4", "profile=metrics")
     done = run_program(

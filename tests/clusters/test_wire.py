@@ -16,9 +16,7 @@ from byzshield_exp.clusters.sockets.wire import (
     Header,
     Kind,
     Rejected,
-    pack_statement,
     unpack,
-    unpack_statement,
 )
 
 
@@ -39,7 +37,7 @@ def test_any_bytes_are_a_header_or_rejected(content):
 def test_a_statement_survives_the_wire():
     seconds = {"data": 0.5, "compute": 1.5, "attack": 0.0, "send": 0.25, "total": 3.0}
     said = Statement(seconds, {**seconds, "total": 2.5}, 7, 1000, 2000)
-    assert unpack_statement(pack_statement(said)) == said
+    assert Statement.unpack(said.pack()) == said
 
 
 class Noted:

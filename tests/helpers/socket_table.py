@@ -16,7 +16,6 @@ from byzshield_exp.clusters.sockets.wire import (
     HEADER_BYTES,
     Header,
     Kind,
-    pack_statement,
     unpack,
 )
 from byzshield_exp.rows.digests import bytes_of, row_digest
@@ -68,7 +67,7 @@ class Table:
         for worker in self.server.seats.workers_of(rank):
             for file in self.assignment.files_of_worker[worker].tolist():
                 found.append(self.replica(rank, worker, file, row(file), step, run))
-        said = pack_statement(Statement({}, {}, 5))
+        said = Statement({}, {}, 5).pack()
         return [*found, Header(Kind.DONE, run, rank, step=step, length=len(said)).pack() + said]
 
     def replica(self, rank, worker, file, row, step=4, run=1):

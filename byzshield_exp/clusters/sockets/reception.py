@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from byzshield_exp.clusters.inbox import Inbox, Statement
+from byzshield_exp.clusters.inbox import STATEMENT_BYTES, Inbox, Statement
 from byzshield_exp.clusters.introduction import MOST_INTRODUCTION
 from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.sockets.fetching import Fetching
@@ -12,12 +12,10 @@ from byzshield_exp.clusters.sockets.shelf import Copy, Shelf
 from byzshield_exp.clusters.sockets.wire import (
     DTYPES,
     FROM_WORKER,
-    STATEMENT_BYTES,
     Header,
     Kind,
     Rejected,
     expect,
-    unpack_statement,
 )
 from byzshield_exp.rows.digests import DIGEST_BYTES
 
@@ -180,7 +178,7 @@ class Reception:
 
     def _store_statement(self, peer: Peer, said: bytes) -> None:
         """Note that a rank has answered, in time or late."""
-        statement: Statement = unpack_statement(said)
+        statement = Statement.unpack(said)
         if self.owed.pop(peer.rank) == self.step:
             self.inbox.statements[peer.rank] = statement
             self.answers_at[peer.rank] = self._hub.now()

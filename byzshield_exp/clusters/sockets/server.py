@@ -5,14 +5,14 @@ from functools import partial
 
 from torch import Tensor
 
-from byzshield_exp.clusters.inbox import Inbox, Statement
+from byzshield_exp.clusters.inbox import STATEMENT_BYTES, Inbox, Statement
 from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.sockets.fetching import Fetching
 from byzshield_exp.clusters.sockets.hub import Hub, Peer
 from byzshield_exp.clusters.sockets.patience import Patience
 from byzshield_exp.clusters.sockets.reception import INTRODUCTION, Reception
 from byzshield_exp.clusters.sockets.shelf import Shelf
-from byzshield_exp.clusters.sockets.wire import STATEMENT_BYTES, Header, Kind
+from byzshield_exp.clusters.sockets.wire import Header, Kind
 from byzshield_exp.clusters.transport import Fetched, TransportOptions
 from byzshield_exp.errors import RunError
 from byzshield_exp.rows.digests import bytes_of

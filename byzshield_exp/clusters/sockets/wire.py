@@ -8,10 +8,7 @@ import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-import numpy as np
 import torch
-
-from byzshield_exp.clusters.inbox import Statement
 
 _FORM = struct.Struct("<I4B5IqQf")  # the fields of Header in order, after the magic number
 _MAGIC = 0x42595A32  # "BYZ2"
@@ -113,27 +110,3 @@ def unpack(content: bytes | bytearray | memoryview) -> Header:
     return Header(
         Kind(kind), run, sender, worker, file, step, length, dtype, bool(finite), loss
     )  # fmt: skip
-
-
-PHASES = ("data", "compute", "attack", "send", "total")
-_COUNTS = 3
-STATEMENT_BYTES = 8 * (_COUNTS + 2 * len(PHASES))
-
-
-def pack_statement(statement: Statement) -> bytes:
-    """A statement as :data:`STATEMENT_BYTES` bytes."""
-    counts = [statement.files_computed, statement.bytes_out, statement.bytes_in]
-    seconds = [
-        table.get(phase, 0.0)
-        for table in (statement.seconds, statement.cpu_seconds)
-        for phase in PHASES
-    ]
-    return np.array(counts, dtype="<i8").tobytes() + np.array(seconds, dtype="<f8").tobytes()
-
-
-def unpack_statement(content: bytes) -> Statement:
-    """Read a statement; any bytes of the right number are one."""
-    counts = np.frombuffer(content, dtype="<i8", count=_COUNTS).tolist()
-    seconds = np.frombuffer(content, dtype="<f8", offset=8 * _COUNTS).reshape(2, -1).tolist()
-    wall, cpu = (dict(zip(PHASES, table, strict=True)) for table in seconds)
-    return Statement(wall, cpu, *counts)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from byzshield_exp.clusters.inbox import Statement
-from byzshield_exp.clusters.said import Said
+from byzshield_exp.clusters.said import HostCopies, Said
 from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.sockets.line import Line, Parts
-from byzshield_exp.clusters.sockets.wire import DTYPES, Header, Kind, pack_statement
+from byzshield_exp.clusters.sockets.wire import DTYPES, Header, Kind
 from byzshield_exp.clusters.transport import Fetched
 from byzshield_exp.errors import LostServer
 from byzshield_exp.rows.digests import bytes_of
@@ -27,8 +27,7 @@ class SocketWorker:
         self.events: list[str] = []
         self._reads_digests, self._line, self._run = reads_digests, line, run
         self._at_start = 0, 0
-        self._said = Said()
-        self._copies: dict[tuple[int, int], Tensor] = {}  # of rows on a GPU, by file and memory
+        self._said, self._copies = Said(), HostCopies()
         line.serve(self._answer)
 
     def introduce(self, said: bytes) -> None:
@@ -63,7 +62,7 @@ class SocketWorker:
 
     def send(self, step: int, worker: int, file: int, message: Message) -> None:
         """Send a row or its digest; the row waits for being asked for."""
-        row = self._in_host_memory(file, message.joined)
+        row = self._copies.of(file, message.joined)
         kind, is_finite = Kind.ROW, False
         content: bytes | memoryview
         if self._reads_digests:
@@ -79,7 +78,7 @@ class SocketWorker:
 
     def collect(self, step: int, statement: Statement, lying: Collection[int]) -> None:
         """Say that all was sent, and how long it took."""
-        self._send(Header(Kind.DONE, self._run, self.rank, step=step), pack_statement(statement))
+        self._send(Header(Kind.DONE, self._run, self.rank, step=step), statement.pack())
 
     def fetch(
         self, wanted: Mapping[int, Sequence[int]], refused: Collection[int] = ()
@@ -101,15 +100,6 @@ class SocketWorker:
             header, content = self._line.next()
             if header.run == self._run:
                 return header, content
-
-    def _in_host_memory(self, file: int, row: Tensor) -> Tensor:
-        """Return the row in host memory; copy it from a GPU once, whoever sends it."""
-        if row.device.type == "cpu":
-            return row
-        key = file, row.data_ptr()
-        if key not in self._copies:
-            self._copies[key] = row.cpu()
-        return self._copies[key]
 
     def _send(self, header: Header, payload: bytes | memoryview) -> None:
         self._line.send(header.carrying(len(payload)).pack(), payload)
