@@ -1,5 +1,6 @@
 """``byzshield VERB`` and ``python -m byzshield_exp [VERB]``, on every rank."""
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -16,7 +17,19 @@ def main(default: str | None = None) -> None:
     if not sys.flags.safe_path:
         sys.path.append("")  # modules of the user's, for the console script as for python -m
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(dispatch(sys.argv[1:], default))
+    if "RANK" not in os.environ:
+        sys.exit(dispatch(sys.argv[1:], default))
+    code = 1
+    try:
+        code = dispatch(sys.argv[1:], default)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:  # gloo's threads abort a process that ends in the usual way with operations pending
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:

@@ -3,9 +3,10 @@
 from byzshield_exp.clusters.alone import AloneChannel
 from byzshield_exp.clusters.delivery import deliver, in_first_rows
 from byzshield_exp.clusters.inbox import Inbox, Statement
+from byzshield_exp.clusters.meeting import Rendezvous, torchrun_size
 from byzshield_exp.clusters.processes import Node, run_ranks, start_forkserver
 from byzshield_exp.clusters.seats import Seats
-from byzshield_exp.clusters.sockets.joining import Rendezvous, join, join_torchrun, torchrun_size
+from byzshield_exp.clusters.torchrun import Torchrun, join
 from byzshield_exp.clusters.transport import Channel, Transport, TransportOptions
 
 __all__ = [
@@ -16,12 +17,12 @@ __all__ = [
     "Rendezvous",
     "Seats",
     "Statement",
+    "Torchrun",
     "Transport",
     "TransportOptions",
     "deliver",
     "in_first_rows",
     "join",
-    "join_torchrun",
     "run_ranks",
     "start_forkserver",
     "torchrun_size",

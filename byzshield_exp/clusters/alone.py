@@ -8,7 +8,6 @@ from byzshield_exp.clusters.inbox import Inbox, Statement
 from byzshield_exp.clusters.said import Said
 from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.transport import Fetched, TransportOptions
-from byzshield_exp.errors import LostServer
 from byzshield_exp.rows.message import Message
 
 
@@ -73,17 +72,8 @@ class AloneChannel:
 
     rank = 0
     world_size = 1
-
-    def tell(self, text: str) -> None:
-        """Do nothing: there is no other rank."""
-
-    def hear(self) -> str:
-        """Refuse: there is no server to hear.
-
-        Raises:
-            LostServer: always.
-        """
-        raise LostServer("there is no server")
+    backend = "alone"
+    run = 0
 
     def open(self, seats: Seats, options: TransportOptions, rows: Tensor) -> Alone:
         """Open the transport of a run."""

@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from byzshield_exp import interrupts
-from byzshield_exp.clusters.sockets.joining import Rendezvous, meeting_place
+from byzshield_exp.clusters.meeting import Rendezvous, meeting_place
 from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
 from byzshield_exp.notices import complain, note
 

@@ -3,7 +3,7 @@
 Every rank of a run calls the verbs of :class:`Transport` in the same order: ``introduce`` and
 ``share`` before the first step; in each step ``publish``, ``send`` for each of its replicas,
 ``collect`` and ``fetch``; ``end`` at the end. A sibling is a file or a folder, not a subclass:
-``alone``, ``sockets``.
+``alone``, ``sockets``, ``process_group``.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -137,23 +137,20 @@ class Transport(Protocol):
 
 @runtime_checkable
 class Channel(Protocol):
-    """How the runs of a sweep reach the ranks that are there.
+    """What connects the processes of a group; each run opens a transport on it.
 
     Attributes:
         rank: of this process; 0 is the server.
         world_size: processes; 1: one process plays everybody.
+        backend: ``alone``, ``sockets``, ``gloo`` or ``nccl``.
+        run: number of the run that opens next, equal on all ranks, so that what is left of
+            another one is told apart.
     """
 
     rank: int
     world_size: int
-
-    def tell(self, text: str) -> None:
-        """On the server, send a job to all ranks; an empty one is the last."""
-        ...
-
-    def hear(self) -> str:
-        """On other ranks, wait for the server's next job."""
-        ...
+    backend: str
+    run: int
 
     def open(self, seats: Seats, options: TransportOptions, rows: Tensor) -> Transport:
         """Open the transport of a run.

@@ -17,6 +17,8 @@ VALUES: dict[str, tuple[str | bool, ...]] = {
     "on_nonfinite": ("finish", "stop", "skip_step"),
     "on_invalid": ("error", "skip"),
     "profile": (False, True, "metrics"),
+    "cluster.backend": ("auto", "gloo", "nccl", "sockets"),
+    "cluster.server_plays": ("auto", True, False),
     "cluster.majority_of": ("all", "present"),
 }
 

@@ -1,6 +1,7 @@
 """Define the schema of the configuration, and check its values."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -26,6 +27,8 @@ class ClusterKeys:
     """The keys of ``cluster``: which processes play the workers."""
 
     num_processes: int | None = None
+    backend: str = "auto"
+    server_plays: Any = "auto"
     worker_timeout: float = 300.0
     majority_of: str = "all"
     bucket_mib: float = 1.0
@@ -93,8 +96,16 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     if problems:
         raise ConfigError("; ".join(problems))
     if config["cluster"]["num_processes"] is None:
-        config["cluster"]["num_processes"] = config["K"] + 1
+        one_each = config["K"] + (config["cluster"]["server_plays"] is not True)
+        config["cluster"]["num_processes"] = _torchrun_size() or one_each
+    problems = [*_process_problems(config)]
+    if problems:
+        raise ConfigError("; ".join(problems))
     return dict(config)
+
+
+def _torchrun_size() -> int | None:
+    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else None
 
 
 def chosen(choices: Mapping[str, Any], cfg: DictConfig) -> dict[str, str]:
@@ -164,17 +175,40 @@ def _out_of_choices(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cluster_problems(config: Mapping[str, Any]) -> Iterator[str]:
-    cluster, most = config["cluster"], config["K"] + 1
+    cluster = config["cluster"]
     count, is_local = cluster["num_processes"], config["choices"]["cluster"] == "local"
-    timeout, bucket = cluster["worker_timeout"], cluster["bucket_mib"]
+    timeout, bucket, backend = (cluster[key] for key in ("worker_timeout", "bucket_mib", "backend"))
     if is_local and count != 1:
         yield f"cluster.num_processes={count} must be 1 with cluster=local: use cluster=processes"
-    if not is_local and count is not None and not 2 <= count <= most:
-        yield f"cluster.num_processes={count} must lie between 2 and K+1={most}"
+    for key in ("backend", "server_plays"):
+        if is_local and cluster[key] != "auto":
+            yield f"cluster.{key}={_written(cluster[key])} needs cluster=processes or torchrun"
+    if backend == "nccl" and config["device"] != "cuda":
+        yield f"cluster.backend=nccl needs device=cuda, not device={config['device']}"
+    if backend in ("gloo", "nccl") and cluster["majority_of"] == "present":
+        yield f"cluster.majority_of=present needs cluster.backend=sockets: {backend} bears no loss"
+    if backend == "sockets" and cluster["server_plays"] is True:
+        yield "cluster.server_plays=true needs cluster.backend=gloo or nccl"
     if not 0 < timeout < math.inf:
         yield f"cluster.worker_timeout={timeout} must be above 0 and finite"
     if not 1 / 1024 <= bucket <= 1024:
         yield f"cluster.bucket_mib={bucket} must lie in [1/1024, 1024]"
+
+
+def _process_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Compare the number of processes with that of workers; one under torchrun plays everybody."""
+    cluster, workers = config["cluster"], config["K"]
+    count, plays = cluster["num_processes"], cluster["server_plays"] is True
+    if config["choices"]["cluster"] == "local" or (count == 1 and _torchrun_size() == 1):
+        return
+    if plays and not 1 <= count <= workers:
+        yield f"cluster.num_processes={count} must lie between 1 and K={workers}"
+    if not plays and not 2 <= count <= workers + 1:
+        yield f"cluster.num_processes={count} must lie between 2 and K+1={workers + 1}"
+
+
+def _written(value: Any) -> str:
+    return str(value).lower()
 
 
 def _repeated_choices() -> Iterator[str]:

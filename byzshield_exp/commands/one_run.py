@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from byzshield_exp.launch.job import Job, announce, describe, load, perform
-from byzshield_exp.launch.ranks import runner_for
+from byzshield_exp.launch.ranks import in_this_process, runner_for
 from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.loop import train
@@ -29,7 +29,7 @@ def do_run(config: dict[str, Any], name: str) -> None:
         announce(job, folder)
         return
     do = runner_for(job)
-    if config["cluster"]["num_processes"] == 1:
+    if do is in_this_process:
         do = partial(_train, experiment)
     else:
         del experiment  # free its data: each rank loads its own

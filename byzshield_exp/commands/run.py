@@ -128,8 +128,7 @@ def _hydra_raises() -> Iterator[None]:
 
 def _with_torchrun(arguments: list[str], world_size: int | None) -> list[str]:
     """Add torchrun's processes as the cluster, unless the arguments choose another one."""
-    if world_size is None or any(given.startswith("cluster=local") for given in arguments):
+    if world_size is None:
         return arguments
-    added = {"cluster=": "processes", "cluster.num_processes=": str(world_size)}
-    missing = [key for key in added if not any(given.startswith(key) for given in arguments)]
-    return arguments + [key + added[key] for key in missing]
+    is_given = any(given.startswith("cluster=") for given in arguments)
+    return arguments if is_given else [*arguments, "cluster=processes"]

@@ -50,7 +50,7 @@ def _do(verb: str, arguments: list[str], is_follower: bool) -> int:
         if not {"-h", "--help"} & set(arguments):
             from byzshield_exp.launch.ranks import follow_torchrun
 
-            follow_torchrun()
+            return follow_torchrun()
         return 0
     code: int = import_module(f"byzshield_exp.commands.{verb}").main(arguments)
     return code

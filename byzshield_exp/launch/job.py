@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from byzshield_exp.clusters import Seats
+from byzshield_exp.clusters.backend import chosen_backend, server_plays
 from byzshield_exp.datasets import is_missing
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import expand_user, write_atomically
@@ -117,9 +118,7 @@ def describe(
     experiment = build(_buildable_here(config, where) if where else config)
     digest = "" if _is_fetched_there(config, where) else experiment.dataset.digest.hex()
     experiment.make_optimizer(experiment.params.clone())  # checks its arguments
-    lines = [_headline(config, experiment)]
-    if config["cluster"]["num_processes"] > 1:
-        lines.append(_tolerance_line(config, experiment))
+    lines = [_headline(config, experiment), *_cluster_lines(config, experiment)]
     job = Job(name, {**config}, digest, asdict(experiment.worst), tuple(lines), experiment.notes)
     return Described(job, experiment)
 
@@ -208,12 +207,20 @@ def _headline(config: Mapping[str, Any], experiment: Experiment) -> str:
     )
 
 
-def _tolerance_line(config: Mapping[str, Any], experiment: Experiment) -> str:
+def _cluster_lines(config: Mapping[str, Any], experiment: Experiment) -> list[str]:
+    """Say what carries the rows, who plays, and what may be lost."""
     options, assignment = config["cluster"], experiment.assignment
-    ranks = options["num_processes"] - 1
+    backend, count = chosen_backend(config), options["num_processes"]
+    if backend == "alone" or (backend == "sockets" and count == 1):
+        return []
+    plays = server_plays(config, backend)
+    if backend != "sockets":
+        does = "is the parameter server and plays workers" if plays else "is the parameter server"
+        ranks = "rank" if count == 1 else "ranks"
+        return [f"{count} {ranks} over {backend} (torch {torch.__version__}): rank 0 {does}"]
     needed = assignment.majority if options["majority_of"] == "all" else 1
-    count = Seats(assignment, ranks + 1).bearable(needed)
-    return (
-        f"{ranks} worker processes, of which any {count} may be silent or lost: every file keeps "
-        f"{needed} of its {assignment.replication} replicas"
-    )
+    bearable = Seats(assignment, count).bearable(needed)
+    return [
+        f"{count - 1} worker processes, of which any {bearable} may be silent or lost: every file "
+        f"keeps {needed} of its {assignment.replication} replicas"
+    ]

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -17,11 +16,12 @@ from byzshield_exp.clusters import (
     Channel,
     Node,
     Rendezvous,
+    Torchrun,
     join,
-    join_torchrun,
     run_ranks,
     torchrun_size,
 )
+from byzshield_exp.clusters.backend import chosen_backend, resolved
 from byzshield_exp.distortion import WorstCase
 from byzshield_exp.errors import ConfigError, LostServer
 from byzshield_exp.launch.job import Job
@@ -34,7 +34,7 @@ _PRELOAD = ("byzshield_exp.training.loop", "byzshield_exp.networks", "byzshield_
 # The server imports these as soon as it has an optimizer and a recorder: 2 s of every run of a
 # sweep. They look for GPUs, which must not happen before the ranks are forked.
 _PRELOAD_WITHOUT_GPU = ("torch._dynamo", "torch.utils.tensorboard.summary")
-_torchrun: list[Channel] = []  # to the processes that torchrun started, once they are joined
+_torchrun: list[Torchrun] = []  # once it is found
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ def rank_job(job: Job, **place: Any) -> RankJob:
         place: more entries of :class:`RankJob`.
     """
     folder = str(job.folder.absolute())
-    return RankJob(job.config, folder, {**job.worst}, data=job.data, **place)
+    return RankJob(resolved(job.config), folder, {**job.worst}, data=job.data, **place)
 
 
 def run_rank(rendezvous: Rendezvous, text: str) -> str | None:
     """Play one rank of a run, given as :attr:`RankJob.text`; rank 0 returns the summary as JSON."""
-    channel = join(rendezvous)
+    channel = join(rendezvous, json.loads(text)["config"]["cluster"]["backend"])
     try:
         summary = play(channel, text)
         return None if summary is None else json.dumps(summary)
@@ -108,20 +108,23 @@ def play(channel: Channel, text: str) -> dict[str, Any] | None:
         return train(experiment, part.config, folder, channel, part.runs)
 
 
-def follow_torchrun() -> None:
-    """Play the jobs that rank 0 sends under torchrun, until it sends none."""
+def follow_torchrun() -> int:
+    """Play the jobs that rank 0 sends under torchrun, until it sends none; return the exit code."""
     # Rank 0 may never come. A Python handler would run only after the store has answered; the
     # system's default ends this process at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    channel = join_torchrun()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it too and stops the run in order
+    torchrun = Torchrun()
     try:
-        while job := channel.hear():
+        while job := torchrun.hear():
+            channel = torchrun.channel(json.loads(job)["config"]["cluster"]["backend"])
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it and stops in order
             play(channel, job)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     except LostServer:
-        sys.exit(1)  # the server has said why
+        return 1  # the server has said why
     finally:
-        channel.close()
+        torchrun.close()
+    return 0
 
 
 def _select_gpu(config: Mapping[str, Any], rank: int) -> None:
@@ -159,20 +162,20 @@ def in_this_process(job: Job) -> dict[str, Any]:
 def over_torchrun(job: Job) -> dict[str, Any]:
     """Train in the processes that torchrun started, of which this is rank 0."""
     if not _torchrun:
-        _torchrun.append(join_torchrun())
-    channel, text = _torchrun[0], rank_job(job).text
-    channel.tell(text)
-    return play(channel, text) or {}
+        _torchrun.append(Torchrun())
+    part = rank_job(job)
+    _torchrun[0].tell(part.text)
+    return play(_torchrun[0].channel(part.config["cluster"]["backend"]), part.text) or {}
 
 
 def end_torchrun() -> None:
     """Let torchrun's other ranks end; they wait for a job even if there was none to do."""
     if not _torchrun and (torchrun_size() or 1) > 1:
-        _torchrun.append(join_torchrun())
+        _torchrun.append(Torchrun())
     while _torchrun:
-        channel = _torchrun.pop()
-        channel.tell("")
-        channel.close()
+        torchrun = _torchrun.pop()
+        torchrun.tell("")
+        torchrun.close()
 
 
 def runner_for(job: Job) -> Callable[[Job], dict[str, Any]]:
@@ -187,6 +190,7 @@ def runner_for(job: Job) -> Callable[[Job], dict[str, Any]]:
             f"cluster.num_processes={count} under torchrun must be its number of processes, "
             f"{world_size}"
         )
-    if count == 1:
+    backend = chosen_backend(job.config)
+    if count == 1 and backend in ("alone", "sockets"):
         return in_this_process
     return in_processes if world_size is None else over_torchrun

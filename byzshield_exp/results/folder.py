@@ -20,12 +20,13 @@ from byzshield_exp.results.recorder import flatten, read_summary
 FREE_KEYS = frozenset(
     {
         "output_dir", "steps", "eval_every", "checkpoint_every", "keep", "plan", "on_invalid",
-        "profile", "cluster.worker_timeout", "cluster.bucket_mib",
+        "profile", "cluster.worker_timeout", "cluster.bucket_mib", "cluster.backend",
+        "cluster.server_plays",
     }
 )  # fmt: skip
 # These name the folder of the run, but may differ when it resumes: the data's digest is compared
-# instead, as another machine keeps the data elsewhere.
-_PLACES = frozenset({"dataset.root", "dataset.file"})
+# instead, as another machine keeps the data elsewhere; torchrun may start other processes.
+_PLACES = frozenset({"dataset.root", "dataset.file", "cluster.num_processes"})
 _ATTEMPTS, _PAUSE_S = 5, 0.05
 
 

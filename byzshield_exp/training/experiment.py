@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from byzshield_exp.aggregators import Defence
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.binding import bind, checked, construct
+from byzshield_exp.clusters.backend import chosen_backend
 from byzshield_exp.datasets import Batches, Dataset
 from byzshield_exp.distortion import WorstCase, most_without, worst_case
 from byzshield_exp.errors import ConfigError
@@ -198,7 +199,7 @@ def _bind_vote(config: Mapping[str, Any], flat: Flat) -> "partial[Tensor]":
     gradient_size = len(flat.params) if len(flat.statistics) else None
     vote = bind("vote", config["vote"], ("replicas",), gradient_size=gradient_size)
     try:
-        return resolve(vote, is_local=config["choices"]["cluster"] == "local")
+        return resolve(vote, is_local=chosen_backend(config) in ("alone", "nccl"))
     except ValueError as error:
         raise ConfigError(f"vote.{error}") from error
 

@@ -9,7 +9,7 @@ import torch
 
 from byzshield_exp import interrupts
 from byzshield_exp.clusters import AloneChannel, Channel
-from byzshield_exp.errors import Stopped, TooFewReplicas
+from byzshield_exp.errors import LostRank, Stopped, TooFewReplicas
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.learner import Learner
 from byzshield_exp.training.parameter_server import parameter_server
@@ -34,25 +34,26 @@ def train(
 
     Raises:
         TooFewReplicas: if too many workers are gone; what was done is in a checkpoint.
+        LostRank: if one is gone or late that the run cannot do without; as above.
         Stopped: at SIGTERM; what was done is in a checkpoint.
         RunError: if the run cannot go on for another reason.
     """
     torch.set_num_threads(config["threads"])
     channel = channel or AloneChannel()
     protocol = parameter_server(experiment, config, channel, runs)
-    learner = None
-    try:
-        learner = Learner(experiment, protocol, config, folder) if channel.rank == 0 else None
-        with interrupts.heard() if learner else nullcontext():  # others wait for rank 0's word
+    is_server, learner = channel.rank == 0, None
+    with interrupts.heard() if is_server else nullcontext():  # others wait for rank 0's word
+        try:
+            learner = Learner(experiment, protocol, config, folder) if is_server else None
             return _loop(protocol, learner)
-    except (Stopped, TooFewReplicas) as error:
-        if learner:
-            raise type(error)(f"{error}; {learner.save_early()}") from error
-        raise
-    finally:
-        protocol.end()
-        if learner:
-            learner.close()
+        except (Stopped, TooFewReplicas, LostRank) as error:
+            if learner:
+                raise type(error)(f"{error}; {learner.save_early()}") from error
+            raise
+        finally:
+            protocol.end()
+            if learner:
+                learner.close()
 
 
 def _loop(protocol: TrainingProtocol, learner: Learner | None) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from byzshield_exp.clusters import (
     in_first_rows,
 )
 from byzshield_exp.clusters.agreement import Agreement
+from byzshield_exp.clusters.backend import server_plays
 from byzshield_exp.clusters.delivery import Delivery
 from byzshield_exp.errors import TooFewReplicas
 from byzshield_exp.rows.message import split
@@ -238,17 +239,21 @@ def parameter_server(
         runs: that share this machine's cores.
     """
     options, num_files = config["cluster"], experiment.assignment.num_files
+    plays = server_plays(config, channel.backend)
+    seats = Seats(experiment.assignment, channel.world_size, plays)
     truth = TrueGradients(
         experiment.network, experiment.dataset, experiment.batches, num_files,
-        _parallel_files(channel.world_size * runs, config),
+        _parallel_files(len(seats.players) * runs, config),
         experiment.seed if experiment.is_stochastic else None, config["precision"],
     )  # fmt: skip
     if channel.world_size == 1:
         rows = truth.table  # winners stay where they are computed
     else:
-        rows = new_rows(num_files if channel.rank == 0 else 0, experiment.flat.state[None].cpu())
+        like = experiment.flat.state[None]
+        like = like if channel.backend == "nccl" else like.cpu()
+        rows = new_rows(num_files if channel.rank == 0 else 0, like)
     transport = channel.open(
-        Seats(experiment.assignment, channel.world_size),
+        seats,
         TransportOptions(
             reads_digests(experiment.vote), options["worker_timeout"],
             int(options["bucket_mib"] * 2**20),
@@ -260,11 +265,11 @@ def parameter_server(
     )
 
 
-def _parallel_files(processes: int, config: Mapping[str, Any]) -> int:
+def _parallel_files(ranks: int, config: Mapping[str, Any]) -> int:
     """Return how many files to compute at a time: by this process's share of the cores."""
     if config["device"] == "cuda":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    ranks = min(ranks, int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
     threads: int = config["threads"]
-    return max(1, (cores or 1) // max(1, ranks - 1) // threads)
+    return max(1, (cores or 1) // ranks // threads)

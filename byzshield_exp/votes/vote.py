@@ -58,7 +58,7 @@ def resolve(vote: "partial[Any]", is_local: bool) -> "partial[Any]":
 
     Args:
         vote: with its arguments bound.
-        is_local: whether one process plays everybody.
+        is_local: whether rows are at hand: in one process, or on rank 0's GPU.
 
     Raises:
         ValueError: if an argument is out of its range.

@@ -9,6 +9,7 @@ import pytest
 from byzshield_exp.clusters import (
     Rendezvous,
     join,
+    meeting,
 )
 from byzshield_exp.clusters.sockets import joining
 from byzshield_exp.clusters.sockets.wire import (
@@ -34,7 +35,7 @@ def test_strangers_are_sent_away(tmp_path, kind):
             b"GET / HTTP/1.1" + bytes(100),
             Header(Kind.HELLO, 0, 1, length=64).pack() + b"t" * 64,
             Header(Kind.HELLO, 0, 7, length=64).pack() + b"s" * 64,  # no such rank
-            Header(Kind.JOB, 0, 1, length=64).pack() + b"s" * 64,
+            Header(Kind.SHARE, 0, 1, length=64).pack() + b"s" * 64,
         ):
             strangers.append(dial(address))
             strangers[-1].sendall(said)
@@ -48,9 +49,7 @@ def test_strangers_are_sent_away(tmp_path, kind):
         with contextlib.suppress(ConnectionResetError):
             assert stranger.recv(1) == b""
         stranger.close()
-    for job in ("the job", "the next"):
-        server.tell(job)
-        assert [each.hear() for each in (first, second)] == [job] * 2
+    assert [peer.rank for peer in server.hub.alive] == [first.rank, second.rank]
     for each in (server, first, second):
         each.close()
 
@@ -62,7 +61,7 @@ def dial(address):
 
 
 def test_ranks_that_do_not_come_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(joining, "JOIN_S", 0.2)
+    monkeypatch.setattr(meeting, "JOIN_S", 0.2)
     with pytest.raises(RunError, match=r"ranks \[1, 2\] did not come within 0"):
         join(Rendezvous(str(tmp_path / "server"), "s" * 64, 0, 3))
     with pytest.raises(RunError, match="rank 1 does not reach the server"):

@@ -5,6 +5,8 @@ import inspect
 import pytest
 
 from byzshield_exp.clusters.alone import Alone, AloneChannel
+from byzshield_exp.clusters.group_channel import ProcessGroupChannel
+from byzshield_exp.clusters.process_group import ProcessGroup
 from byzshield_exp.clusters.sockets.channel import ServerChannel, WorkerChannel
 from byzshield_exp.clusters.sockets.server import SocketServer
 from byzshield_exp.clusters.sockets.worker import SocketWorker
@@ -16,7 +18,8 @@ from byzshield_exp.training.protocol import TrainingProtocol
 @pytest.mark.parametrize(
     ("sibling", "protocol"),
     [(Alone, Transport), (SocketServer, Transport), (SocketWorker, Transport),
-     (AloneChannel, Channel), (ServerChannel, Channel), (WorkerChannel, Channel),
+     (ProcessGroup, Transport), (AloneChannel, Channel), (ServerChannel, Channel),
+     (WorkerChannel, Channel), (ProcessGroupChannel, Channel),
      (ParameterServer, TrainingProtocol)],
 )  # fmt: skip
 def test_a_sibling_has_every_verb(sibling, protocol):

@@ -69,7 +69,7 @@ class Noted:
 def test_a_stream_is_cut_into_its_messages(payloads, cuts):
     noted = Noted()
     headers = [
-        Header(Kind.JOB, 1, 2, number, loss=0.0).carrying(len(content))
+        Header(Kind.SHARE, 1, 2, number, loss=0.0).carrying(len(content))
         for number, content in enumerate(payloads)
     ]
     stream = b"".join(h.pack() + c for h, c in zip(headers, payloads, strict=True))

@@ -44,7 +44,8 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 
 def text_of(config: dict[str, Any], folder: Path) -> str:
     """What the ranks of a run are told."""
+    from byzshield_exp.clusters.backend import resolved
     from byzshield_exp.launch.ranks import RankJob
     from byzshield_exp.training.experiment import build
 
-    return RankJob(config, str(folder), asdict(build(config).worst)).text
+    return RankJob(resolved(config), str(folder), asdict(build(config).worst)).text

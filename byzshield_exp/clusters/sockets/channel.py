@@ -1,4 +1,4 @@
-"""The connections of a sweep: they carry jobs, and each run opens a transport on them."""
+"""The connections of a group: each run opens a transport on them."""
 
 from torch import Tensor
 
@@ -6,10 +6,8 @@ from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.sockets.hub import Hub
 from byzshield_exp.clusters.sockets.line import Line
 from byzshield_exp.clusters.sockets.server import SocketServer
-from byzshield_exp.clusters.sockets.wire import Header, Kind
 from byzshield_exp.clusters.sockets.worker import SocketWorker
 from byzshield_exp.clusters.transport import TransportOptions
-from byzshield_exp.errors import LostServer
 
 
 class ServerChannel:
@@ -25,30 +23,14 @@ class ServerChannel:
     """
 
     rank = 0
+    backend = "sockets"
 
     def __init__(self, world_size: int, hub: Hub, run: int = 0) -> None:
-        self.world_size, self.hub, self._run = world_size, hub, run
-
-    def tell(self, text: str) -> None:
-        """Send a job to all workers; an empty one is the last."""
-        self._run += 1
-        content = text.encode()
-        header = Header(Kind.JOB, self._run, 0, length=len(content)).pack()
-        for peer in self.hub.alive:
-            self.hub.send(peer, header, content)
-        self.hub.flush(self.hub.alive)
-
-    def hear(self) -> str:
-        """Refuse: nobody sends jobs to the server.
-
-        Raises:
-            LostServer: always.
-        """
-        raise LostServer("this is the server")
+        self.world_size, self.hub, self.run = world_size, hub, run
 
     def open(self, seats: Seats, options: TransportOptions, rows: Tensor) -> SocketServer:
         """Open the server's transport for a run."""
-        return SocketServer(seats, options, rows, self.hub, self._run)
+        return SocketServer(seats, options, rows, self.hub, self.run)
 
     def close(self) -> None:
         """Close all connections."""
@@ -62,30 +44,17 @@ class WorkerChannel:
         rank: from 1.
         world_size: processes.
         line: the connection to the server.
-        run: counts the runs.
+        run: number of the run.
     """
 
+    backend = "sockets"
+
     def __init__(self, rank: int, world_size: int, line: Line, run: int = 0) -> None:
-        self.rank, self.world_size, self._line, self._run = rank, world_size, line, run
-
-    def tell(self, text: str) -> None:
-        """Do nothing: only the server sends jobs."""
-
-    def hear(self) -> str:
-        """Wait for the server's next job.
-
-        Raises:
-            LostServer: if there is no server any more.
-        """
-        while True:
-            header, content = self._line.next()
-            if header.kind is Kind.JOB:
-                self._run = header.run
-                return bytes(content).decode()
+        self.rank, self.world_size, self._line, self.run = rank, world_size, line, run
 
     def open(self, seats: Seats, options: TransportOptions, rows: Tensor) -> SocketWorker:
         """Open a worker's transport for a run."""
-        return SocketWorker(seats, self.rank, options.reads_digests, self._line, self._run)
+        return SocketWorker(seats, self.rank, options.reads_digests, self._line, self.run)
 
     def close(self) -> None:
         """Close the connection."""

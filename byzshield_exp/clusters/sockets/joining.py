@@ -11,14 +11,15 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic, sleep
 
-from byzshield_exp.clusters.alone import AloneChannel
+from torch.distributed import Store
+
+from byzshield_exp.clusters import meeting
+from byzshield_exp.clusters.meeting import SECRET_BYTES, Rendezvous, are_on_one_machine
 from byzshield_exp.clusters.sockets.channel import ServerChannel, WorkerChannel
 from byzshield_exp.clusters.sockets.hub import Hub
 from byzshield_exp.clusters.sockets.line import Line
@@ -26,83 +27,42 @@ from byzshield_exp.clusters.sockets.wire import HEADER_BYTES, Header, Kind, Reje
 from byzshield_exp.clusters.transport import Channel
 from byzshield_exp.errors import RunError, first_line
 
-JOIN_S = 300.0  # for all processes to come
 _HELLO_S = 3.0  # for one connection to say who it is
-_SECRET_BYTES = 32
-_KEY = "byzshield/server"  # in torchrun's store, which outlives a restart
+_KEY = "server"  # in torchrun's store
 
 
-@dataclass(frozen=True)
-class Rendezvous:
-    """Where a process finds its group.
-
-    Attributes:
-        address: a socket in a folder that only this user can open, or ``host:port``.
-        secret: what the processes of this group know.
-        rank: of this process; 0 is the server.
-        world_size: processes of the group.
-    """
-
-    address: str
-    secret: str
-    rank: int
-    world_size: int
-
-
-@contextmanager
-def meeting_place(world_size: int) -> Iterator[list[Rendezvous]]:
-    """Make a place where the processes of this machine meet; it opens no port."""
-    secret = secrets.token_hex(_SECRET_BYTES)
-    with tempfile.TemporaryDirectory(prefix="byzshield-") as folder:
-        path = str(Path(folder) / "server")
-        yield [Rendezvous(path, secret, rank, world_size) for rank in range(world_size)]
-
-
-def join(rendezvous: Rendezvous) -> Channel:
-    """Join a group; a single process needs no connections, and plays everybody.
+def join_at(rendezvous: Rendezvous) -> Channel:
+    """Join a group of several processes at a known place.
 
     Raises:
         RunError: if the others do not come.
     """
-    if rendezvous.world_size == 1:
-        return AloneChannel()
     if rendezvous.rank == 0:
         with _listen(rendezvous.address) as door:
             return _welcome(door, rendezvous)
     return _enter(lambda: rendezvous)
 
 
-def torchrun_size() -> int | None:
-    """Return the number of processes if torchrun started this one, else None."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"])
-    return None
-
-
-def join_torchrun() -> Channel:
-    """Join the group that torchrun started this process in.
+def join_by_store(store: Store, rank: int, world_size: int) -> Channel:
+    """Join the group whose server writes its place into torchrun's store.
 
     Raises:
         RunError: if the others do not come.
     """
-    from torch.distributed.rendezvous import rendezvous as find_store
-
-    store, rank, world_size = next(find_store("env://"))
-    on_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == str(world_size)
     try:
         if rank > 0:
-            store.set_timeout(timedelta(seconds=JOIN_S))
+            store.set_timeout(timedelta(seconds=meeting.JOIN_S))
 
             def find() -> Rendezvous:
                 address, secret = store.get(_KEY).decode().rsplit(" ", 1)
                 return Rendezvous(address, secret, rank, world_size)
 
             return _enter(find)
-        secret = secrets.token_hex(_SECRET_BYTES)
+        secret = secrets.token_hex(SECRET_BYTES)
         with tempfile.TemporaryDirectory(prefix="byzshield-") as folder:
-            address = str(Path(folder) / "server") if on_one_machine else _own_address()
+            address = str(Path(folder) / "server") if are_on_one_machine() else _own_address()
             with _listen(address) as door:
-                if not on_one_machine:
+                if not are_on_one_machine():
                     address = f"{address.rpartition(':')[0]}:{door.getsockname()[1]}"
                 store.set(_KEY, f"{address} {secret}")
                 return _welcome(door, Rendezvous(address, secret, rank, world_size))
@@ -130,7 +90,7 @@ def _listen(address: str) -> socket.socket:
 
 def _enter(find: Callable[[], Rendezvous]) -> Channel:
     """Connect to the server; its address is looked up for each try, as it may have moved."""
-    deadline = monotonic() + JOIN_S
+    deadline = monotonic() + meeting.JOIN_S
     while True:
         rendezvous = find()
         try:
@@ -179,7 +139,7 @@ def _set_options(connection: socket.socket) -> None:
 def _welcome(door: socket.socket, rendezvous: Rendezvous) -> Channel:
     """Accept one connection from each rank; close those that do not know the secret."""
     connections: dict[int, socket.socket] = {}
-    deadline = monotonic() + JOIN_S
+    deadline = monotonic() + meeting.JOIN_S
     ranks = set(range(1, rendezvous.world_size))
     while connections.keys() < ranks:
         door.settimeout(max(0.01, deadline - monotonic()))
@@ -187,7 +147,7 @@ def _welcome(door: socket.socket, rendezvous: Rendezvous) -> Channel:
             connection, _ = door.accept()
         except TimeoutError as error:
             missing = sorted(ranks - connections.keys())
-            raise RunError(f"ranks {missing} did not come within {JOIN_S:.0f} s") from error
+            raise RunError(f"ranks {missing} did not come within {meeting.JOIN_S:.0f} s") from error
         rank = _identify(connection, rendezvous.secret)
         if rank in ranks - connections.keys():
             _set_options(connection)

@@ -24,7 +24,6 @@ class Kind(IntEnum):
     DIGEST = 3  # worker: the digest of one replica
     ROW = 4  # worker: one replica, d numbers
     DONE = 5  # worker: all replicas of a step were sent; seconds and counts
-    JOB = 6  # server: the run to play, a text
     SHARE = 7  # server: a tensor that all ranks have the size of
     ORDER = 8  # server: the parameters of a step
     FETCH = 9  # server: send the row of this worker and file

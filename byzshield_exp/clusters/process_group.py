@@ -1,0 +1,360 @@
+"""Rows over torch.distributed: gloo, or NCCL between GPUs.
+
+Every rank calls the same operations in the same order, and both ends know the size of a message
+before it is sent. So a rank that is lost, silent or out of step ends the run: only sockets outlive
+such processes. What a liar can do here is to send other values.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import P2POp, Work
+
+from byzshield_exp.clusters.inbox import Inbox, Statement
+from byzshield_exp.clusters.introduction import MOST_INTRODUCTION
+from byzshield_exp.clusters.received import RankReport, Received, as_tensor
+from byzshield_exp.clusters.said import HostCopies, Said
+from byzshield_exp.clusters.seats import Seats
+from byzshield_exp.clusters.transport import Fetched, TransportOptions
+from byzshield_exp.clusters.vigil import Vigil
+from byzshield_exp.errors import LostRank, LostServer
+from byzshield_exp.rows.digests import row_digest
+from byzshield_exp.rows.finite import is_finite
+from byzshield_exp.rows.message import Message
+
+_ROW, _REPORT, _INTRODUCTION = range(3)  # tags; NCCL, which has none, carries rows only
+_START_S = 30.0  # at least, for the answers before the first step
+_END_S = 10.0  # at most, to tell other ranks that the run is over
+_NOBODY = _OVER = -1  # in place of a worker, of a step
+_INTRODUCTION_BYTES = 8 + MOST_INTRODUCTION
+
+Order = list[tuple[int, int]]  # worker and file, as they are sent
+
+
+class ProcessGroup:
+    """One rank's end of a run over torch.distributed's default group.
+
+    See :class:`~byzshield_exp.clusters.transport.Transport` for the verbs.
+
+    Args of the constructor:
+        seats: who plays whom.
+        options: how the run uses it.
+        rows: ``[f, d + s]``, where rank 0 stores rows; they travel from and to this device.
+        vigil: waits for operations.
+        run: its number, equal on all ranks.
+    """
+
+    def __init__(
+        self, seats: Seats, options: TransportOptions, rows: Tensor, vigil: Vigil, run: int = 0
+    ) -> None:
+        self.seats, self.rank, self._run = seats, vigil.rank, run
+        self.events: list[str] = []
+        self._reads_digests, self._rows, self._vigil = options.reads_digests, rows, vigil
+        vigil.seconds, vigil.name = options.worker_timeout, seats.name
+        self._peers = [rank for rank in seats.players if rank > 0] if self.rank == 0 else []
+        self._received = Received(rows, () if self._reads_digests else self._peers)
+        self._said, self._copies = Said(), HostCopies()
+        self._own: list[tuple[int, int, Message]] = []  # worker, file; sent in this step
+        self._sending: list[Work] = []
+        self._distrusted: set[int] = set()  # ranks that sent another row than they had said
+        self._inbox = Inbox.empty(seats.assignment, self._reads_digests)
+        self._bytes_in = self._bytes_out = 0
+        self._order = torch.tensor([run, 0])  # number of the run, step
+        self._requests = torch.zeros(seats.assignment.num_files, dtype=torch.int64)  # workers
+        self._is_between_steps, self._has_ended = True, False
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes received and sent since the step began."""
+        return self._bytes_in, self._bytes_out
+
+    def introduce(self, said: bytes) -> dict[int, bytes] | None:
+        """Send it to rank 0.
+
+        Raises:
+            LostRank: on rank 0, if another one does not answer.
+        """
+        plays = len(self.seats.workers_of(self.rank)) > 0
+        if self.rank > 0:
+            if plays:
+                packed = as_tensor(len(said).to_bytes(8, "little") + said, _INTRODUCTION_BYTES)
+                self._finish([(0, dist.isend(packed, 0, tag=_INTRODUCTION))])
+            return None
+        came = {rank: as_tensor(b"", _INTRODUCTION_BYTES) for rank in self._peers}
+        self._finish(
+            [(rank, dist.irecv(here, rank, tag=_INTRODUCTION)) for rank, here in came.items()],
+            max(self._vigil.seconds, _START_S),
+        )
+        found = {rank: here.numpy().tobytes() for rank, here in came.items()}
+        found = {rank: it[8 : 8 + int.from_bytes(it[:8], "little")] for rank, it in found.items()}
+        return ({0: said} if plays else {}) | found
+
+    def drop(self, rank: int, reason: str) -> None:
+        """End the run: it cannot go on without a rank.
+
+        Raises:
+            LostRank: always.
+        """
+        raise LostRank(f"{self.seats.name(rank)} cannot take part: {reason}")
+
+    def share(self, content: Tensor) -> None:
+        """Broadcast the tensor."""
+        self._broadcast(content)
+
+    def publish(self, step: int | None, params: Tensor | None) -> int | None:
+        """Broadcast the number of the step, and the parameters."""
+        if self.rank == 0 and step is None:
+            self.end()
+            return None
+        self._begin()
+        number = self._order_of(step or 0)
+        if number == _OVER:
+            return None
+        if params is not None:
+            self._broadcast(params)
+        return number
+
+    def send(self, step: int, worker: int, file: int, message: Message) -> None:
+        """Send a row to rank 0; with digests, keep it until it is asked for."""
+        self._own.append((worker, file, message))
+        row = self._that_travels(file, message.joined)
+        if self._reads_digests:
+            self._said.keep(worker, file, row, step)
+        elif self.rank > 0:
+            self._sending += _start([P2POp(dist.isend, row, 0, tag=_ROW)])
+            self._bytes_out += row.nbytes
+
+    def collect(self, step: int, statement: Statement, lying: Collection[int]) -> Inbox | None:
+        """Report what was sent; on rank 0, receive all rows and reports.
+
+        Raises:
+            LostRank: on rank 0, naming who is gone or late.
+        """
+        if self.rank > 0:
+            report = self._report(statement)
+            work = dist.isend(report.content, 0, tag=_REPORT)
+            self._bytes_out += report.content.nbytes
+            self._finish([(0, work) for work in (*self._sending, work)])
+            self._is_between_steps = not self._reads_digests
+            return None
+        orders = {rank: self.seats.order_of(rank, lying) for rank in self._peers}
+        reports = {rank: RankReport(len(order)) for rank, order in orders.items()}
+        coming = [(r, dist.irecv(it.content, r, tag=_REPORT)) for r, it in reports.items()]
+        self._vigil.patiently(lambda: self._receive(orders, coming))
+        for rank, report in reports.items():
+            self._read(rank, orders[rank], report)
+        for worker, file, message in self._own:
+            self._put(worker, file, message)
+        self._inbox.statements[0] = statement
+        self._is_between_steps = not self._reads_digests
+        return self._inbox
+
+    def fetch(
+        self, wanted: Mapping[int, Sequence[int]], refused: Collection[int] = ()
+    ) -> list[Fetched]:
+        """On rank 0, broadcast what is wanted and receive it; the other ranks send it."""
+        if not self._reads_digests:
+            return []
+        if self.rank > 0:
+            while self._answer():
+                pass
+            return []
+        self._distrusted |= {self.seats.rank_of[worker] for worker in refused}
+        asked = self._choose(wanted)
+        self._requests.fill_(_NOBODY)
+        for file, worker in asked.items():
+            self._requests[file] = worker
+        self._broadcast(self._requests)
+        self._is_between_steps = not asked
+        return self._vigil.patiently(lambda: self._receive_winners(asked)) if asked else []
+
+    def end(self) -> None:
+        """On rank 0, tell the others that the run is over, if they wait for the next step.
+
+        If they are in the middle of one, they end when this process does.
+        """
+        if self._has_ended or self.rank > 0:
+            return
+        self._has_ended = True
+        if not self._is_between_steps:
+            self._vigil.is_broken = True
+        if self._vigil.is_broken:
+            return
+        try:
+            self._order_of(_OVER, _END_S)
+        except RuntimeError:
+            return  # why the run ends is said already
+
+    # What every rank does.
+
+    def _begin(self) -> None:
+        self._is_between_steps = False
+        self._inbox = Inbox.empty(self.seats.assignment, self._reads_digests)
+        self._said.clear()
+        self._copies.clear()
+        self._received.clear()
+        self._own.clear()
+        self._sending.clear()
+        self._bytes_in = self._bytes_out = 0
+
+    def _order_of(self, step: int, seconds: float | None = None) -> int:
+        """Broadcast the number of a step; return rank 0's.
+
+        Raises:
+            LostServer: if rank 0 is at another run, as this one failed there before it began.
+        """
+        if self.rank == 0:
+            self._order[:] = torch.tensor([self._run, step])
+        self._broadcast(self._order, seconds)
+        run, number = self._order.tolist()
+        if run != self._run:
+            raise LostServer("the server is at another run: this one did not begin there")
+        return int(number)
+
+    def _broadcast(self, content: Tensor, seconds: float | None = None) -> None:
+        """Overwrite a tensor with rank 0's; gloo carries what is on a GPU through host memory."""
+        travels = content if content.device == self._rows.device else content.cpu()
+        work = dist.broadcast(travels, 0, async_op=True)
+        self._finish([(None, work)], seconds)
+        if self.rank > 0 and travels is not content:
+            content.copy_(travels)
+        if self.rank == 0:
+            self._bytes_out += content.nbytes * len(self._peers)
+        else:
+            self._bytes_in += content.nbytes
+
+    def _finish(
+        self, works: Sequence[tuple[int | None, Work | None]], seconds: float | None = None
+    ) -> None:
+        """Wait for operations, each given with the rank at its other end."""
+        self._vigil.patiently(lambda: self._vigil.finish(works), seconds)
+
+    def _that_travels(self, file: int, row: Tensor) -> Tensor:
+        return row if row.device == self._rows.device else self._copies.of(file, row)
+
+    # What ranks with workers do.
+
+    def _report(self, statement: Statement) -> RankReport:
+        report = RankReport(len(self._own))
+        report.statement[:] = np.frombuffer(statement.pack(), dtype=np.uint8)
+        for said, (worker, file, message) in zip(report.replicas, self._own, strict=True):
+            said["loss"] = message.loss
+            if self._reads_digests:
+                digest, said["finite"] = self._said.digest(worker, file)
+                said["digest"] = np.frombuffer(digest, dtype=np.uint8)
+        return report
+
+    def _answer(self) -> bool:
+        """Send the rows that rank 0 asks for; return whether there may be more."""
+        self._broadcast(self._requests)
+        asked = [(file, worker) for file, worker in enumerate(self._requests.tolist())]
+        mine = self.seats.workers_of(self.rank)
+        rows = [self._said.row(worker, file)[0] for file, worker in asked if worker in mine]
+        sends = [P2POp(dist.isend, row, 0, tag=_ROW) for row in rows if row is not None]
+        self._finish([(0, work) for work in _start(sends)])
+        self._bytes_out += sum(send.tensor.nbytes for send in sends)
+        self._is_between_steps = all(worker == _NOBODY for _, worker in asked)
+        return not self._is_between_steps
+
+    # What rank 0 does.
+
+    def _receive(
+        self, orders: Mapping[int, Order], reports: Sequence[tuple[int | None, Work | None]]
+    ) -> None:
+        """Receive rows in turns, one of each rank in a turn, and then the reports."""
+        if not self._reads_digests:
+            turns = max(map(len, orders.values()), default=0)
+            coming = self._start_turn(orders, 0)
+            for turn in range(turns):
+                came, coming = coming, self._start_turn(orders, turn + 1)
+                self._vigil.finish(came)
+                for rank, order in orders.items():
+                    if turn < len(order):
+                        worker, file = order[turn]
+                        row = self._received.slot(rank, turn)
+                        self._bytes_in += row.nbytes
+                        place = self.seats.place_of[worker, file]
+                        self._inbox.replicas[file][place] = self._received.keep(file, row)
+        self._vigil.finish(reports)
+
+    def _start_turn(
+        self, orders: Mapping[int, Order], turn: int
+    ) -> list[tuple[int | None, Work | None]]:
+        ranks = [rank for rank, order in orders.items() if turn < len(order)]
+        slots = [self._received.slot(rank, turn) for rank in ranks]
+        works = _start(
+            [
+                P2POp(dist.irecv, slot, rank, tag=_ROW)
+                for rank, slot in zip(ranks, slots, strict=True)
+            ]
+        )
+        if len(works) == len(ranks):
+            return list(zip(ranks, works, strict=True))
+        return [(None, work) for work in works]  # NCCL: one for all of them
+
+    def _read(self, rank: int, order: Order, report: RankReport) -> None:
+        """Put what a rank reports into the inbox."""
+        self._inbox.statements[rank] = Statement.unpack(report.statement.tobytes())
+        self._bytes_in += report.content.nbytes
+        for (worker, file), said in zip(order, report.replicas, strict=True):
+            place, loss = self.seats.place_of[worker, file], float(said["loss"])
+            if self._reads_digests:
+                digest, finite = said["digest"].tobytes(), bool(said["finite"])
+                self._inbox.put(file, place, digest, finite, loss)
+            else:
+                self._inbox.losses[file, place] = loss
+
+    def _put(self, worker: int, file: int, message: Message) -> None:
+        """Put a replica of a worker that rank 0 plays into the inbox."""
+        place = self.seats.place_of[worker, file]
+        if self._reads_digests:
+            digest, finite = self._said.digest(worker, file)
+            self._inbox.put(file, place, digest, finite, message.loss)
+        else:
+            row = self._that_travels(file, message.joined)
+            row = self._received.keep(file, row, is_reused=False)
+            self._inbox.put(file, place, row, False, message.loss)
+
+    def _choose(self, wanted: Mapping[int, Sequence[int]]) -> dict[int, int]:
+        """Choose by file whom to ask: rank 0 itself, else the rank that has least to send."""
+        load = dict.fromkeys(self.seats.players, 0)
+        asked = {}
+        for file in sorted(wanted):
+            prices = [
+                (rank in self._distrusted, rank > 0, load[rank], place)
+                for place, rank in enumerate(self.seats.rank_of[one] for one in wanted[file])
+            ]
+            asked[file] = wanted[file][min(prices)[-1]]
+            load[self.seats.rank_of[asked[file]]] += 1
+        return asked
+
+    def _receive_winners(self, asked: Mapping[int, int]) -> list[Fetched]:
+        """Receive the rows of files, each into its own place, and hash them as they come."""
+        ranks = {file: self.seats.rank_of[worker] for file, worker in asked.items()}
+        remote = [file for file in asked if ranks[file] > 0]
+        works = _start(
+            [P2POp(dist.irecv, self._rows[file], ranks[file], tag=_ROW) for file in remote]
+        )
+        is_each = len(works) == len(remote)
+        if not is_each:
+            self._vigil.finish([(None, work) for work in works])
+        answers = []
+        for file, worker in asked.items():
+            if ranks[file] == 0:
+                answers.append(Fetched(file, worker, *self._said.row(worker, file)))
+                continue
+            if is_each:
+                self._vigil.finish([(ranks[file], works[remote.index(file)])])
+            row, number = self._rows[file], int(self._order[1])
+            self._bytes_in += row.nbytes
+            digest = row_digest(row, number, file, is_finite(row))
+            answers.append(Fetched(file, worker, row, digest))
+        return answers
+
+
+def _start(operations: list[P2POp]) -> list[Work]:
+    """Begin operations between two ranks each; gloo returns one work for each, NCCL one for all."""
+    return dist.batch_isend_irecv(operations) if operations else []

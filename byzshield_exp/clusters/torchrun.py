@@ -1,0 +1,106 @@
+"""Join the processes of a run: those that torchrun started, or those of a known place."""
+
+import os
+from datetime import timedelta
+from time import sleep
+
+from torch.distributed import FileStore, PrefixStore, Store, TCPStore
+
+from byzshield_exp.clusters import meeting
+from byzshield_exp.clusters.alone import AloneChannel
+from byzshield_exp.clusters.group_channel import ProcessGroupChannel
+from byzshield_exp.clusters.meeting import Rendezvous, are_on_one_machine
+from byzshield_exp.clusters.sockets.joining import join_at, join_by_store
+from byzshield_exp.clusters.transport import Channel
+from byzshield_exp.errors import LostServer, RunError, first_line
+
+_LOOK_S = 0.02
+
+
+def join(rendezvous: Rendezvous, backend: str = "sockets") -> Channel:
+    """Join a group; over sockets a single process needs no connections, and plays everybody.
+
+    Args:
+        rendezvous: where.
+        backend: ``sockets``, ``gloo`` or ``nccl``.
+
+    Raises:
+        RunError: if the others do not come.
+    """
+    rank, world_size = rendezvous.rank, rendezvous.world_size
+    if backend == "sockets":
+        return AloneChannel() if world_size == 1 else join_at(rendezvous)
+    host = ""
+    if rendezvous.address.startswith("/"):
+        store: Store = FileStore(f"{rendezvous.address}.store", world_size)
+    else:
+        host, _, port = rendezvous.address.rpartition(":")
+        limit = timedelta(seconds=meeting.JOIN_S)
+        store = TCPStore(host, int(port), world_size, is_master=rank == 0, timeout=limit)
+    store = PrefixStore(rendezvous.secret, store)  # strangers do not know where to write
+    return ProcessGroupChannel(store, rank, world_size, backend, host)
+
+
+class Torchrun:
+    """The processes that torchrun started; its store carries the jobs of a sweep.
+
+    Raises:
+        RunError: if there is no store.
+    """
+
+    def __init__(self) -> None:
+        from torch.distributed.rendezvous import rendezvous as find_store
+
+        try:
+            store, self.rank, self.world_size = next(find_store("env://"))
+        except (RuntimeError, ValueError) as error:
+            raise RunError(f"torchrun's store is not found: {first_line(error)}") from error
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives a restart
+        self._store = PrefixStore(f"byzshield/{attempt}", store)
+        self._channels: dict[str, Channel] = {}
+        self._jobs = 0
+
+    def tell(self, text: str) -> None:
+        """On rank 0, send a job to all ranks; an empty one is the last."""
+        self._jobs += 1
+        self._store.set(f"job/{self._jobs}", text)
+
+    def hear(self) -> str:
+        """On other ranks, wait for rank 0's next job.
+
+        Raises:
+            LostServer: if the store is gone.
+        """
+        self._jobs += 1
+        key = f"job/{self._jobs}"
+        try:
+            while not self._store.check([key]):  # a wait that ends in vain complains
+                sleep(_LOOK_S)
+            return self._store.get(key).decode()
+        except RuntimeError as error:
+            raise LostServer(f"lost the server: {first_line(error)}") from error
+
+    def channel(self, backend: str) -> Channel:
+        """Return what carries the rows of the job that was told last.
+
+        Raises:
+            RunError: if the other ranks do not come.
+        """
+        if backend not in self._channels:
+            self._channels[backend] = self._join(backend)
+        channel = self._channels[backend]
+        channel.run = self._jobs
+        return channel
+
+    def _join(self, backend: str) -> Channel:
+        if backend != "sockets":
+            host = "" if are_on_one_machine() else os.environ["MASTER_ADDR"]
+            return ProcessGroupChannel(self._store, self.rank, self.world_size, backend, host)
+        if self.world_size == 1:
+            return AloneChannel()
+        return join_by_store(self._store, self.rank, self.world_size)
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        for channel in self._channels.values():
+            channel.close()
