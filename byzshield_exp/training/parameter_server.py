@@ -78,6 +78,8 @@ class ParameterServer:
         """Compare the data over all ranks, and file 0's gradient where replicas must be equal."""
         if self._transport.seats.world_size == 1:
             return
+        if self._transport.seats.server_plays:  # its parameters may be of a checkpoint
+            self._transport.share(self._experiment.flat.state)
         plays = len(self._transport.seats.workers_of(self._transport.rank)) > 0
         own = introduction(self._experiment, self._truth, plays)
         said = self._transport.introduce(own.pack())

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -62,14 +62,19 @@ class Network:
         _do("ip", "link", "set", self.links[node], "up")
 
 
-@cache
 def why_not() -> str:
     """What is missing for network namespaces with sshd; empty where nothing is."""
+    missing = [name for name in ("ssh-keygen", "sshd") if _program(name) is None]
+    return f"{', '.join(missing)} is not installed" if missing else why_no_namespaces()
+
+
+@cache
+def why_no_namespaces() -> str:
+    """What is missing for network namespaces; empty where nothing is."""
     if os.geteuid() != 0:
         return "needs root, for network namespaces"
-    missing = [name for name in ("ip", "ssh-keygen", "sshd") if _program(name) is None]
-    if missing:
-        return f"{', '.join(missing)} is not installed"
+    if _program("ip") is None:
+        return "ip is not installed"
     trial = f"byz{os.getpid()}try"
     for command in (
         ["ip", "link", "add", trial, "type", "bridge"],
@@ -83,36 +88,53 @@ def why_not() -> str:
 
 
 @contextmanager
-def network(folder: Path, count: int = 3) -> Iterator[Network]:
-    """Bring up machines ``10.77.x.1``, ``.2`` ...; this one is ``10.77.x.254``."""
+def namespaces_on_a_bridge(count: int) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Bring up namespaces ``10.77.x.1``, ``.2`` ...; this machine is ``10.77.x.254``.
+
+    Yields:
+        The name of the bridge, and name and address of each namespace.
+    """
     name = f"byz{os.getpid()}"
     subnet = f"10.77.{_free_subnet()}"
-    namespaces = tuple(f"{name}n{node}" for node in range(count))
-    links = tuple(f"{name}v{node}" for node in range(count))
-    servers: list[subprocess.Popen[bytes]] = []
-    made_run = not Path("/run/sshd").exists()
-    Path("/run/sshd").mkdir(exist_ok=True)
+    made = [(f"{name}n{node}", f"{subnet}.{node + 1}") for node in range(count)]
     try:
         _do("ip", "link", "add", name, "type", "bridge")
         _do("ip", "address", "add", f"{subnet}.254/24", "dev", name)
         _do("ip", "link", "set", name, "up")
-        _make_key(folder / "user_key")
-        known_hosts, hosts = {}, []
-        for node in range(count):
-            address = f"{subnet}.{node + 1}"
-            _make_namespace(name, namespaces[node], links[node], address)
-            server, key = _start_sshd(folder, node, namespaces[node], address)
-            servers.append(server)
-            known_hosts[address] = [key]
-            hosts.append(Host(f"i-{node}", address, address, node))
-        for host in hosts:
-            _wait_for_port(host.address)
-        yield Network(tuple(hosts), known_hosts, folder / "user_key", folder, namespaces, links)
+        for node, (namespace, address) in enumerate(made):
+            _make_namespace(name, namespace, f"{name}v{node}", address)
+        yield name, made
     finally:
-        _take_down(name, namespaces, servers)
-        if made_run:
-            with suppress(OSError):
-                Path("/run/sshd").rmdir()
+        _take_down(name, [namespace for namespace, _ in made])
+
+
+@contextmanager
+def network(folder: Path, count: int = 3) -> Iterator[Network]:
+    """Bring up machines with sshd, each in a namespace."""
+    servers: list[subprocess.Popen[bytes]] = []
+    made_run = not Path("/run/sshd").exists()
+    Path("/run/sshd").mkdir(exist_ok=True)
+    with namespaces_on_a_bridge(count) as (name, made):
+        try:
+            namespaces = tuple(namespace for namespace, _ in made)
+            links = tuple(f"{name}v{node}" for node in range(count))
+            _make_key(folder / "user_key")
+            known_hosts, hosts = {}, []
+            for node, (_, address) in enumerate(made):
+                server, key = _start_sshd(folder, node, namespaces[node], address)
+                servers.append(server)
+                known_hosts[address] = [key]
+                hosts.append(Host(f"i-{node}", address, address, node))
+            for host in hosts:
+                _wait_for_port(host.address)
+            yield Network(tuple(hosts), known_hosts, folder / "user_key", folder, namespaces, links)
+        finally:
+            for server in servers:
+                server.kill()
+                server.wait()
+            if made_run:
+                with suppress(OSError):
+                    Path("/run/sshd").rmdir()
 
 
 def marked(gang: Gang, node: str = "") -> list[int]:
@@ -184,9 +206,7 @@ def _wait_for_port(address: str) -> None:
         time.sleep(0.05)
 
 
-def _take_down(
-    name: str, namespaces: tuple[str, ...], servers: list[subprocess.Popen[bytes]]
-) -> None:
+def _take_down(name: str, namespaces: Sequence[str]) -> None:
     """End what runs in the namespaces, which are ours alone, and remove them and the bridge."""
     for namespace in namespaces:
         inside = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True)
@@ -194,8 +214,5 @@ def _take_down(
             with suppress(ProcessLookupError):
                 os.kill(int(process), signal.SIGKILL)
         subprocess.run(["ip", "netns", "delete", namespace], capture_output=True)
-    for server in servers:
-        server.kill()
-        server.wait()
     for link in [name, *(f"{name}v{node}" for node in range(len(namespaces)))]:
         subprocess.run(["ip", "link", "delete", link], capture_output=True)
