@@ -3,12 +3,14 @@
     python scripts/bench_step.py                       # LeNet, a process per worker
     python scripts/bench_step.py --votes majority --only mols,local --repeats 1
     python scripts/bench_step.py --resnet              # large rows: bytes and memory, up to 18 GB
+    python scripts/bench_step.py --only mols --backends sockets,gloo      # each against the first
 
 Every measurement is a run of the program (``profile=metrics``) or of plain SGD in new processes
 (Linux only). In each repeat every variant has its turn, so that noise on the machine affects all
 alike. Figures are medians over repeats of medians over the steps after the warm-up.
 
-The floor is plain SGD on the same 750 samples: fetch the batch, forward, backward and torch's step.
+The floor is plain SGD on the same 750 samples in torch's quickest layout, channels last: fetch the
+batch, forward, backward and torch's step.
 Wall seconds are divided by its wall seconds on all cores, CPU seconds by its CPU seconds in one
 thread. If a process plays one worker, every sample is computed r times: both floors count r times.
 "CPU by difference" is the CPU time of a long run minus that of a short one, per step. It needs no
@@ -116,6 +118,8 @@ def main() -> None:
             runs[name].append(figures)
             print(f"{name}: {figures['wall']:.3f} s", file=sys.stderr, flush=True)
     medians = {name: _medians(figures) for name, figures in runs.items()}
+    if options.backends:
+        _print_against_first(runs, options)
     if options.resnet:
         _print_resnet(medians, options)
     else:
@@ -134,14 +138,23 @@ def _chosen(options: argparse.Namespace) -> dict[str, Variant]:
     if unknown := [name for name in names if name not in known]:
         sys.exit(f"no such variant: {', '.join(unknown)}; there are {', '.join(known)}")
     return {
-        f"{name}, {vote}": Variant(
-            (*common, *known[name].overrides, f"vote={vote}"),
+        ", ".join(filter(None, (name, vote, backend))): Variant(
+            (*common, *known[name].overrides, f"vote={vote}", *_over(backend)),
             known[name].replicas,
             known[name].research,
         )
         for name in names
         for vote in options.votes.split(",")
+        for backend in (options.backends.split(",") if "local" not in name else [""])
     }
+
+
+def _over(backend: str) -> tuple[str, ...]:
+    """``gloo+`` is gloo with a server that plays workers too, by one process fewer."""
+    if not backend:
+        return ()
+    plays = str(backend.endswith("+")).lower()
+    return f"cluster.backend={backend.rstrip('+')}", f"cluster.server_plays={plays}"
 
 
 def _measure(variant: Variant, options: argparse.Namespace) -> Figures:
@@ -251,14 +264,15 @@ def _plain_sgd(options: argparse.Namespace) -> Figures:
     torch.set_num_threads(options.floor)
     torch.manual_seed(0)
     data = synthetic(num_train=10 * BATCH, size=28)
-    network = lenet(data.shape, data.num_classes)
+    network = lenet(data.shape, data.num_classes).to(memory_format=torch.channels_last)
+    images = data.train_images.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     walls, cpus = [], []
     for _ in range(options.warmup + options.steps):
         wall, cpu = time.perf_counter(), time.process_time()
         samples = torch.randperm(data.num_train)[:BATCH]
         optimizer.zero_grad()
-        loss = cross_entropy(network(data.train_images[samples]), data.train_labels[samples])
+        loss = cross_entropy(network(images[samples]), data.train_labels[samples])
         loss.backward()
         optimizer.step()
         walls.append(time.perf_counter() - wall)
@@ -290,6 +304,23 @@ def _print_lenet(
     print(f"LeNet, d = 431,080, batch {BATCH}, {_CORES} cores\n")
     _print_table(head, rows, options.markdown)
     _print_phases(medians, options)
+
+
+def _print_against_first(runs: dict[str, list[Figures]], options: argparse.Namespace) -> None:
+    """Print wall and CPU seconds over those of the first backend in the same repeat: medians."""
+    first = options.backends.split(",")[0]
+    rows = []
+    for name, repeats in runs.items():
+        base = runs.get(f"{name.rpartition(', ')[0]}, {first}")
+        if base is None:
+            continue
+        ratios = [
+            median(mine[key] / theirs[key] for mine, theirs in zip(repeats, base, strict=True))
+            for key in ("wall", "cpu total", "memory")
+        ]
+        rows.append([name, *_cells(ratios, 2)])
+    _print_table([f"over {first}", "s/step", "CPU s/step", "server MiB"], rows, options.markdown)
+    print()
 
 
 def _print_resnet(medians: dict[str, Figures], options: argparse.Namespace) -> None:
@@ -354,6 +385,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--votes", default="majority,digest", help="separated by commas")
     parser.add_argument("--only", default="", help="variants, separated by commas; default all")
+    parser.add_argument("--backends", default="", help="of processes: sockets, gloo, gloo+")
     parser.add_argument("--resnet", action="store_true")
     parser.add_argument("--batch-size", type=int, default=FILES, help="of --resnet")
     parser.add_argument("--width", type=int, default=64, help="of --resnet")

@@ -116,6 +116,8 @@ class Vigil:
             try:
                 if work is not None:
                     work.wait()
+                    if torch.cuda.is_initialized():  # NCCL has only queued it
+                        torch.cuda.current_stream().synchronize()
             except RuntimeError as error:
                 raise _Failed(self._awaited, error) from error
 
