@@ -1,8 +1,34 @@
 """HOW THE UPDATE IS APPLIED: torch's own optimizer and schedule over the flat parameters."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
+
+_COMPILER = "torch._dynamo"
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Keep an optimizer from importing torch's compiler: 2 s of the start of a run.
+
+    It would only ask the compiler to leave it alone. Where the compiler is there already, as for a
+    compiled network, nothing is done.
+    """
+    if _COMPILER in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(_COMPILER)
+    vars(stand_in).update(disable=lambda function, *_, **__: function, graph_break=lambda: None)
+    sys.modules[_COMPILER] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[_COMPILER]
 
 
 def sgd(

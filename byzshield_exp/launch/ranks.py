@@ -31,9 +31,9 @@ from byzshield_exp.training.experiment import build
 from byzshield_exp.training.loop import train
 
 _PRELOAD = ("byzshield_exp.training.loop", "byzshield_exp.networks", "byzshield_exp.datasets")
-# The server imports these as soon as it has an optimizer and a recorder: 2 s of every run of a
-# sweep. They look for GPUs, which must not happen before the ranks are forked.
-_PRELOAD_WITHOUT_GPU = ("torch._dynamo", "torch.utils.tensorboard.summary")
+# The server imports this as soon as it has a recorder. It looks for GPUs, which must not happen
+# before the ranks are forked.
+_PRELOAD_WITHOUT_GPU = ("torch.utils.tensorboard.summary",)
 _torchrun: list[Torchrun] = []  # once it is found
 
 

@@ -16,6 +16,7 @@ from byzshield_exp.datasets import Batches, Dataset
 from byzshield_exp.distortion import WorstCase, most_without, worst_case
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.networks import Flat
+from byzshield_exp.optimizers import without_compiler
 from byzshield_exp.streams import Stream, generator
 from byzshield_exp.training import checks
 from byzshield_exp.training.task import build_task, draws_random_numbers
@@ -39,7 +40,7 @@ class Experiment:
         vote: labels replicas.
         defence: ``defence(rows, num_corrupt) -> [d]``: pre-aggregators and the aggregator.
         make_optimizer: ``make_optimizer(params) -> (optimizer, scheduler)``; raises
-            ``ConfigError``. Called on the server alone: torch's optimizers cost a second to import.
+            ``ConfigError``. Called on the server alone.
         num_byzantine: q.
         worst: the worst set of q workers; its upper bound is ``num_corrupt``.
         idle_reason: why the attack can do nothing, or ``""``.
@@ -164,7 +165,7 @@ def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experimen
         forge=forge,
         vote=_bind_vote(config, task.flat),
         defence=_bind_defence(config),
-        make_optimizer=lambda flat: construct("optimizer", config["optimizer"], params=flat),
+        make_optimizer=partial(_make_optimizer, config["optimizer"]),
         num_byzantine=num_byzantine,
         worst=worst,
         idle_reason="",
@@ -193,6 +194,11 @@ def _bind_attack(config: Mapping[str, Any]) -> "partial[Tensor] | None":
         name = config["choices"]["attack"]
         raise ConfigError(f"attack.{key}={value!r}: attack={name} takes no arguments")
     return bind("attack", choice, ("knowledge",))
+
+
+def _make_optimizer(choice: Mapping[str, Any], params: Tensor) -> Any:
+    with without_compiler():
+        return construct("optimizer", choice, params=params)
 
 
 def _bind_vote(config: Mapping[str, Any], flat: Flat) -> "partial[Tensor]":

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from byzshield_exp.errors import RunError, Stopped
 from byzshield_exp.notices import warn
+from byzshield_exp.optimizers import without_compiler
 from byzshield_exp.results.journal import Outage
 from byzshield_exp.results.recorder import METRICS, SUMMARY, Recorder, read_metrics
 from byzshield_exp.results.saving import Saver, insist
@@ -148,7 +149,8 @@ class Learner:
             if self._config["on_nonfinite"] == "skip_step":
                 return False  # the schedule counts updates, not steps
         params.grad = update
-        self._optimizer.step()
+        with without_compiler():
+            self._optimizer.step()
         self._scheduler.step()
         self._experiment.flat.statistics.copy_(report.statistics)
         self._accuracy = None
@@ -177,12 +179,14 @@ class Learner:
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds; the records of its steps are on the disk before it."""
         self._recorder.sync()
+        with without_compiler():
+            optimizer = self._optimizer.state_dict()
         return {
             "step": self._done,
             "data": self._experiment.dataset.digest.hex(),
             "params": self._experiment.params,
             "statistics": self._experiment.flat.statistics,
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": optimizer,
             "scheduler": self._scheduler.state_dict(),
             "state": self._protocol.state,
             "best_accuracy": self._best,
@@ -198,7 +202,8 @@ class Learner:
             return
         self._experiment.params.copy_(saved["params"])
         self._experiment.flat.statistics.copy_(saved["statistics"])
-        self._optimizer.load_state_dict(saved["optimizer"])
+        with without_compiler():
+            self._optimizer.load_state_dict(saved["optimizer"])
         self._scheduler.load_state_dict(saved["scheduler"])
         state, params = self._protocol.state, self._experiment.params
         for name, value in saved["state"].items():

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -317,3 +319,18 @@ def test_an_attack_that_returns_something_else_is_one_line(cli, tmp_path, monkey
     )
     assert code == 1
     assert "the attack must return rows of shape" in err
+
+
+def test_a_run_that_resumes_imports_no_compiler(tmp_path):
+    """torch's optimizers import it, to tell it to leave them alone: 2 s."""
+    code = (
+        "import sys\n"
+        "from byzshield_exp.commands.run import main\n"
+        "for steps in ('1', '2'):\n"
+        "    assert main([*sys.argv[1:], f'steps={steps}']) == 0\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    options = (*SMALL[:3], "eval_every=1", "optimizer.momentum=0.5", f"output_dir={tmp_path}")
+    done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "resumes after step 1" in done.stdout
