@@ -15,8 +15,8 @@ def chosen_backend(config: Mapping[str, Any]) -> str:
     """Return ``alone``, ``sockets``, ``gloo`` or ``nccl``; what ``auto`` is depends on the machine.
 
     Under torchrun it is NCCL where every rank of this machine has a GPU of its own, else gloo.
-    Elsewhere it is sockets, which outlive lost processes; and so it is for
-    ``cluster.majority_of=present``, which is about those.
+    Elsewhere it is sockets, which outlive lost processes, unless rank 0 is to play workers; and so
+    it is for ``cluster.majority_of=present``, which is about lost processes.
 
     Args:
         config: plain and resolved.
@@ -27,8 +27,10 @@ def chosen_backend(config: Mapping[str, Any]) -> str:
     if config["choices"]["cluster"] == "local":
         return "alone"
     cluster = config["cluster"]
-    asked, bears_loss = str(cluster.get("backend", "auto")), cluster["majority_of"] == "present"
-    if asked == "auto" and (torchrun_size() is None or bears_loss):
+    asked, plays = str(cluster.get("backend", "auto")), cluster.get("server_plays") is True
+    if asked == "auto" and cluster["majority_of"] == "present":
+        return "sockets"
+    if asked == "auto" and torchrun_size() is None and not plays:
         return "sockets"
     if asked not in ("auto", "nccl"):
         return asked

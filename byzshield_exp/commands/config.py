@@ -189,6 +189,8 @@ def _cluster_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"cluster.majority_of=present needs cluster.backend=sockets: {backend} bears no loss"
     if backend == "sockets" and cluster["server_plays"] is True:
         yield "cluster.server_plays=true needs cluster.backend=gloo or nccl"
+    if cluster["server_plays"] is True and cluster["majority_of"] == "present":
+        yield "cluster.server_plays=true needs cluster.majority_of=all"
     if not 0 < timeout < math.inf:
         yield f"cluster.worker_timeout={timeout} must be above 0 and finite"
     if not 1 / 1024 <= bucket <= 1024:

@@ -130,5 +130,8 @@ def _with_torchrun(arguments: list[str], world_size: int | None) -> list[str]:
     """Add torchrun's processes as the cluster, unless the arguments choose another one."""
     if world_size is None:
         return arguments
-    is_given = any(given.startswith("cluster=") for given in arguments)
-    return arguments if is_given else [*arguments, "cluster=processes"]
+    if any(given.startswith("cluster=") for given in arguments):
+        return arguments
+    overrides = [at for at, given in enumerate(arguments) if "=" in given and given[0] != "-"]
+    at = overrides[0] if overrides else len(arguments)  # Hydra takes them side by side only
+    return [*arguments[:at], "cluster=processes", *arguments[at:]]

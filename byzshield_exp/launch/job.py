@@ -213,7 +213,7 @@ def _cluster_lines(config: Mapping[str, Any], experiment: Experiment) -> list[st
     backend, count = chosen_backend(config), options["num_processes"]
     if backend == "alone" or (backend == "sockets" and count == 1):
         return []
-    plays = server_plays(config, backend)
+    plays = count == 1 or server_plays(config, backend)
     if backend != "sockets":
         does = "is the parameter server and plays workers" if plays else "is the parameter server"
         ranks = "rank" if count == 1 else "ranks"

@@ -22,6 +22,7 @@ def config(device="cpu", cluster="processes", **keys):
         (config(device="cuda"), True, 3, ("gloo", False)),  # through host memory
         (config(device="cuda"), False, 4, ("sockets", False)),
         (config(device="cuda", backend="nccl"), False, 4, ("nccl", True)),
+        (config(server_plays=True), False, 0, ("gloo", True)),
         (config(backend="gloo", server_plays=True), False, 0, ("gloo", True)),
         (config(backend="sockets"), True, 0, ("sockets", False)),
         (config(majority_of="present"), True, 0, ("sockets", False)),  # gloo bears no loss

@@ -184,6 +184,7 @@ def test_torchrun_ends_with_the_same_bits(tmp_path, run, count):
     assert done.returncode == 0, done.stderr
     ranks = "1 rank" if count == 1 else f"{count} ranks"
     line = f"{ranks} over gloo (torch {torch.__version__}): rank 0 is the parameter server"
+    line += " and plays workers" * (count == 1)
     assert line in done.stdout.splitlines()
     assert "Abort" not in done.stderr
     there = summary_of(tmp_path / "torchrun")
@@ -239,6 +240,10 @@ def test_two_hosts_end_with_the_same_bits(tmp_path, run):
         (
             ("cluster=processes", "cluster.backend=sockets", "cluster.server_plays=true"),
             "cluster.server_plays=true needs cluster.backend=gloo or nccl",
+        ),
+        (
+            ("cluster=processes", "cluster.server_plays=true", "cluster.majority_of=present"),
+            "cluster.server_plays=true needs cluster.majority_of=all",
         ),
         (
             ("cluster=processes", "cluster.num_processes=17"),

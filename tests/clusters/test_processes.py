@@ -268,6 +268,7 @@ def test_bad_input_under_torchrun(cli, monkeypatch):
         (["cluster=local"], "cluster=local under torchrun"),
         (["cluster.num_processes=5"], "cluster.num_processes=5 under torchrun must be"),
         (["K=2", "r=1", "q=0"], "num_processes=4 must lie between 2 and K+1=3"),
+        (["K=2", "-m"], "q=3 must be at most K=2"),
     ):
         code, _, err = cli(*SMALL, "plan=true", *overrides)
         assert code == 2
