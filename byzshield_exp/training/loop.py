@@ -12,6 +12,7 @@ from byzshield_exp.clusters import AloneChannel, Channel
 from byzshield_exp.errors import LostRank, Stopped, TooFewReplicas
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.learner import Learner
+from byzshield_exp.training.memory import keep_freed_memory
 from byzshield_exp.training.parameter_server import parameter_server
 from byzshield_exp.training.protocol import TrainingProtocol
 
@@ -39,6 +40,7 @@ def train(
         RunError: if the run cannot go on for another reason.
     """
     torch.set_num_threads(config["threads"])
+    keep_freed_memory()
     channel = channel or AloneChannel()
     protocol = parameter_server(experiment, config, channel, runs)
     is_server, learner = channel.rank == 0, None
