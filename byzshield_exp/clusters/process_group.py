@@ -5,7 +5,9 @@ before it is sent. So a rank that is lost, silent or out of step ends the run: o
 such processes. What a liar can do here is to send other values.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from byzshield_exp.clusters.said import HostCopies, Said
 from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.transport import Fetched, TransportOptions
 from byzshield_exp.clusters.vigil import Vigil
-from byzshield_exp.errors import LostRank, LostServer
+from byzshield_exp.errors import LostRank, RunError, Stopped
 from byzshield_exp.rows.digests import row_digest
 from byzshield_exp.rows.finite import is_finite
 from byzshield_exp.rows.message import Message
@@ -54,6 +56,7 @@ class ProcessGroup:
         self.events: list[str] = []
         self._reads_digests, self._rows, self._vigil = options.reads_digests, rows, vigil
         vigil.seconds, vigil.name = options.worker_timeout, seats.name
+        vigil.is_needed = self.rank > 0
         self._peers = [rank for rank in seats.players if rank > 0] if self.rank == 0 else []
         self._received = Received(rows, () if self._reads_digests else self._peers)
         self._said, self._copies = Said(), HostCopies()
@@ -64,7 +67,10 @@ class ProcessGroup:
         self._bytes_in = self._bytes_out = 0
         self._order = torch.tensor([run, 0])  # number of the run, step
         self._requests = torch.zeros(seats.assignment.num_files, dtype=torch.int64)  # workers
-        self._is_between_steps, self._has_ended = True, False
+        self._others_await: Literal["step", "requests", "nothing"] = "nothing"
+        if not self._peers:
+            self._others_await = "step"
+        self._has_ended = False
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -81,13 +87,12 @@ class ProcessGroup:
         if self.rank > 0:
             if plays:
                 packed = as_tensor(len(said).to_bytes(8, "little") + said, _INTRODUCTION_BYTES)
-                self._finish([(0, dist.isend(packed, 0, tag=_INTRODUCTION))])
+                self._finish([dist.isend(packed, 0, tag=_INTRODUCTION)])
             return None
         came = {rank: as_tensor(b"", _INTRODUCTION_BYTES) for rank in self._peers}
-        self._finish(
-            [(rank, dist.irecv(here, rank, tag=_INTRODUCTION)) for rank, here in came.items()],
-            max(self._vigil.seconds, _START_S),
-        )
+        works = [dist.irecv(here, rank, tag=_INTRODUCTION) for rank, here in came.items()]
+        self._finish(works, max(self._vigil.seconds, _START_S))
+        self._others_await = "step"
         found = {rank: here.numpy().tobytes() for rank, here in came.items()}
         found = {rank: it[8 : 8 + int.from_bytes(it[:8], "little")] for rank, it in found.items()}
         return ({0: said} if plays else {}) | found
@@ -107,11 +112,13 @@ class ProcessGroup:
     def publish(self, step: int | None, params: Tensor | None) -> int | None:
         """Broadcast the number of the step, and the parameters."""
         if self.rank == 0 and step is None:
-            self.end()
+            with suppress(LostRank):  # all steps are done
+                self.end()
             return None
         self._begin()
         number = self._order_of(step or 0)
         if number == _OVER:
+            self._has_ended, self._vigil.is_needed = True, False
             return None
         if params is not None:
             self._broadcast(params)
@@ -137,19 +144,18 @@ class ProcessGroup:
             report = self._report(statement)
             work = dist.isend(report.content, 0, tag=_REPORT)
             self._bytes_out += report.content.nbytes
-            self._finish([(0, work) for work in (*self._sending, work)])
-            self._is_between_steps = not self._reads_digests
+            self._finish([*self._sending, work])
             return None
         orders = {rank: self.seats.order_of(rank, lying) for rank in self._peers}
         reports = {rank: RankReport(len(order)) for rank, order in orders.items()}
-        coming = [(r, dist.irecv(it.content, r, tag=_REPORT)) for r, it in reports.items()]
+        coming = [dist.irecv(it.content, r, tag=_REPORT) for r, it in reports.items()]
         self._vigil.patiently(lambda: self._receive(orders, coming))
         for rank, report in reports.items():
             self._read(rank, orders[rank], report)
         for worker, file, message in self._own:
             self._put(worker, file, message)
         self._inbox.statements[0] = statement
-        self._is_between_steps = not self._reads_digests
+        self._others_await = "requests" if self._reads_digests else "step"
         return self._inbox
 
     def fetch(
@@ -168,30 +174,35 @@ class ProcessGroup:
         for file, worker in asked.items():
             self._requests[file] = worker
         self._broadcast(self._requests)
-        self._is_between_steps = not asked
-        return self._vigil.patiently(lambda: self._receive_winners(asked)) if asked else []
+        if asked:
+            return self._vigil.patiently(lambda: self._receive_winners(asked))
+        self._others_await = "step"
+        return []
 
     def end(self) -> None:
-        """On rank 0, tell the others that the run is over, if they wait for the next step.
+        """On rank 0, tell the others that the run is over, if they wait for its word.
 
-        If they are in the middle of one, they end when this process does.
+        If they are in the middle of a step, they end when this process does.
+
+        Raises:
+            LostRank: if a rank is gone.
         """
-        if self._has_ended or self.rank > 0:
+        if self.rank > 0:
+            if not self._has_ended:
+                self._vigil.break_off()
             return
+        if not (self._has_ended or self._vigil.is_broken):
+            with suppress(RunError, Stopped):  # why the run ends is known already
+                self._tell_the_end()
         self._has_ended = True
-        if not self._is_between_steps:
-            self._vigil.is_broken = True
-        if self._vigil.is_broken:
-            return
-        try:
-            self._order_of(_OVER, _END_S)
-        except RuntimeError:
-            return  # why the run ends is said already
+        self._vigil.kill_late()
+        if self._vigil.lost:
+            raise LostRank(self._vigil.lost)
 
     # What every rank does.
 
     def _begin(self) -> None:
-        self._is_between_steps = False
+        self._others_await = "nothing"
         self._inbox = Inbox.empty(self.seats.assignment, self._reads_digests)
         self._said.clear()
         self._copies.clear()
@@ -200,25 +211,25 @@ class ProcessGroup:
         self._sending.clear()
         self._bytes_in = self._bytes_out = 0
 
-    def _order_of(self, step: int, seconds: float | None = None) -> int:
+    def _order_of(self, step: int) -> int:
         """Broadcast the number of a step; return rank 0's.
 
         Raises:
-            LostServer: if rank 0 is at another run, as this one failed there before it began.
+            RunError: if rank 0 is at another run, as this one failed there before it began.
         """
         if self.rank == 0:
             self._order[:] = torch.tensor([self._run, step])
-        self._broadcast(self._order, seconds)
+        self._broadcast(self._order)
         run, number = self._order.tolist()
         if run != self._run:
-            raise LostServer("the server is at another run: this one did not begin there")
+            raise RunError("rank 0, the server, is at another run: it did not begin this one")
         return int(number)
 
-    def _broadcast(self, content: Tensor, seconds: float | None = None) -> None:
+    def _broadcast(self, content: Tensor) -> None:
         """Overwrite a tensor with rank 0's; gloo carries what is on a GPU through host memory."""
         travels = content if content.device == self._rows.device else content.cpu()
         work = dist.broadcast(travels, 0, async_op=True)
-        self._finish([(None, work)], seconds)
+        self._finish([work])
         if self.rank > 0 and travels is not content:
             content.copy_(travels)
         if self.rank == 0:
@@ -226,10 +237,7 @@ class ProcessGroup:
         else:
             self._bytes_in += content.nbytes
 
-    def _finish(
-        self, works: Sequence[tuple[int | None, Work | None]], seconds: float | None = None
-    ) -> None:
-        """Wait for operations, each given with the rank at its other end."""
+    def _finish(self, works: Iterable[Work | None], seconds: float | None = None) -> None:
         self._vigil.patiently(lambda: self._vigil.finish(works), seconds)
 
     def _that_travels(self, file: int, row: Tensor) -> Tensor:
@@ -254,16 +262,22 @@ class ProcessGroup:
         mine = self.seats.workers_of(self.rank)
         rows = [self._said.row(worker, file)[0] for file, worker in asked if worker in mine]
         sends = [P2POp(dist.isend, row, 0, tag=_ROW) for row in rows if row is not None]
-        self._finish([(0, work) for work in _start(sends)])
+        self._finish(_start(sends))
         self._bytes_out += sum(send.tensor.nbytes for send in sends)
-        self._is_between_steps = all(worker == _NOBODY for _, worker in asked)
-        return not self._is_between_steps
+        return any(worker != _NOBODY for _, worker in asked)
 
     # What rank 0 does.
 
-    def _receive(
-        self, orders: Mapping[int, Order], reports: Sequence[tuple[int | None, Work | None]]
-    ) -> None:
+    def _tell_the_end(self) -> None:
+        self._vigil.seconds = min(self._vigil.seconds, _END_S)
+        if self._others_await == "requests":
+            self.fetch({})
+        if self._others_await == "step":
+            self._order_of(_OVER)
+        else:
+            self._vigil.break_off()
+
+    def _receive(self, orders: Mapping[int, Order], reports: Iterable[Work | None]) -> None:
         """Receive rows in turns, one of each rank in a turn, and then the reports."""
         if not self._reads_digests:
             turns = max(map(len, orders.values()), default=0)
@@ -280,20 +294,10 @@ class ProcessGroup:
                         self._inbox.replicas[file][place] = self._received.keep(file, row)
         self._vigil.finish(reports)
 
-    def _start_turn(
-        self, orders: Mapping[int, Order], turn: int
-    ) -> list[tuple[int | None, Work | None]]:
+    def _start_turn(self, orders: Mapping[int, Order], turn: int) -> list[Work]:
         ranks = [rank for rank, order in orders.items() if turn < len(order)]
-        slots = [self._received.slot(rank, turn) for rank in ranks]
-        works = _start(
-            [
-                P2POp(dist.irecv, slot, rank, tag=_ROW)
-                for rank, slot in zip(ranks, slots, strict=True)
-            ]
-        )
-        if len(works) == len(ranks):
-            return list(zip(ranks, works, strict=True))
-        return [(None, work) for work in works]  # NCCL: one for all of them
+        slots = [(rank, self._received.slot(rank, turn)) for rank in ranks]
+        return _start([P2POp(dist.irecv, slot, rank, tag=_ROW) for rank, slot in slots])
 
     def _read(self, rank: int, order: Order, report: RankReport) -> None:
         """Put what a rank reports into the inbox."""
@@ -340,14 +344,14 @@ class ProcessGroup:
         )
         is_each = len(works) == len(remote)
         if not is_each:
-            self._vigil.finish([(None, work) for work in works])
+            self._vigil.finish(works)
         answers = []
         for file, worker in asked.items():
             if ranks[file] == 0:
                 answers.append(Fetched(file, worker, *self._said.row(worker, file)))
                 continue
             if is_each:
-                self._vigil.finish([(ranks[file], works[remote.index(file)])])
+                self._vigil.finish([works[remote.index(file)]])
             row, number = self._rows[file], int(self._order[1])
             self._bytes_in += row.nbytes
             digest = row_digest(row, number, file, is_finite(row))

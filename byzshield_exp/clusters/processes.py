@@ -27,7 +27,7 @@ from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
 from byzshield_exp.notices import complain, note
 
 _PRELOAD = ("torch", "numpy")
-_FORESEEN = ("ConfigError", "RunError", "TooFewReplicas", "LostServer", "Stopped")
+_FORESEEN = ("ConfigError", "RunError", "TooFewReplicas", "LostRank", "LostServer", "Stopped")
 _GRACE_S = 3.0  # for other reports after the first failure, and for a rank to end when asked
 
 

@@ -1,11 +1,13 @@
 """Join the processes of a run: those that torchrun started, or those of a known place."""
 
 import os
+import secrets
 from datetime import timedelta
-from time import sleep
+from time import monotonic, sleep
 
 from torch.distributed import FileStore, PrefixStore, Store, TCPStore
 
+from byzshield_exp import interrupts
 from byzshield_exp.clusters import meeting
 from byzshield_exp.clusters.alone import AloneChannel
 from byzshield_exp.clusters.group_channel import ProcessGroupChannel
@@ -14,7 +16,7 @@ from byzshield_exp.clusters.sockets.joining import join_at, join_by_store
 from byzshield_exp.clusters.transport import Channel
 from byzshield_exp.errors import LostServer, RunError, first_line
 
-_LOOK_S = 0.02
+_LOOK_S = 0.05
 
 
 def join(rendezvous: Rendezvous, backend: str = "sockets") -> Channel:
@@ -38,14 +40,45 @@ def join(rendezvous: Rendezvous, backend: str = "sockets") -> Channel:
         limit = timedelta(seconds=meeting.JOIN_S)
         store = TCPStore(host, int(port), world_size, is_master=rank == 0, timeout=limit)
     store = PrefixStore(rendezvous.secret, store)  # strangers do not know where to write
-    return ProcessGroupChannel(store, rank, world_size, backend, host)
+    return ProcessGroupChannel(meet(store, rank, world_size), rank, world_size, backend, host)
+
+
+def meet(store: Store, rank: int, world_size: int) -> Store:
+    """Wait for all ranks; return a part of the store that no other attempt of theirs uses.
+
+    torchrun's store outlives a restart, and its agents do not always count restarts alike. So each
+    rank writes a word that is new, and rank 0 answers to it with the name of this attempt.
+
+    Raises:
+        RunError: on rank 0, naming the ranks that do not come.
+    """
+    word = secrets.token_hex(8)
+    if rank > 0:
+        answer = f"answer/{word}"
+        store.set(f"word/{rank}", word)
+        while not store.check([answer]):  # a wait that ends in vain complains
+            sleep(_LOOK_S)
+        attempt = PrefixStore(store.get(answer).decode(), store)
+        attempt.set(f"here/{rank}", "")
+        return attempt
+    attempt = PrefixStore(word, store)
+    deadline, missing = monotonic() + meeting.JOIN_S, list(range(1, world_size))
+    while missing := [other for other in missing if not attempt.check([f"here/{other}"])]:
+        for key in (f"word/{other}" for other in missing):
+            if store.check([key]):
+                store.set(f"answer/{store.get(key).decode()}", word)
+        if monotonic() > deadline:
+            raise RunError(f"ranks {missing} did not come within {meeting.JOIN_S:.0f} s")
+        interrupts.check()
+        sleep(_LOOK_S)
+    return attempt
 
 
 class Torchrun:
     """The processes that torchrun started; its store carries the jobs of a sweep.
 
     Raises:
-        RunError: if there is no store.
+        RunError: if there is no store, or other ranks do not come.
     """
 
     def __init__(self) -> None:
@@ -53,10 +86,11 @@ class Torchrun:
 
         try:
             store, self.rank, self.world_size = next(find_store("env://"))
+            self._store = meet(PrefixStore("byzshield", store), self.rank, self.world_size)
+        except RunError:
+            raise
         except (RuntimeError, ValueError) as error:
             raise RunError(f"torchrun's store is not found: {first_line(error)}") from error
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives a restart
-        self._store = PrefixStore(f"byzshield/{attempt}", store)
         self._channels: dict[str, Channel] = {}
         self._jobs = 0
 

@@ -1,9 +1,9 @@
 """Wait for torch.distributed: no longer than allowed, and with a word about who is lost."""
 
+import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import timedelta
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import TypeVar
@@ -13,61 +13,83 @@ import torch.distributed as dist
 from torch.distributed import Store, Work
 
 from byzshield_exp import interrupts
-from byzshield_exp.errors import LostRank, LostServer, Stopped, first_line
+from byzshield_exp.clusters.signs_of_life import BEAT_S, SignsOfLife
+from byzshield_exp.errors import LostRank, LostServer, RunError, first_line
 
 T = TypeVar("T")
-_LOOK_S = 0.1  # between two looks at signals, deadlines and the server's beat
-_BEAT_S = 1.0
-_PAUSE_S = 2.0  # a look that is later by this: the process was stopped meanwhile
-_PROBE_S = 0.5
-_PROBE = 9  # a tag that nobody sends
-_BEAT = "beat"
+_LOOK_S = 0.1  # between two looks at signals, deadlines and lost ranks
+_LONGEST_LOOK_S = 0.5  # a longer one: this process was stopped, and perhaps all were
+_ROLL_CALL_S = 2.5 * BEAT_S
+_NOTICE_S = 1.0  # between the end of a rank and its notice here
+_RANK_0_ENDS_S = 10.0  # after a loss that it notices too
+_FAREWELL = 9  # a tag
 
 
 class _Failed(Exception):
-    """An operation ended with an error.
-
-    Attributes:
-        rank: the other end, where it is one rank.
-    """
-
-    def __init__(self, rank: int | None, error: Exception) -> None:
-        super().__init__(first_line(error))
-        self.rank = rank
+    """An operation ended with an error, whose first line is the text."""
 
 
 class Vigil:
     """Waits on one rank of a process group.
 
     torch's waits hear no signals, and a wait with a timeout closes the connection. So each is done
-    in a thread, and this one looks at signals and the clock. On rank 0 another thread tells the
-    store every second that the process is alive: the others wait for it while it evaluates or
-    saves, but not if it is stopped or its machine is gone.
+    in a thread, and this one looks at signals, the clock, and who is lost. When a process ends, its
+    connections are closed, and what is expected by them fails: rank 0 expects a farewell from each
+    rank, and each from rank 0. Who hangs, :class:`SignsOfLife` tell.
 
     Args of the constructor:
         rank: of this process.
+        world_size: processes of the group.
         store: that all ranks reach.
 
     Attributes:
         seconds: how long to wait for another rank.
         name: names a rank in a message.
         is_broken: whether operations are left unfinished, so that none may follow.
+        is_needed: on other ranks than 0, whether a run goes on: one that loses rank 0 in it ends
+            wherever it is.
     """
 
-    def __init__(self, rank: int, store: Store) -> None:
-        self.rank, self._store = rank, store
+    def __init__(self, rank: int, world_size: int, store: Store) -> None:
+        self.rank = rank
         self.seconds = 300.0
         self.name: Callable[[int], str] = "rank {}".format
-        self.is_broken = False
-        self._awaited: int | None = None
-        self._is_over = threading.Event()
-        if rank == 0:
-            store.set(_BEAT, "0")
-            threading.Thread(target=self._beat, daemon=True).start()
+        self.is_broken = self.is_needed = False
+        self._signs = SignsOfLife(rank, store)
+        self._others = range(1, world_size) if rank == 0 else range(1)
+        self._gone: list[int] = []
+        self._has_lost = threading.Event()
+        self._late: list[int] = []
+
+    @property
+    def lost(self) -> str:
+        """Names the ranks that have ended without a farewell; empty: none has."""
+        gone = sorted(self._gone)
+        return f"{self._names(gone)} {'is' if len(gone) == 1 else 'are'} gone" if gone else ""
+
+    def watch(self) -> None:
+        """Notice from now on who ends; the group is there."""
+        for rank in self._others:
+            farewell = dist.irecv(torch.zeros(1, dtype=torch.uint8), rank, tag=_FAREWELL)
+            threading.Thread(target=self._notice, args=(rank, farewell), daemon=True).start()
 
     def close(self) -> None:
-        """End the beat."""
-        self._is_over.set()
+        """End the beat, and say farewell to rank 0."""
+        self._signs.close()
+        if self.rank > 0 and not self.is_broken:
+            with suppress(_Failed):  # rank 0 has left before
+                self.finish([dist.isend(torch.zeros(1, dtype=torch.uint8), 0, tag=_FAREWELL)])
+
+    def break_off(self) -> None:
+        """Leave operations unfinished: this process can only end."""
+        self.is_broken = True
+        if self.rank == 0:
+            interrupts.ignore_further_signals()  # torchrun's, as a rank is lost
+
+    def kill_late(self) -> None:
+        """Kill the ranks beside this one that hang or are stopped."""
+        while self._late:
+            self._signs.kill(self._late.pop())
 
     def patiently(self, do: Callable[[], T], seconds: float | None = None) -> T:
         """Return what ``do()`` returns; it waits by :meth:`finish` only.
@@ -78,7 +100,8 @@ class Vigil:
 
         Raises:
             LostRank: on rank 0, if a rank is gone, or late.
-            LostServer: on another rank, if rank 0 is.
+            LostServer: on another rank, if rank 0 is gone.
+            RunError: on another rank, if rank 0 hangs.
             Stopped: on rank 0 at SIGTERM.
         """
         answers: SimpleQueue[T | Exception] = SimpleQueue()
@@ -92,7 +115,6 @@ class Vigil:
             except Exception as error:
                 answers.put(error)
 
-        self._awaited = None
         threading.Thread(target=answer, daemon=True).start()
         try:
             found = self._await(answers, self.seconds if seconds is None else seconds)
@@ -100,94 +122,86 @@ class Vigil:
                 raise found
             return found
         except _Failed as failed:
-            self.is_broken = True
+            self.break_off()
             raise self._explained(failed) from failed
         except BaseException:
-            self.is_broken = True
+            self.break_off()
             raise
 
-    def finish(self, works: Iterable[tuple[int | None, Work | None]]) -> None:
-        """Wait for operations, in the thread of :meth:`patiently`.
-
-        Args:
-            works: each with the rank at its other end, None where there are several.
-        """
-        for self._awaited, work in works:
+    def finish(self, works: Iterable[Work | None]) -> None:
+        """Wait for operations, in the thread of :meth:`patiently`."""
+        for work in works:
             try:
                 if work is not None:
                     work.wait()
                     if torch.cuda.is_initialized():  # NCCL has only queued it
                         torch.cuda.current_stream().synchronize()
             except RuntimeError as error:
-                raise _Failed(self._awaited, error) from error
+                raise _Failed(first_line(error)) from error
 
     def _await(self, answers: "SimpleQueue[T | Exception]", seconds: float) -> T | Exception:
-        start = looked = beat_at = monotonic()
-        beat = b""
+        looked, waited = monotonic(), 0.0
+        beats, beat_at, heard_at = -1, 0.0, 0.0
         while True:
             with suppress(Empty):
                 return answers.get(timeout=_LOOK_S)
             now = monotonic()
-            if now - looked > _PAUSE_S:  # all of us may have been stopped
-                start, beat_at = start + now - looked, beat_at + now - looked
+            waited += min(now - looked, _LONGEST_LOOK_S)
             looked = now
             if self.rank == 0:
-                self._check_signals()
-                if now - start > seconds:
-                    raise LostRank(self._late(seconds))
-            elif now - beat_at > _BEAT_S:
-                last, beat = beat, self._store.get(_BEAT)
-                if beat != last:
-                    beat_at = now
-                elif now - beat_at > self.seconds:
-                    raise LostServer(f"the server shows no sign of life for {self.seconds:.3g} s")
+                self._look_at_others(waited, seconds)
+            elif waited - heard_at > BEAT_S:
+                heard_at, last, beats = waited, beats, self._signs.hear()
+                if beats != last:
+                    beat_at = waited
+                elif waited - beat_at > self.seconds:
+                    raise self._silence()
 
-    def _check_signals(self) -> None:
-        """Stop if that was asked for; but torchrun asks when a rank has died, so look for one."""
-        try:
-            interrupts.check()
-        except Stopped as stopped:
-            if gone := self._gone():
-                raise LostRank(gone) from stopped
-            raise
+    def _look_at_others(self, waited: float, seconds: float) -> None:
+        if self._gone:
+            raise LostRank(self.lost)
+        interrupts.check()
+        if waited > seconds:
+            raise LostRank(self._call_the_roll(seconds))
 
-    def _explained(self, failed: _Failed) -> Exception:
-        if self.rank > 0:
+    def _call_the_roll(self, seconds: float) -> str:
+        """Say who is late."""
+        beats = self._signs.beats
+        if self._has_lost.wait(_ROLL_CALL_S):
+            return self.lost
+        with suppress(RunError):
+            self._late = self._signs.deaf(self._others, beats)
+        who, have = self._names(self._late) or "a rank", "have" if len(self._late) > 1 else "has"
+        return f"{who} {have} not answered for {seconds:.3g} s (cluster.worker_timeout)"
+
+    def _silence(self) -> RunError:
+        """Return the error of a rank whose server hangs; the first one says it."""
+        silent = f"rank 0, the server, shows no sign of life for {self.seconds:.3g} s"
+        if not self._signs.says_it_first():
+            return LostServer(silent)
+        self._signs.kill(0)
+        return RunError(f"{silent} (cluster.worker_timeout)")
+
+    def _explained(self, failed: _Failed) -> RunError:
+        if self.rank == 0:
+            self._has_lost.wait(_NOTICE_S)
+            return LostRank(self.lost or f"a message failed: {failed}")
+        # Parameters come by way of other ranks: if one of them is lost, rank 0 names it, and ends.
+        # If this one ended before, rank 0 would name it too.
+        if self._has_lost.wait(_RANK_0_ENDS_S):
             return LostServer(f"lost the server: {failed}")
-        if failed.rank is not None:
-            return LostRank(f"{self.name(failed.rank)} is gone")
-        return LostRank(self._gone() or f"a rank is gone: {failed}")
+        return RunError(f"a message failed: {failed}")
 
-    def _late(self, seconds: float) -> str:
-        if gone := self._gone():
-            return gone
-        who = "a rank" if self._awaited is None else self.name(self._awaited)
-        return f"{who} has not answered for {seconds:.3g} s (cluster.worker_timeout)"
+    def _notice(self, rank: int, farewell: Work | None) -> None:
+        try:
+            self.finish([farewell])
+        except _Failed:
+            self._gone.append(rank)
+            self._has_lost.set()
+            if self.rank > 0:
+                sleep(_NOTICE_S)  # for rank 0's last word, which may come by way of another rank
+                if self.is_needed:
+                    os._exit(1)
 
-    def _gone(self) -> str:
-        """Name the ranks whose connections are closed; no operation may follow."""
-        gone: list[int] = []
-
-        def look(rank: int) -> None:
-            try:
-                probe = torch.zeros(1, dtype=torch.uint8)
-                work = dist.irecv(probe, rank, tag=_PROBE)
-                assert work is not None  # this rank is in the group
-                work.wait(timedelta(seconds=10 * _PROBE_S))
-            except RuntimeError:
-                gone.append(rank)  # at once; of one that is there, when nobody looks any more
-
-        for rank in range(1, dist.get_world_size()):
-            threading.Thread(target=look, args=(rank,), daemon=True).start()
-        sleep(_PROBE_S)
-        found = sorted(gone)
-        if not found:
-            return ""
-        return f"{', '.join(map(self.name, found))} {'is' if len(found) == 1 else 'are'} gone"
-
-    def _beat(self) -> None:
-        count = 0
-        with suppress(RuntimeError):  # the store is gone: so are we soon
-            while not self._is_over.wait(_BEAT_S):
-                count += 1
-                self._store.set(_BEAT, str(count))
+    def _names(self, ranks: Sequence[int]) -> str:
+        return ", ".join(map(self.name, ranks))

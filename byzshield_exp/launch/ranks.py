@@ -23,9 +23,9 @@ from byzshield_exp.clusters import (
 )
 from byzshield_exp.clusters.backend import chosen_backend, resolved
 from byzshield_exp.distortion import WorstCase
-from byzshield_exp.errors import ConfigError, LostServer
+from byzshield_exp.errors import ConfigError, LostServer, RunError
 from byzshield_exp.launch.job import Job
-from byzshield_exp.notices import logged
+from byzshield_exp.notices import complain, logged
 from byzshield_exp.results.status import LOG
 from byzshield_exp.training.experiment import build
 from byzshield_exp.training.loop import train
@@ -110,21 +110,29 @@ def play(channel: Channel, text: str) -> dict[str, Any] | None:
 
 def follow_torchrun() -> int:
     """Play the jobs that rank 0 sends under torchrun, until it sends none; return the exit code."""
+    asked: list[int] = []
     # Rank 0 may never come. A Python handler would run only after the store has answered; the
     # system's default ends this process at once.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torchrun = Torchrun()
+    _when_asked_to_end(signal.SIG_DFL)
     try:
-        while job := torchrun.hear():
+        torchrun = Torchrun()
+        while not asked and (job := torchrun.hear()):
             channel = torchrun.channel(json.loads(job)["config"]["cluster"]["backend"])
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it and stops in order
+            _when_asked_to_end(lambda number, _: asked.append(number))  # rank 0 stops in order
             play(channel, job)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _when_asked_to_end(signal.SIG_DFL)
     except LostServer:
         return 1  # the server has said why
-    finally:
-        torchrun.close()
+    except (ConfigError, RunError) as error:
+        complain(f"byzshield_exp: rank {os.environ['RANK']}: {error}")
+        return 1
+    torchrun.close()
     return 0
+
+
+def _when_asked_to_end(do: Callable[[int, Any], None] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, do)
 
 
 def _select_gpu(config: Mapping[str, Any], rank: int) -> None:

@@ -1,7 +1,7 @@
 """The one loop, on every rank of a run."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from byzshield_exp import interrupts
 from byzshield_exp.clusters import AloneChannel, Channel
-from byzshield_exp.errors import LostRank, Stopped, TooFewReplicas
+from byzshield_exp.errors import LostRank, RunError, Stopped, TooFewReplicas
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.learner import Learner
 from byzshield_exp.training.memory import keep_freed_memory
@@ -46,16 +46,38 @@ def train(
     is_server, learner = channel.rank == 0, None
     with interrupts.heard() if is_server else nullcontext():  # others wait for rank 0's word
         try:
-            learner = Learner(experiment, protocol, config, folder) if is_server else None
+            learner = _learner(experiment, protocol, config, folder) if is_server else None
             return _loop(protocol, learner)
         except (Stopped, TooFewReplicas, LostRank) as error:
-            if learner:
-                raise type(error)(f"{error}; {learner.save_early()}") from error
-            raise
+            if learner is None:
+                raise
+            saved, cause = learner.save_early(), _cause(error, protocol)
+            raise type(cause)(f"{cause}; {saved}") from error
         finally:
-            protocol.end()
+            with suppress(LostRank):  # why the run ends is known already
+                protocol.end()
             if learner:
                 learner.close()
+
+
+def _learner(
+    experiment: Experiment, protocol: TrainingProtocol, config: Mapping[str, Any], folder: Path
+) -> Learner:
+    try:
+        return Learner(experiment, protocol, config, folder)
+    except Exception:
+        with suppress(RunError, Stopped):  # the other ranks prepare, and hear then that it is over
+            protocol.prepare()
+        raise
+
+
+def _cause(error: RunError | Stopped, protocol: TrainingProtocol) -> RunError | Stopped:
+    """End the run; return why: torchrun sends SIGTERM because a rank is lost."""
+    try:
+        protocol.end()
+    except LostRank as lost:
+        return lost
+    return error
 
 
 def _loop(protocol: TrainingProtocol, learner: Learner | None) -> dict[str, Any] | None:

@@ -6,14 +6,20 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
-import uuid
-from pathlib import Path
 
 import pytest
 import torch
+from disturbing import (
+    ENDLESS,
+    FAILING,
+    HONEST,
+    STEPS,
+    assert_finished,
+    processes,
+    processes_with,
+    torchrun,
+)
 from running import SMALL, metrics_of, run_program, summary_of, text_of
 
 from byzshield_exp.clusters import run_ranks
@@ -23,119 +29,6 @@ from byzshield_exp.clusters.sockets.worker import SocketWorker
 from byzshield_exp.commands.exits import STOPPED as EXIT_STOPPED
 from byzshield_exp.errors import ConfigError, RunError, Stopped, TooFewReplicas
 from byzshield_exp.launch.ranks import run_rank
-
-HONEST = (*SMALL, "attack=none", "q=0", "network.hidden=[64]")
-STEPS = "steps=80"
-ENDLESS = ("steps=1000000", "checkpoint_every=1000000")
-PROGRAM = (sys.executable, "-m", "byzshield_exp")
-
-
-def processes(count):
-    return ("cluster=processes", f"cluster.num_processes={count}")
-
-
-def processes_with(mark):
-    """Processes with a mark in their environment: their parents."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if mark.encode() in (folder / "environ").read_bytes():
-                    state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-                    if state != "Z":
-                        found[int(folder.name)] = int(parent)
-    return found
-
-
-class Started:
-    """A run in processes of its own."""
-
-    def __init__(self, folder, overrides, count, prefix, mark, env):
-        self.folder, self.count, self.mark = folder, count, mark
-        self.said = folder.parent / f"{uuid.uuid4().hex}.out", folder.parent / f"{uuid.uuid4().hex}"
-        with self.said[0].open("w") as out, self.said[1].open("w") as err:  # a stopped rank holds a
-            self.process = subprocess.Popen(  # pipe open
-                [*prefix, *overrides, f"output_dir={folder}", *(processes(count) if count else ())],
-                stdout=out, stderr=err, start_new_session=True,
-                env={**os.environ, "MARK": mark, **(env or {})},
-            )  # fmt: skip
-
-    def ranks(self):
-        """The pids of the ranks, in order."""
-        parents = processes_with(self.mark)
-        forkserver = next(
-            pid
-            for pid, parent in parents.items()
-            if parent == self.process.pid and pid in parents.values()
-        )
-        return sorted(pid for pid, parent in parents.items() if parent == forkserver)
-
-    def wait_for_step(self, step, timeout=60):
-        """Wait until the server has recorded a step."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline and self.process.poll() is None:
-            lines = [path.read_text().count("\n") for path in self.folder.glob("*/metrics.jsonl")]
-            if lines and lines[0] >= step:
-                return
-            time.sleep(0.02)
-        raise TimeoutError(self.end(1))
-
-    def end(self, timeout=60):
-        """Its exit code and what it printed to stderr."""
-        code = self.process.wait(timeout)
-        return code, self.said[1].read_text()
-
-
-@pytest.fixture
-def start(tmp_path):
-    """Start a run; at the end of the test none of its processes may be left."""
-    mark = f"BYZ_TEST_{uuid.uuid4().hex}"
-    started = []
-
-    def call(*overrides, count=4, prefix=PROGRAM, env=None, folder=tmp_path / "run"):
-        started.append(Started(folder, overrides, count, prefix, mark, env))
-        return started[-1]
-
-    yield call
-    for run in started:
-        with contextlib.suppress(ProcessLookupError):
-            run.process.kill()  # after a failure it still runs
-        run.process.wait()
-    for pid in processes_with(mark):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-    deadline = time.monotonic() + 30
-    while (left := processes_with(mark)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The hash of the parameters of ``HONEST`` runs, by number of steps."""
-    known = {}
-
-    def of(steps):
-        if steps not in known:
-            folder = tmp_path_factory.mktemp("undisturbed")
-            done = run_program(*HONEST, steps, f"output_dir={folder}")
-            assert done.returncode == 0, done.stderr
-            known[steps] = summary_of(folder)["parameters_sha256"]
-        return known[steps]
-
-    return of
-
-
-def assert_finished(run, undisturbed, steps=STEPS, code=0):
-    returned, err = run.end()
-    assert returned == code, err
-    assert summary_of(run.folder)["parameters_sha256"] == undisturbed(steps)
-    count = int(steps.partition("=")[2])
-    assert [record["step"] for record in metrics_of(run.folder)] == list(range(1, count + 1))
-    return err
-
 
 # Dead workers.
 
@@ -412,14 +305,6 @@ def test_sigterm_ends_a_whole_sweep(start):
 # Errors of a rank's own.
 
 
-FAILING = """
-def forge(knowledge, when: int = 3, z: float | None = None):
-    if knowledge.step == when:
-        raise ArithmeticError("a rule of the user's own broke")
-    return knowledge.own_rows()
-"""
-
-
 def test_the_error_of_the_rank_that_failed_is_on_top(start, tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
     lying = ("attack._target_=failing.forge",)
@@ -460,36 +345,6 @@ def test_the_root_cause_is_the_first_error_of_a_ranks_own():
 
 
 # torchrun, which ends all ranks when one fails.
-
-
-def torchrun(*options):
-    return (
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4",
-        *options, "-m", "byzshield_exp",
-    )  # fmt: skip
-
-
-@pytest.mark.slow
-def test_a_killed_rank_under_torchrun_is_a_restart_from_the_last_checkpoint(start, undisturbed):
-    steps = "steps=400"
-    run = start(
-        *HONEST, steps, "checkpoint_every=1000", count=0, prefix=torchrun("--max-restarts", "2")
-    )
-    run.wait_for_step(20)
-    children = [p for p, up in processes_with(run.mark).items() if up == run.process.pid]
-    os.kill(max(children), signal.SIGKILL)
-    assert_finished(run, undisturbed, steps)
-
-
-@pytest.mark.slow
-def test_an_error_under_torchrun_ends_all(start, tmp_path):
-    (tmp_path / "failing.py").write_text(FAILING)
-    failing = ("attack._target_=failing.forge",)
-    env = {"PYTHONPATH": str(tmp_path)}
-    run = start(*SMALL, *ENDLESS, *failing, count=0, prefix=torchrun(), env=env)
-    code, err = run.end()
-    assert code != 0
-    assert "a rule of the user's own broke" in err
 
 
 @pytest.mark.slow
