@@ -5,7 +5,7 @@ before it is sent. So a rank that is lost, silent or out of step ends the run: o
 such processes. What a liar can do here is to send other values.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -21,7 +21,7 @@ from byzshield_exp.clusters.received import RankReport, Received, as_tensor
 from byzshield_exp.clusters.said import HostCopies, Said
 from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.transport import Fetched, TransportOptions
-from byzshield_exp.clusters.vigil import Vigil
+from byzshield_exp.clusters.vigil import Vigil, finish
 from byzshield_exp.errors import LostRank, RunError, Stopped
 from byzshield_exp.rows.digests import row_digest
 from byzshield_exp.rows.finite import is_finite
@@ -87,11 +87,13 @@ class ProcessGroup:
         if self.rank > 0:
             if plays:
                 packed = as_tensor(len(said).to_bytes(8, "little") + said, _INTRODUCTION_BYTES)
-                self._finish([dist.isend(packed, 0, tag=_INTRODUCTION)])
+                self._do(lambda: [dist.isend(packed, 0, tag=_INTRODUCTION)])
             return None
         came = {rank: as_tensor(b"", _INTRODUCTION_BYTES) for rank in self._peers}
-        works = [dist.irecv(here, rank, tag=_INTRODUCTION) for rank, here in came.items()]
-        self._finish(works, max(self._vigil.seconds, _START_S))
+        self._do(
+            lambda: [dist.irecv(here, rank, tag=_INTRODUCTION) for rank, here in came.items()],
+            max(self._vigil.seconds, _START_S),
+        )
         self._others_await = "step"
         found = {rank: here.numpy().tobytes() for rank, here in came.items()}
         found = {rank: it[8 : 8 + int.from_bytes(it[:8], "little")] for rank, it in found.items()}
@@ -131,7 +133,8 @@ class ProcessGroup:
         if self._reads_digests:
             self._said.keep(worker, file, row, step)
         elif self.rank > 0:
-            self._sending += _start([P2POp(dist.isend, row, 0, tag=_ROW)])
+            with self._vigil.blaming():
+                self._sending += _start([P2POp(dist.isend, row, 0, tag=_ROW)])
             self._bytes_out += row.nbytes
 
     def collect(self, step: int, statement: Statement, lying: Collection[int]) -> Inbox | None:
@@ -142,14 +145,12 @@ class ProcessGroup:
         """
         if self.rank > 0:
             report = self._report(statement)
-            work = dist.isend(report.content, 0, tag=_REPORT)
+            self._do(lambda: [*self._sending, dist.isend(report.content, 0, tag=_REPORT)])
             self._bytes_out += report.content.nbytes
-            self._finish([*self._sending, work])
             return None
         orders = {rank: self.seats.order_of(rank, lying) for rank in self._peers}
         reports = {rank: RankReport(len(order)) for rank, order in orders.items()}
-        coming = [dist.irecv(it.content, r, tag=_REPORT) for r, it in reports.items()]
-        self._vigil.patiently(lambda: self._receive(orders, coming))
+        self._vigil.patiently(lambda: self._receive(orders, reports))
         for rank, report in reports.items():
             self._read(rank, orders[rank], report)
         for worker, file, message in self._own:
@@ -228,8 +229,7 @@ class ProcessGroup:
     def _broadcast(self, content: Tensor) -> None:
         """Overwrite a tensor with rank 0's; gloo carries what is on a GPU through host memory."""
         travels = content if content.device == self._rows.device else content.cpu()
-        work = dist.broadcast(travels, 0, async_op=True)
-        self._finish([work])
+        self._do(lambda: [dist.broadcast(travels, 0, async_op=True)])
         if self.rank > 0 and travels is not content:
             content.copy_(travels)
         if self.rank == 0:
@@ -237,8 +237,9 @@ class ProcessGroup:
         else:
             self._bytes_in += content.nbytes
 
-    def _finish(self, works: Iterable[Work | None], seconds: float | None = None) -> None:
-        self._vigil.patiently(lambda: self._vigil.finish(works), seconds)
+    def _do(self, start: Callable[[], Iterable[Work | None]], seconds: float | None = None) -> None:
+        """Start operations, and wait for them."""
+        self._vigil.patiently(lambda: finish(start()), seconds)
 
     def _that_travels(self, file: int, row: Tensor) -> Tensor:
         return row if row.device == self._rows.device else self._copies.of(file, row)
@@ -262,7 +263,7 @@ class ProcessGroup:
         mine = self.seats.workers_of(self.rank)
         rows = [self._said.row(worker, file)[0] for file, worker in asked if worker in mine]
         sends = [P2POp(dist.isend, row, 0, tag=_ROW) for row in rows if row is not None]
-        self._finish(_start(sends))
+        self._do(lambda: _start(sends))
         self._bytes_out += sum(send.tensor.nbytes for send in sends)
         return any(worker != _NOBODY for _, worker in asked)
 
@@ -277,14 +278,15 @@ class ProcessGroup:
         else:
             self._vigil.break_off()
 
-    def _receive(self, orders: Mapping[int, Order], reports: Iterable[Work | None]) -> None:
-        """Receive rows in turns, one of each rank in a turn, and then the reports."""
+    def _receive(self, orders: Mapping[int, Order], reports: Mapping[int, RankReport]) -> None:
+        """Receive rows in turns, one of each rank in a turn, and the reports."""
+        last = [dist.irecv(report.content, r, tag=_REPORT) for r, report in reports.items()]
         if not self._reads_digests:
             turns = max(map(len, orders.values()), default=0)
             coming = self._start_turn(orders, 0)
             for turn in range(turns):
                 came, coming = coming, self._start_turn(orders, turn + 1)
-                self._vigil.finish(came)
+                finish(came)
                 for rank, order in orders.items():
                     if turn < len(order):
                         worker, file = order[turn]
@@ -292,7 +294,7 @@ class ProcessGroup:
                         self._bytes_in += row.nbytes
                         place = self.seats.place_of[worker, file]
                         self._inbox.replicas[file][place] = self._received.keep(file, row)
-        self._vigil.finish(reports)
+        finish(last)
 
     def _start_turn(self, orders: Mapping[int, Order], turn: int) -> list[Work]:
         ranks = [rank for rank, order in orders.items() if turn < len(order)]
@@ -344,14 +346,14 @@ class ProcessGroup:
         )
         is_each = len(works) == len(remote)
         if not is_each:
-            self._vigil.finish(works)
+            finish(works)
         answers = []
         for file, worker in asked.items():
             if ranks[file] == 0:
                 answers.append(Fetched(file, worker, *self._said.row(worker, file)))
                 continue
             if is_each:
-                self._vigil.finish([works[remote.index(file)]])
+                finish([works[remote.index(file)]])
             row, number = self._rows[file], int(self._order[1])
             self._bytes_in += row.nbytes
             digest = row_digest(row, number, file, is_finite(row))

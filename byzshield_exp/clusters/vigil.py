@@ -2,8 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import TypeVar
@@ -23,10 +23,6 @@ _ROLL_CALL_S = 2.5 * BEAT_S
 _NOTICE_S = 1.0  # between the end of a rank and its notice here
 _RANK_0_ENDS_S = 10.0  # after a loss that it notices too
 _FAREWELL = 9  # a tag
-
-
-class _Failed(Exception):
-    """An operation ended with an error, whose first line is the text."""
 
 
 class Vigil:
@@ -77,8 +73,8 @@ class Vigil:
         """End the beat, and say farewell to rank 0."""
         self._signs.close()
         if self.rank > 0 and not self.is_broken:
-            with suppress(_Failed):  # rank 0 has left before
-                self.finish([dist.isend(torch.zeros(1, dtype=torch.uint8), 0, tag=_FAREWELL)])
+            with suppress(RuntimeError):  # rank 0 has left before
+                finish([dist.isend(torch.zeros(1, dtype=torch.uint8), 0, tag=_FAREWELL)])
 
     def break_off(self) -> None:
         """Leave operations unfinished: this process can only end."""
@@ -92,7 +88,7 @@ class Vigil:
             self._signs.kill(self._late.pop())
 
     def patiently(self, do: Callable[[], T], seconds: float | None = None) -> T:
-        """Return what ``do()`` returns; it waits by :meth:`finish` only.
+        """Return what ``do()`` returns, which waits for operations.
 
         Args:
             do: is called in a thread of its own.
@@ -116,28 +112,22 @@ class Vigil:
                 answers.put(error)
 
         threading.Thread(target=answer, daemon=True).start()
-        try:
+        with self.blaming():
             found = self._await(answers, self.seconds if seconds is None else seconds)
             if isinstance(found, Exception):
                 raise found
             return found
-        except _Failed as failed:
-            self.break_off()
-            raise self._explained(failed) from failed
-        except BaseException:
-            self.break_off()
-            raise
 
-    def finish(self, works: Iterable[Work | None]) -> None:
-        """Wait for operations, in the thread of :meth:`patiently`."""
-        for work in works:
-            try:
-                if work is not None:
-                    work.wait()
-                    if torch.cuda.is_initialized():  # NCCL has only queued it
-                        torch.cuda.current_stream().synchronize()
-            except RuntimeError as error:
-                raise _Failed(first_line(error)) from error
+    @contextmanager
+    def blaming(self) -> Iterator[None]:
+        """Break off at any error; where an operation fails, raise who is lost."""
+        try:
+            yield
+        except BaseException as error:
+            self.break_off()
+            if isinstance(error, RuntimeError) and not isinstance(error, RunError):
+                raise self._explained(error) from error
+            raise
 
     def _await(self, answers: "SimpleQueue[T | Exception]", seconds: float) -> T | Exception:
         looked, waited = monotonic(), 0.0
@@ -172,7 +162,8 @@ class Vigil:
         with suppress(RunError):
             self._late = self._signs.deaf(self._others, beats)
         who, have = self._names(self._late) or "a rank", "have" if len(self._late) > 1 else "has"
-        return f"{who} {have} not answered for {seconds:.3g} s (cluster.worker_timeout)"
+        key = " (cluster.worker_timeout)" if seconds == self.seconds else ""
+        return f"{who} {have} not answered for {seconds:.3g} s{key}"
 
     def _silence(self) -> RunError:
         """Return the error of a rank whose server hangs; the first one says it."""
@@ -182,20 +173,19 @@ class Vigil:
         self._signs.kill(0)
         return RunError(f"{silent} (cluster.worker_timeout)")
 
-    def _explained(self, failed: _Failed) -> RunError:
+    def _explained(self, error: RuntimeError) -> RunError:
+        said = f"a message failed: {first_line(error)}"
         if self.rank == 0:
             self._has_lost.wait(_NOTICE_S)
-            return LostRank(self.lost or f"a message failed: {failed}")
+            return LostRank(self.lost or said)
         # Parameters come by way of other ranks: if one of them is lost, rank 0 names it, and ends.
         # If this one ended before, rank 0 would name it too.
-        if self._has_lost.wait(_RANK_0_ENDS_S):
-            return LostServer(f"lost the server: {failed}")
-        return RunError(f"a message failed: {failed}")
+        return LostServer(said) if self._has_lost.wait(_RANK_0_ENDS_S) else RunError(said)
 
     def _notice(self, rank: int, farewell: Work | None) -> None:
         try:
-            self.finish([farewell])
-        except _Failed:
+            finish([farewell])
+        except RuntimeError:
             self._gone.append(rank)
             self._has_lost.set()
             if self.rank > 0:
@@ -205,3 +195,12 @@ class Vigil:
 
     def _names(self, ranks: Sequence[int]) -> str:
         return ", ".join(map(self.name, ranks))
+
+
+def finish(works: Iterable[Work | None]) -> None:
+    """Wait for operations."""
+    for work in works:
+        if work is not None:
+            work.wait()
+            if torch.cuda.is_initialized():  # NCCL has only queued it
+                torch.cuda.current_stream().synchronize()

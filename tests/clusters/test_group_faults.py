@@ -24,13 +24,11 @@ SAVED = r"(\d+) steps are in a checkpoint, the same command resumes$"
 GONE = re.compile(r"rank (\d) \(workers \d+ to \d+\) is gone; " + SAVED, re.MULTILINE)
 
 
-def run_badly(make_config, folder, target, *more):
+def run_badly(make_config, folder, target, *more, overrides=()):
     """Do a run in ranks of the forkserver, of which some fail; the error of the run."""
     start_forkserver(preload())
-    config = make_config(
-        *processes(4), "cluster.backend=gloo", "cluster.worker_timeout=2",
-        *HONEST, "steps=8", "eval_every=2",
-    )  # fmt: skip
+    options = (*HONEST, "steps=8", "eval_every=2", "vote=digest", *overrides)
+    config = make_config(*processes(4), "cluster.backend=gloo", *options)
     job = json.dumps([text_of(config, folder), *more])
     with pytest.raises(RunError) as raised:
         run_ranks(target, 4, job, preload())
@@ -49,12 +47,18 @@ FAULTS = {  # a method, and the call of it that falls into the third step
 
 
 def faulty_rank(rendezvous, job):
-    """A rank; the last one sends itself a signal in a phase of the third step."""
+    """A rank; the last one sends itself a signal, or fails, in a phase of the third step."""
     job, phase, number = json.loads(job)
+
+    def fault():
+        if number is None:
+            raise ArithmeticError("it broke")
+        os.kill(os.getpid(), number)
+
     if rendezvous.rank == 0 and phase == "evaluate":
-        before(learner, "evaluate", 1, lambda: time.sleep(1))
+        before(learner, "evaluate", 1, lambda: time.sleep(0.5))
     if rendezvous.rank == 3:
-        before(*FAULTS[phase], lambda: os.kill(os.getpid(), number))
+        before(*FAULTS[phase], fault)
     return run_rank(rendezvous, job)
 
 
@@ -72,7 +76,7 @@ def before(owner, name, when, do):
     setattr(owner, name, call)
 
 
-@pytest.mark.parametrize("phase", FAULTS)
+@pytest.mark.parametrize("phase", sorted({*FAULTS} - {"compute"}))
 def test_a_rank_that_is_killed_is_named(tmp_path, plain_config, phase):
     error = run_badly(plain_config, tmp_path, faulty_rank, phase, signal.SIGKILL)
     assert GONE.fullmatch(error).groups() == ("3", "2")
@@ -82,9 +86,32 @@ def test_a_rank_that_is_killed_is_named(tmp_path, plain_config, phase):
 
 def test_a_rank_that_hangs_is_named_not_the_one_that_waits_for_it(tmp_path, plain_config):
     """Parameters come to rank 3 by way of rank 2, which rank 0 waits for."""
-    error = run_badly(plain_config, tmp_path, faulty_rank, "publish", signal.SIGSTOP)
-    named = r"rank 3 \(workers 10 to 14\) has not answered for 2 s \(cluster.worker_timeout\); "
+    timeout = ["cluster.worker_timeout=1"]
+    error = run_badly(
+        plain_config, tmp_path, faulty_rank, "publish", signal.SIGSTOP, overrides=timeout
+    )
+    named = r"rank 3 \(workers 10 to 14\) has not answered for 1 s \(cluster.worker_timeout\); "
     assert re.fullmatch(named + SAVED, error)
+
+
+def deserted_rank(rendezvous, job):
+    """A rank; rank 0 is killed while the others compute what they are about to send."""
+    (job,) = json.loads(job)
+    if rendezvous.rank == 0:
+        before(ProcessGroup, "collect", 3, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    else:
+        before(ProcessGroup, "send", 51, lambda: time.sleep(0.5))
+    return run_rank(rendezvous, job)
+
+
+def test_ranks_that_lose_rank_0_say_nothing_of_their_own(tmp_path, plain_config):
+    error = run_badly(plain_config, tmp_path, deserted_rank, overrides=["vote=majority"])
+    assert error == "rank 0, the server, was killed by signal 9"
+
+
+def test_the_error_of_a_rank_is_told_not_its_loss(tmp_path, plain_config):
+    error = run_badly(plain_config, tmp_path, faulty_rank, "compute", None)
+    assert error == "rank 3: ArithmeticError: it broke"
 
 
 # Before a run begins.
@@ -145,6 +172,11 @@ def kill_at(run, step, rank, number):
     return len(metrics_of(run.folder))
 
 
+def send(number, *pids):
+    for pid in pids:
+        os.kill(pid, number)
+
+
 def assert_nothing_aborted(err):
     assert "terminate called" not in err
     assert "exitcode  : -6" not in err
@@ -158,13 +190,18 @@ def assert_nothing_aborted(err):
         (0, r"byzshield_exp: rank \d: rank 0, the server, shows no sign of life for 3 s "),
         (2, r"byzshield_exp: rank 2 \(workers 5 to 9\) has not answered for 3 s "),
     ],
+    ids=["rank 0", "rank 2"],
 )
 def test_a_stopped_rank_ends_all_but_a_stop_of_all_does_not(start, rank, line):
     run = start(*HONEST, *ENDLESS, "cluster.worker_timeout=3", count=0, prefix=torchrun())
     run.wait_for_step(5)
-    os.killpg(run.process.pid, signal.SIGSTOP)  # as Ctrl-Z does
+    pids = run.torchrun_ranks()
+    first = pids[:1] if rank == 0 else pids[1:]
+    send(signal.SIGSTOP, *first)
+    time.sleep(0.3)  # the others wait for these
+    send(signal.SIGSTOP, run.process.pid, *pids)
     time.sleep(5)
-    os.killpg(run.process.pid, signal.SIGCONT)
+    send(signal.SIGCONT, run.process.pid, *pids)
     kill_at(run, len(metrics_of(run.folder)) + 20, rank, signal.SIGSTOP)
     code, err = run.end(30)
     assert code == 1
