@@ -6,8 +6,8 @@ such processes. What a liar can do here is to send other values.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from byzshield_exp.rows.message import Message
 
 _ROW, _REPORT, _INTRODUCTION = range(3)  # tags; NCCL, which has none, carries rows only
 _START_S = 30.0  # at least, for the answers before the first step
+_HASHERS = 2  # threads; the ranks with workers wait meanwhile
 _END_S = 10.0  # at most, to tell other ranks that the run is over
 _NOBODY = _OVER = -1  # in place of a worker, of a step
 _INTRODUCTION_BYTES = 8 + MOST_INTRODUCTION
@@ -65,11 +66,10 @@ class ProcessGroup:
         self._distrusted: set[int] = set()  # ranks that sent another row than they had said
         self._inbox = Inbox.empty(seats.assignment, self._reads_digests)
         self._bytes_in = self._bytes_out = 0
-        self._order = torch.tensor([run, 0])  # number of the run, step
-        self._requests = torch.zeros(seats.assignment.num_files, dtype=torch.int64)  # workers
-        self._others_await: Literal["step", "requests", "nothing"] = "nothing"
-        if not self._peers:
-            self._others_await = "step"
+        # Run, step, and by file the worker whose row rank 0 requests; none: the step begins.
+        self._word = torch.full((2 + seats.assignment.num_files,), _NOBODY)
+        self._word_came = False  # where requests were expected: it begins the next step
+        self._others_await_word = not self._peers
         self._has_ended = False
 
     @property
@@ -94,7 +94,7 @@ class ProcessGroup:
             lambda: [dist.irecv(here, rank, tag=_INTRODUCTION) for rank, here in came.items()],
             max(self._vigil.seconds, _START_S),
         )
-        self._others_await = "step"
+        self._others_await_word = True
         found = {rank: here.numpy().tobytes() for rank, here in came.items()}
         found = {rank: it[8 : 8 + int.from_bytes(it[:8], "little")] for rank, it in found.items()}
         return ({0: said} if plays else {}) | found
@@ -118,7 +118,12 @@ class ProcessGroup:
                 self.end()
             return None
         self._begin()
-        number = self._order_of(step or 0)
+        if self.rank == 0:
+            self._send_word(step or 0, {})
+        elif not self._word_came:
+            self._hear_word()
+        self._word_came = False
+        number = int(self._word[1])
         if number == _OVER:
             self._has_ended, self._vigil.is_needed = True, False
             return None
@@ -156,7 +161,7 @@ class ProcessGroup:
         for worker, file, message in self._own:
             self._put(worker, file, message)
         self._inbox.statements[0] = statement
-        self._others_await = "requests" if self._reads_digests else "step"
+        self._others_await_word = True
         return self._inbox
 
     def fetch(
@@ -166,19 +171,19 @@ class ProcessGroup:
         if not self._reads_digests:
             return []
         if self.rank > 0:
-            while self._answer():
-                pass
+            while self._hear_word():
+                self._answer()
+            self._word_came = True
+            return []
+        if not wanted:
             return []
         self._distrusted |= {self.seats.rank_of[worker] for worker in refused}
         asked = self._choose(wanted)
-        self._requests.fill_(_NOBODY)
-        for file, worker in asked.items():
-            self._requests[file] = worker
-        self._broadcast(self._requests)
-        if asked:
-            return self._vigil.patiently(lambda: self._receive_winners(asked))
-        self._others_await = "step"
-        return []
+        self._others_await_word = False
+        self._send_word(int(self._word[1]), asked)
+        answers = self._vigil.patiently(lambda: self._receive_winners(asked))
+        self._others_await_word = True
+        return answers
 
     def end(self) -> None:
         """On rank 0, tell the others that the run is over, if they wait for its word.
@@ -203,7 +208,7 @@ class ProcessGroup:
     # What every rank does.
 
     def _begin(self) -> None:
-        self._others_await = "nothing"
+        self._others_await_word = False
         self._inbox = Inbox.empty(self.seats.assignment, self._reads_digests)
         self._said.clear()
         self._copies.clear()
@@ -212,19 +217,16 @@ class ProcessGroup:
         self._sending.clear()
         self._bytes_in = self._bytes_out = 0
 
-    def _order_of(self, step: int) -> int:
-        """Broadcast the number of a step; return rank 0's.
+    def _hear_word(self) -> bool:
+        """Wait for rank 0's word; return whether it requests rows.
 
         Raises:
             RunError: if rank 0 is at another run, as this one failed there before it began.
         """
-        if self.rank == 0:
-            self._order[:] = torch.tensor([self._run, step])
-        self._broadcast(self._order)
-        run, number = self._order.tolist()
-        if run != self._run:
+        self._broadcast(self._word)
+        if int(self._word[0]) != self._run:
             raise RunError("rank 0, the server, is at another run: it did not begin this one")
-        return int(number)
+        return bool((self._word[2:] != _NOBODY).any())
 
     def _broadcast(self, content: Tensor) -> None:
         """Overwrite a tensor with rank 0's; gloo carries what is on a GPU through host memory."""
@@ -256,25 +258,30 @@ class ProcessGroup:
                 said["digest"] = np.frombuffer(digest, dtype=np.uint8)
         return report
 
-    def _answer(self) -> bool:
-        """Send the rows that rank 0 asks for; return whether there may be more."""
-        self._broadcast(self._requests)
-        asked = [(file, worker) for file, worker in enumerate(self._requests.tolist())]
+    def _answer(self) -> None:
+        """Send the rows that rank 0 requests."""
+        asked = [(file, worker) for file, worker in enumerate(self._word[2:].tolist())]
         mine = self.seats.workers_of(self.rank)
         rows = [self._said.row(worker, file)[0] for file, worker in asked if worker in mine]
         sends = [P2POp(dist.isend, row, 0, tag=_ROW) for row in rows if row is not None]
-        self._do(lambda: _start(sends))
+        if sends:
+            self._do(lambda: _start(sends))
         self._bytes_out += sum(send.tensor.nbytes for send in sends)
-        return any(worker != _NOBODY for _, worker in asked)
 
     # What rank 0 does.
 
+    def _send_word(self, step: int, requests: Mapping[int, int]) -> None:
+        """Begin a step, or request rows: by file the worker that sends it."""
+        self._word[:2] = torch.tensor([self._run, step])
+        self._word[2:] = _NOBODY
+        for file, worker in requests.items():
+            self._word[2 + file] = worker
+        self._broadcast(self._word)
+
     def _tell_the_end(self) -> None:
         self._vigil.seconds = min(self._vigil.seconds, _END_S)
-        if self._others_await == "requests":
-            self.fetch({})
-        if self._others_await == "step":
-            self._order_of(_OVER)
+        if self._others_await_word:
+            self._send_word(_OVER, {})
         else:
             self._vigil.break_off()
 
@@ -338,27 +345,33 @@ class ProcessGroup:
         return asked
 
     def _receive_winners(self, asked: Mapping[int, int]) -> list[Fetched]:
-        """Receive the rows of files, each into its own place, and hash them as they come."""
+        """Receive the rows of files, each into its own place; they are hashed as they come."""
         ranks = {file: self.seats.rank_of[worker] for file, worker in asked.items()}
         remote = [file for file in asked if ranks[file] > 0]
         works = _start(
             [P2POp(dist.irecv, self._rows[file], ranks[file], tag=_ROW) for file in remote]
         )
-        is_each = len(works) == len(remote)
-        if not is_each:
+        if len(works) < len(remote):  # NCCL: one for all
             finish(works)
-        answers = []
-        for file, worker in asked.items():
-            if ranks[file] == 0:
-                answers.append(Fetched(file, worker, *self._said.row(worker, file)))
-                continue
-            if is_each:
-                finish([works[remote.index(file)]])
-            row, number = self._rows[file], int(self._order[1])
-            self._bytes_in += row.nbytes
-            digest = row_digest(row, number, file, is_finite(row))
-            answers.append(Fetched(file, worker, row, digest))
+            works = []
+        answers = [
+            Fetched(file, worker, *self._said.row(worker, file))
+            for file, worker in asked.items()
+            if ranks[file] == 0
+        ]
+        with ThreadPoolExecutor(_HASHERS) as hashers:
+            digests = []
+            for place, file in enumerate(remote):
+                finish(works[place : place + 1])
+                self._bytes_in += self._rows[file].nbytes
+                digests.append(hashers.submit(self._digest, file))
+        found = zip(remote, digests, strict=True)
+        answers += [Fetched(file, asked[file], self._rows[file], it.result()) for file, it in found]
         return answers
+
+    def _digest(self, file: int) -> bytes:
+        row = self._rows[file]
+        return row_digest(row, int(self._word[1]), file, is_finite(row))
 
 
 def _start(operations: list[P2POp]) -> list[Work]:

@@ -29,9 +29,9 @@ class Vigil:
     """Waits on one rank of a process group.
 
     torch's waits hear no signals, and a wait with a timeout closes the connection. So each is done
-    in a thread, and this one looks at signals, the clock, and who is lost. When a process ends, its
-    connections are closed, and what is expected by them fails: rank 0 expects a farewell from each
-    rank, and each from rank 0. Who hangs, :class:`SignsOfLife` tell.
+    in another thread, and this one looks at signals, the clock, and who is lost. When a process
+    ends, its connections are closed, and what is expected by them fails: rank 0 expects a farewell
+    from each rank, and each from rank 0. Who hangs, :class:`SignsOfLife` tell.
 
     Args of the constructor:
         rank: of this process.
@@ -56,6 +56,8 @@ class Vigil:
         self._gone: list[int] = []
         self._has_lost = threading.Event()
         self._late: list[int] = []
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
 
     @property
     def lost(self) -> str:
@@ -70,7 +72,8 @@ class Vigil:
             threading.Thread(target=self._notice, args=(rank, farewell), daemon=True).start()
 
     def close(self) -> None:
-        """End the beat, and say farewell to rank 0."""
+        """End the beat and the waiting thread, and say farewell to rank 0."""
+        self._tasks.put(None)
         self._signs.close()
         if self.rank > 0 and not self.is_broken:
             with suppress(RuntimeError):  # rank 0 has left before
@@ -91,7 +94,7 @@ class Vigil:
         """Return what ``do()`` returns, which waits for operations.
 
         Args:
-            do: is called in a thread of its own.
+            do: is called in the thread that waits.
             seconds: how long rank 0 waits; None: :attr:`seconds`.
 
         Raises:
@@ -111,7 +114,7 @@ class Vigil:
             except Exception as error:
                 answers.put(error)
 
-        threading.Thread(target=answer, daemon=True).start()
+        self._tasks.put(answer)
         with self.blaming():
             found = self._await(answers, self.seconds if seconds is None else seconds)
             if isinstance(found, Exception):
@@ -181,6 +184,10 @@ class Vigil:
         # Parameters come by way of other ranks: if one of them is lost, rank 0 names it, and ends.
         # If this one ended before, rank 0 would name it too.
         return LostServer(said) if self._has_lost.wait(_RANK_0_ENDS_S) else RunError(said)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
 
     def _notice(self, rank: int, farewell: Work | None) -> None:
         try:

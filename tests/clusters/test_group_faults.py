@@ -38,7 +38,7 @@ def run_badly(make_config, folder, target, *more, overrides=()):
 # In each phase of a step.
 
 FAULTS = {  # a method, and the call of it that falls into the third step
-    "publish": (ProcessGroup, "_broadcast", 10),  # of parameters; four in each step
+    "publish": (ProcessGroup, "_broadcast", 8),  # of parameters; three in each step
     "compute": (ProcessGroup, "send", 60),  # 25 in each step
     "collect": (ProcessGroup, "collect", 3),
     "fetch": (Said, "row", 20),  # 8 or 9 in each step
