@@ -17,7 +17,7 @@ from byzshield_exp.clusters.transport import TransportOptions
 from byzshield_exp.clusters.vigil import Vigil
 from byzshield_exp.errors import RunError, first_line
 
-_BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
+BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
 _FOR_EVER = timedelta(days=30)  # a vigil ends a wait sooner, and says who was waited for
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 
@@ -46,7 +46,7 @@ class ProcessGroupChannel:
 
         def join() -> None:
             dist.init_process_group(
-                _BACKENDS[backend], store=here, rank=rank, world_size=world_size, timeout=_FOR_EVER
+                BACKENDS[backend], store=here, rank=rank, world_size=world_size, timeout=_FOR_EVER
             )
 
         try:

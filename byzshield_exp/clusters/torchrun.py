@@ -10,7 +10,7 @@ from torch.distributed import FileStore, PrefixStore, Store, TCPStore
 from byzshield_exp import interrupts
 from byzshield_exp.clusters import meeting
 from byzshield_exp.clusters.alone import AloneChannel
-from byzshield_exp.clusters.group_channel import ProcessGroupChannel
+from byzshield_exp.clusters.group_channel import BACKENDS, ProcessGroupChannel
 from byzshield_exp.clusters.meeting import Rendezvous, are_on_one_machine
 from byzshield_exp.clusters.sockets.joining import join_at, join_by_store
 from byzshield_exp.clusters.transport import Channel
@@ -24,13 +24,13 @@ def join(rendezvous: Rendezvous, backend: str = "sockets") -> Channel:
 
     Args:
         rendezvous: where.
-        backend: ``sockets``, ``gloo`` or ``nccl``.
+        backend: ``gloo`` or ``nccl``; any other, as that of a run without a cluster: sockets.
 
     Raises:
         RunError: if the others do not come.
     """
     rank, world_size = rendezvous.rank, rendezvous.world_size
-    if backend == "sockets":
+    if backend not in BACKENDS:
         return AloneChannel() if world_size == 1 else join_at(rendezvous)
     host = ""
     if rendezvous.address.startswith("/"):
