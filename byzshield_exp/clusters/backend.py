@@ -62,7 +62,7 @@ def server_plays(config: Mapping[str, Any], backend: str) -> bool:
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration with ``cluster.backend`` and ``cluster.server_plays`` chosen."""
     backend = chosen_backend(config)
-    if backend == "alone":
-        return {**config}
-    chosen = {"backend": backend, "server_plays": server_plays(config, backend)}
+    chosen: dict[str, Any] = {"backend": "auto", "server_plays": "auto"}
+    if backend != "alone":
+        chosen = {"backend": backend, "server_plays": server_plays(config, backend)}
     return {**config, "cluster": {**config["cluster"], **chosen}}

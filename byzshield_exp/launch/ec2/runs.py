@@ -189,7 +189,7 @@ def _send_to_all(
         content = _read_job(Path(job.path))
         config = content["config"]
         config["output_dir"] = place.outputs
-        if config["cluster"]["backend"] == "auto":
+        if config["cluster"].get("backend", "auto") == "auto":
             config["cluster"]["backend"] = "sockets"  # outlives a host that is taken back
         _prepare_data(transport, host, place, config, retry_s)
         with tempfile.TemporaryDirectory() as folder:
