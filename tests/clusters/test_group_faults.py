@@ -16,10 +16,12 @@ from byzshield_exp.clusters import join, meeting, run_ranks, start_forkserver
 from byzshield_exp.clusters.process_group import ProcessGroup
 from byzshield_exp.clusters.said import Said
 from byzshield_exp.clusters.torchrun import meet
+from byzshield_exp.commands.exits import STOPPED as EXIT_STOPPED
 from byzshield_exp.errors import RunError
 from byzshield_exp.launch.ranks import play, preload, run_rank
 from byzshield_exp.training import learner
 
+STEPS = "steps=150"
 SAVED = r"(\d+) steps are in a checkpoint, the same command resumes$"
 GONE = re.compile(r"rank (\d) \(workers \d+ to \d+\) is gone; " + SAVED, re.MULTILINE)
 
@@ -156,12 +158,11 @@ def test_ranks_that_do_not_come_are_named(monkeypatch):
 @pytest.mark.slow
 def test_restarts_under_torchrun_end_with_the_same_bits(start, undisturbed):
     """A rank with workers is killed, and later rank 0."""
-    steps = "steps=150"
-    options = (*HONEST, steps, "checkpoint_every=1000")
+    options = (*HONEST, STEPS, "checkpoint_every=1000")
     run = start(*options, count=0, prefix=torchrun("--max-restarts", "2"))
     done = kill_at(run, 5, 2, signal.SIGKILL)
     kill_at(run, done + 30, 0, signal.SIGKILL)
-    err = assert_finished(run, undisturbed, steps)
+    err = assert_finished(run, undisturbed, STEPS)
     assert [rank for rank, _ in GONE.findall(err)] == ["2"]
     assert_nothing_aborted(err)
 
@@ -211,17 +212,31 @@ def test_a_stopped_rank_ends_all_but_a_stop_of_all_does_not(start, rank, line):
     assert_nothing_aborted(err)
 
 
+STOPPED = re.compile(r"^byzshield_exp: stopped by SIGTERM; " + SAVED, re.MULTILINE)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["torchrun", "rank 0"])
-def test_sigterm_saves_what_was_done(start, to):
-    run = start(*HONEST, *ENDLESS, count=0, prefix=torchrun())
+def test_sigterm_to_torchrun_saves_what_was_done(start, undisturbed):
+    options = (*HONEST, STEPS, "checkpoint_every=1000")
+    run = start(*options, count=0, prefix=torchrun())
     run.wait_for_step(5)
-    os.kill(run.process.pid if to == "torchrun" else run.torchrun_ranks()[0], signal.SIGTERM)
+    run.process.send_signal(signal.SIGTERM)
     code, err = run.end(30)
     assert code == 1  # torchrun's
-    assert re.search(r"^byzshield_exp: stopped by SIGTERM; " + SAVED, err, re.MULTILINE)
-    assert ("exitcode  : 75 " in err) == (to == "rank 0")  # else torchrun reports nobody
+    assert len(STOPPED.findall(err)) == 1
     assert "Unable to shutdown" not in err
+    assert_nothing_aborted(err)
+    assert_finished(start(*options, count=0, prefix=torchrun()), undisturbed, STEPS)
+
+
+@pytest.mark.slow
+def test_sigterm_to_rank_0_alone_is_a_restart(start, undisturbed):
+    options = (*HONEST, STEPS, "checkpoint_every=1000")
+    run = start(*options, count=0, prefix=torchrun("--max-restarts", "1"))
+    kill_at(run, 5, 0, signal.SIGTERM)
+    err = assert_finished(run, undisturbed, STEPS)
+    assert len(STOPPED.findall(err)) == 1
+    assert f"exitcode: {EXIT_STOPPED}" in err
     assert_nothing_aborted(err)
 
 
