@@ -78,7 +78,7 @@ def before(owner, name, when, do):
     setattr(owner, name, call)
 
 
-@pytest.mark.parametrize("phase", sorted({*FAULTS} - {"compute"}))
+@pytest.mark.parametrize("phase", FAULTS)
 def test_a_rank_that_is_killed_is_named(tmp_path, plain_config, phase):
     error = run_badly(plain_config, tmp_path, faulty_rank, phase, signal.SIGKILL)
     assert GONE.fullmatch(error).groups() == ("3", "2")
