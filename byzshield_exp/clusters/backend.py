@@ -20,9 +20,6 @@ def chosen_backend(config: Mapping[str, Any]) -> str:
 
     Args:
         config: plain and resolved.
-
-    Raises:
-        ConfigError: if NCCL is asked for where it cannot be had.
     """
     if config["choices"]["cluster"] == "local":
         return "alone"
@@ -32,12 +29,9 @@ def chosen_backend(config: Mapping[str, Any]) -> str:
         return "sockets"
     if asked == "auto" and torchrun_size() is None and not plays:
         return "sockets"
-    if asked not in ("auto", "nccl"):
+    if asked != "auto":
         return asked
-    problem = _nccl_problem(config)
-    if asked == "nccl" and problem:
-        raise ConfigError(f"cluster.backend=nccl {problem}")
-    return "gloo" if problem else "nccl"
+    return "gloo" if _nccl_problem(config) else "nccl"
 
 
 def _nccl_problem(config: Mapping[str, Any]) -> str:
@@ -60,8 +54,14 @@ def server_plays(config: Mapping[str, Any], backend: str) -> bool:
 
 
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration with ``cluster.backend`` and ``cluster.server_plays`` chosen."""
+    """Return the configuration with ``cluster.backend`` and ``cluster.server_plays`` chosen.
+
+    Raises:
+        ConfigError: if NCCL is asked for where it cannot be had.
+    """
     backend = chosen_backend(config)
+    if backend == "nccl" and (problem := _nccl_problem(config)):
+        raise ConfigError(f"cluster.backend=nccl {problem}")
     chosen: dict[str, Any] = {"backend": "auto", "server_plays": "auto"}
     if backend != "alone":
         chosen = {"backend": backend, "server_plays": server_plays(config, backend)}

@@ -20,6 +20,7 @@ from byzshield_exp.errors import RunError, first_line
 BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
 _FOR_EVER = timedelta(days=30)  # a vigil ends a wait sooner, and says who was waited for
 _INTERFACE = "GLOO_SOCKET_IFNAME"
+_NCCL_ABORTS = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
 
 
 class ProcessGroupChannel:
@@ -41,6 +42,7 @@ class ProcessGroupChannel:
     ) -> None:
         self.rank, self.world_size, self.backend, self.run = rank, world_size, backend, 0
         os.environ.setdefault(_INTERFACE, _interface_to(host))
+        os.environ.setdefault(_NCCL_ABORTS, "0")  # rank 0 has a checkpoint to write first
         here = PrefixStore(backend, store)
         self._vigil = vigil = Vigil(rank, world_size, here)
 

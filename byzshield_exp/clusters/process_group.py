@@ -21,7 +21,7 @@ from byzshield_exp.clusters.received import RankReport, Received, as_tensor
 from byzshield_exp.clusters.said import HostCopies, Said
 from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.transport import Fetched, TransportOptions
-from byzshield_exp.clusters.vigil import Vigil, finish
+from byzshield_exp.clusters.vigil import OnDevice, Vigil, Waitable, finish
 from byzshield_exp.errors import LostRank, RunError, Stopped
 from byzshield_exp.rows.digests import row_digest
 from byzshield_exp.rows.finite import is_finite
@@ -62,7 +62,7 @@ class ProcessGroup:
         self._received = Received(rows, () if self._reads_digests else self._peers)
         self._said, self._copies = Said(), HostCopies()
         self._own: list[tuple[int, int, Message]] = []  # worker, file; sent in this step
-        self._sending: list[Work] = []
+        self._sending: list[Waitable] = []
         self._distrusted: set[int] = set()  # ranks that sent another row than they had said
         self._inbox = Inbox.empty(seats.assignment, self._reads_digests)
         self._bytes_in = self._bytes_out = 0
@@ -109,7 +109,7 @@ class ProcessGroup:
 
     def share(self, content: Tensor) -> None:
         """Broadcast the tensor."""
-        self._broadcast(content)
+        self._broadcast(content, max(self._vigil.seconds, _START_S))
 
     def publish(self, step: int | None, params: Tensor | None) -> int | None:
         """Broadcast the number of the step, and the parameters."""
@@ -132,9 +132,18 @@ class ProcessGroup:
         return number
 
     def send(self, step: int, worker: int, file: int, message: Message) -> None:
-        """Send a row to rank 0; with digests, keep it until it is asked for."""
+        """Send a row to rank 0; with digests, keep it until it is asked for.
+
+        Raises:
+            RunError: if it has another type or size than rank 0 expects.
+        """
         self._own.append((worker, file, message))
-        row = self._that_travels(file, message.joined)
+        row = self._that_travels(file, message.joined).contiguous()
+        if row.dtype != self._rows.dtype or len(row) != self._rows.shape[1]:
+            raise RunError(
+                f"step {step + 1}: worker {worker} would send {len(row)} numbers of {row.dtype} "
+                f"instead of {self._rows.shape[1]} of {self._rows.dtype}"
+            )
         if self._reads_digests:
             self._said.keep(worker, file, row, step)
         elif self.rank > 0:
@@ -228,10 +237,10 @@ class ProcessGroup:
             raise RunError("rank 0, the server, is at another run: it did not begin this one")
         return bool((self._word[2:] != _NOBODY).any())
 
-    def _broadcast(self, content: Tensor) -> None:
+    def _broadcast(self, content: Tensor, seconds: float | None = None) -> None:
         """Overwrite a tensor with rank 0's; gloo carries what is on a GPU through host memory."""
         travels = content if content.device == self._rows.device else content.cpu()
-        self._do(lambda: [dist.broadcast(travels, 0, async_op=True)])
+        self._do(lambda: _all_of([dist.broadcast(travels, 0, async_op=True)], travels), seconds)
         if self.rank > 0 and travels is not content:
             content.copy_(travels)
         if self.rank == 0:
@@ -239,7 +248,9 @@ class ProcessGroup:
         else:
             self._bytes_in += content.nbytes
 
-    def _do(self, start: Callable[[], Iterable[Work | None]], seconds: float | None = None) -> None:
+    def _do(
+        self, start: Callable[[], Iterable[Waitable | None]], seconds: float | None = None
+    ) -> None:
         """Start operations, and wait for them."""
         self._vigil.patiently(lambda: finish(start()), seconds)
 
@@ -303,7 +314,7 @@ class ProcessGroup:
                         self._inbox.replicas[file][place] = self._received.keep(file, row)
         finish(last)
 
-    def _start_turn(self, orders: Mapping[int, Order], turn: int) -> list[Work]:
+    def _start_turn(self, orders: Mapping[int, Order], turn: int) -> list[Waitable]:
         ranks = [rank for rank, order in orders.items() if turn < len(order)]
         slots = [(rank, self._received.slot(rank, turn)) for rank in ranks]
         return _start([P2POp(dist.irecv, slot, rank, tag=_ROW) for rank, slot in slots])
@@ -374,6 +385,14 @@ class ProcessGroup:
         return row_digest(row, int(self._word[1]), file, is_finite(row))
 
 
-def _start(operations: list[P2POp]) -> list[Work]:
+def _start(operations: list[P2POp]) -> list[Waitable]:
     """Begin operations between two ranks each; gloo returns one work for each, NCCL one for all."""
-    return dist.batch_isend_irecv(operations) if operations else []
+    if not operations:
+        return []
+    return _all_of(dist.batch_isend_irecv(operations), operations[0].tensor)
+
+
+def _all_of(works: Sequence[Work | None], tensor: Tensor) -> list[Waitable]:
+    """The operations on a tensor that there are."""
+    there = [work for work in works if work is not None]
+    return [OnDevice(work) for work in there] if tensor.device.type == "cuda" else [*there]

@@ -32,15 +32,20 @@ def join(rendezvous: Rendezvous, backend: str = "sockets") -> Channel:
     rank, world_size = rendezvous.rank, rendezvous.world_size
     if backend not in BACKENDS:
         return AloneChannel() if world_size == 1 else join_at(rendezvous)
-    host = ""
-    if rendezvous.address.startswith("/"):
-        store: Store = FileStore(f"{rendezvous.address}.store", world_size)
-    else:
-        host, _, port = rendezvous.address.rpartition(":")
-        limit = timedelta(seconds=meeting.JOIN_S)
-        store = TCPStore(host, int(port), world_size, is_master=rank == 0, timeout=limit)
-    store = PrefixStore(rendezvous.secret, store)  # strangers do not know where to write
-    return ProcessGroupChannel(meet(store, rank, world_size), rank, world_size, backend, host)
+    host, _, port = rendezvous.address.rpartition(":")
+    is_here = rendezvous.address.startswith("/")
+    try:
+        if is_here:
+            store: Store = FileStore(f"{rendezvous.address}.store", world_size)
+        else:
+            limit = timedelta(seconds=meeting.JOIN_S)
+            store = TCPStore(host, int(port), world_size, is_master=rank == 0, timeout=limit)
+        store = meet(PrefixStore(rendezvous.secret, store), rank, world_size)
+    except RunError:
+        raise
+    except RuntimeError as error:
+        raise RunError(f"rank {rank} found no group: {first_line(error)}") from error
+    return ProcessGroupChannel(store, rank, world_size, backend, "" if is_here else host)
 
 
 def meet(store: Store, rank: int, world_size: int) -> Store:
@@ -128,6 +133,11 @@ class Torchrun:
 
     def _join(self, backend: str) -> Channel:
         if backend != "sockets":
+            if begun := BACKENDS.keys() & self._channels.keys():
+                raise RunError(
+                    f"cluster.backend={backend}: the processes are a group of {begun.pop()} "
+                    "already; start the same command again for this run"
+                )
             host = "" if are_on_one_machine() else os.environ["MASTER_ADDR"]
             return ProcessGroupChannel(self._store, self.rank, self.world_size, backend, host)
         if self.world_size == 1:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,33 @@ _ROLL_CALL_S = 2.5 * BEAT_S
 _NOTICE_S = 1.0  # between the end of a rank and its notice here
 _RANK_0_ENDS_S = 10.0  # after a loss that it notices too
 _FAREWELL = 9  # a tag
+_FEWEST_BEATS = 3  # that rank 0 may miss
+_POLL_S = 0.0002
+
+
+@runtime_checkable
+class Waitable(Protocol):
+    """What :func:`finish` waits for."""
+
+    def wait(self) -> object:
+        """Wait."""
+        ...
+
+
+class OnDevice:
+    """An operation of NCCL, whose own wait returns at once and has the GPU wait, even for ever.
+
+    So that rank 0's GPU can still be read when a rank is lost, it waits only for what is done.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def wait(self) -> None:
+        """Wait until the GPU has done it."""
+        while not self._work.is_completed():
+            sleep(_POLL_S)
+        self._work.wait()
 
 
 class Vigil:
@@ -147,7 +174,7 @@ class Vigil:
                 heard_at, last, beats = waited, beats, self._signs.hear()
                 if beats != last:
                     beat_at = waited
-                elif waited - beat_at > self.seconds:
+                elif waited - beat_at > max(self.seconds, _FEWEST_BEATS * BEAT_S):
                     raise self._silence()
 
     def _look_at_others(self, waited: float, seconds: float) -> None:
@@ -204,10 +231,8 @@ class Vigil:
         return ", ".join(map(self.name, ranks))
 
 
-def finish(works: Iterable[Work | None]) -> None:
+def finish(works: Iterable[Waitable | None]) -> None:
     """Wait for operations."""
     for work in works:
         if work is not None:
             work.wait()
-            if torch.cuda.is_initialized():  # NCCL has only queued it
-                torch.cuda.current_stream().synchronize()

@@ -96,7 +96,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     if problems:
         raise ConfigError("; ".join(problems))
     if config["cluster"]["num_processes"] is None:
-        one_each = config["K"] + (config["cluster"]["server_plays"] is not True)
+        one_each = config["K"] + (not _server_plays(config["cluster"]))
         config["cluster"]["num_processes"] = _torchrun_size() or one_each
     problems = [*_process_problems(config)]
     if problems:
@@ -167,7 +167,7 @@ def _out_of_choices(config: Mapping[str, Any]) -> Iterator[str]:
     for key, known in VALUES.items():
         group, _, name = key.rpartition(".")
         value = (config[group] if group else config)[name]
-        if value not in known:
+        if not any(type(value) is type(one) and value == one for one in known):  # 1 is not true
             names = ", ".join(str(one).lower() for one in known)
             yield f"{key}={value} must be one of {names}"
     if config["precision"] == "tf32" and config["device"] == "cpu":
@@ -200,13 +200,18 @@ def _cluster_problems(config: Mapping[str, Any]) -> Iterator[str]:
 def _process_problems(config: Mapping[str, Any]) -> Iterator[str]:
     """Compare the number of processes with that of workers; one under torchrun plays everybody."""
     cluster, workers = config["cluster"], config["K"]
-    count, plays = cluster["num_processes"], cluster["server_plays"] is True
+    count, plays = cluster["num_processes"], _server_plays(cluster)
     if config["choices"]["cluster"] == "local" or (count == 1 and _torchrun_size() == 1):
         return
     if plays and not 1 <= count <= workers:
         yield f"cluster.num_processes={count} must lie between 1 and K={workers}"
     if not plays and not 2 <= count <= workers + 1:
         yield f"cluster.num_processes={count} must lie between 2 and K+1={workers + 1}"
+
+
+def _server_plays(cluster: Mapping[str, Any]) -> bool:
+    asked = cluster["server_plays"]
+    return asked is True or (asked == "auto" and cluster["backend"] == "nccl")
 
 
 def _written(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Name the folder of a run after its configuration."""
 
 import hashlib
+import os
 import re
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -32,10 +33,13 @@ def run_name(cfg: DictConfig) -> str:
     choices = chosen(HydraConfig.get().runtime.choices, cfg)
     reference = _composed(*(f"{group}={choice}" for group, choice in choices.items())).values
     parts: dict[str, Any] = _choices_to_name(choices)
+    chosen_elsewhere = {"cluster.num_processes"} if "RANK" in os.environ else set()  # by torchrun
     parts |= {
         key: value
         for key, value in _flat(cfg).items()
-        if not is_free(key) and (key not in reference or not same(reference[key], value))
+        if not is_free(key)
+        and key not in chosen_elsewhere
+        and (key not in reference or not same(reference[key], value))
     }
     named = ",".join(f"{key}={_spelled(value)}" for key, value in sorted(parts.items()))
     return _safe(named or "default")

@@ -100,16 +100,18 @@ class ParameterServer:
         liars = self._experiment.choose(step)
         lying = liars if self._experiment.forge is not None else ()
         self._work.do(step, liars, lying)
-        self._past.remember(step)
         statement = self._statement()
         with self._watch("gather"):
             inbox = self._transport.collect(step, statement, lying)
         if inbox is None:
             self._transport.fetch({})
+            self._past.remember(step)
             return None
         if self._agreement:
             self._agreement.check_late(self._transport, inbox.introductions)
-        return self._serve(inbox, step, liars)
+        done = self._serve(inbox, step, liars)
+        self._past.remember(step)  # not of a step that is given up: it is done again
+        return done
 
     def take_events(self) -> list[str]:
         """Human-readable warnings since the last report, once."""

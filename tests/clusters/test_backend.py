@@ -49,7 +49,7 @@ def test_nccl_needs_a_gpu_for_each_process_of_this_machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     asked = config(device="cuda", backend="nccl")
     with pytest.raises(ConfigError, match="each of the 4 processes on this machine, there are 2"):
-        backend.chosen_backend(asked)
+        backend.resolved(asked)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # the others are on another one
     monkeypatch.setattr(backend, "is_nccl_available", lambda: True)
-    assert backend.chosen_backend(asked) == "nccl"
+    assert backend.resolved(asked)["cluster"]["backend"] == "nccl"

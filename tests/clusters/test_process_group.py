@@ -11,14 +11,18 @@ import pytest
 import torch
 from rented_hosts import namespaces_on_a_bridge, why_no_namespaces
 from running import SMALL, metrics_of, summary_of, text_of
+from torch.distributed import HashStore
 
 from byzshield_exp.assignments import mols
-from byzshield_exp.clusters import Seats, run_ranks, start_forkserver
+from byzshield_exp.clusters import Seats, TransportOptions, run_ranks, start_forkserver
 from byzshield_exp.clusters.group_channel import _interface_to
 from byzshield_exp.clusters.process_group import ProcessGroup
 from byzshield_exp.clusters.received import RankReport, Received
 from byzshield_exp.clusters.said import Said
+from byzshield_exp.clusters.vigil import Vigil
+from byzshield_exp.errors import RunError
 from byzshield_exp.launch.ranks import preload, run_rank
+from byzshield_exp.rows.message import Message
 
 FEW = ("approach=baseline", "K=5", "q=1", "batch_size=20", "steps=2", "eval_every=2")
 RGB = ("dataset.channels=3", "dataset.size=32", "dataset.num_train=40", "dataset.num_test=20")
@@ -166,6 +170,28 @@ def test_equal_rows_are_stored_once():
     assert table[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
+def test_a_row_of_another_form_is_refused_before_it_is_sent():
+    """gloo ends the process that receives more than it expects."""
+    vigil, seats = Vigil(1, 4, HashStore()), Seats(mols(15, 3), 4)
+    group = ProcessGroup(seats, TransportOptions(), torch.zeros(0, 50), vigil)
+    for row in (torch.zeros(50, dtype=torch.float64), torch.zeros(51)):
+        with pytest.raises(
+            RunError, match=r"would send 5\d numbers of torch.float\d+ instead of 50"
+        ):
+            group.send(0, 0, 0, Message(row, 50, 0.0))
+
+
+def test_torchruns_processes_name_no_folder(cli, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    code, out, err = cli(*SMALL, "plan=true", "cluster.num_processes=1", "cluster.backend=gloo")
+    assert code == 0, err
+    assert "1 rank over gloo" in out
+    assert "new: " in out
+    assert "num_processes" not in out
+    assert "backend" not in out
+
+
 def test_the_interface_is_the_one_that_reaches_rank_0():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("127.0.0.1", 9))
@@ -228,6 +254,10 @@ def test_two_hosts_end_with_the_same_bits(tmp_path, run):
     [
         (("cluster.backend=gloo",), "cluster.backend=gloo needs cluster=processes or torchrun"),
         (("cluster.server_plays=true",), "cluster.server_plays=true needs cluster=processes"),
+        (
+            ("cluster=processes", "cluster.server_plays=1"),
+            "cluster.server_plays=1 must be one of auto, true, false",
+        ),
         (("cluster.backend=mpi",), "cluster.backend=mpi must be one of auto, gloo, nccl, sockets"),
         (
             ("cluster=processes", "cluster.backend=nccl"),

@@ -13,7 +13,9 @@ from running import SMALL, metrics_of, modules_in, run_program
 from torch.nn.functional import cross_entropy
 
 from byzshield_exp.binding import construct
+from byzshield_exp.clusters.alone import Alone
 from byzshield_exp.datasets import Batches
+from byzshield_exp.errors import LostRank
 from byzshield_exp.networks import entries_of, flatten
 from byzshield_exp.training.experiment import build
 from byzshield_exp.training.loop import train
@@ -334,3 +336,24 @@ def test_a_run_that_resumes_imports_no_compiler(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "resumes after step 1" in done.stdout
+
+
+def test_a_step_that_is_given_up_is_done_again_with_the_same_bits(run, cli, tmp_path, monkeypatch):
+    """What outlives a step is not touched before the step is done: here the past parameters."""
+    options = (*SMALL[:3], "steps=6", "eval_every=6", "q=5")
+    options += ("attack=delayed_gradient", "attack.delay=2")
+    undisturbed = run(*options, small=False, folder=tmp_path / "undisturbed")
+    collect = Alone.collect
+
+    def lose_a_rank(self, step, statement, lying):
+        if step == 4:
+            raise LostRank("rank 1 is gone")
+        return collect(self, step, statement, lying)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Alone, "collect", lose_a_rank)
+        code, _, err = cli(*options, f"output_dir={tmp_path / 'lost'}")
+    assert code == 1
+    assert "rank 1 is gone; 4 steps are in a checkpoint, the same command resumes" in err
+    resumed = run(*options, small=False, folder=tmp_path / "lost")
+    assert resumed["parameters_sha256"] == undisturbed["parameters_sha256"]

@@ -189,8 +189,9 @@ def _send_to_all(
         content = _read_job(Path(job.path))
         config = content["config"]
         config["output_dir"] = place.outputs
-        if config["cluster"].get("backend", "auto") == "auto":
-            config["cluster"]["backend"] = "sockets"  # outlives a host that is taken back
+        cluster = config["cluster"]
+        if cluster.get("backend", "auto") == "auto" and cluster.get("server_plays") is not True:
+            cluster["backend"] = "sockets"  # outlives a host that is taken back
         _prepare_data(transport, host, place, config, retry_s)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "job.json"
