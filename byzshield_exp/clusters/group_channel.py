@@ -3,6 +3,8 @@
 import os
 import socket
 import sys
+import threading
+from contextlib import suppress
 from datetime import timedelta
 
 import psutil
@@ -19,6 +21,7 @@ from byzshield_exp.errors import RunError, first_line
 
 BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
 _FOR_EVER = timedelta(days=30)  # a vigil ends a wait sooner, and says who was waited for
+_LEAVE_S = 5.0
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 _NCCL_ABORTS = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
 
@@ -70,10 +73,20 @@ class ProcessGroupChannel:
         return ProcessGroup(seats, options, rows, self._vigil, self.run)
 
     def close(self) -> None:
-        """Leave the group; one that is broken can only be left with the process."""
-        self._vigil.close()
-        if not self._vigil.is_broken:
-            dist.destroy_process_group()
+        """Leave the group.
+
+        gloo may wait for ever for a rank that leaves at the same moment. So what takes longer than
+        a few seconds is left to the end of the process, which is near.
+        """
+        leaving = threading.Thread(target=self._leave, daemon=True)
+        leaving.start()
+        leaving.join(_LEAVE_S)
+
+    def _leave(self) -> None:
+        with suppress(RuntimeError):
+            self._vigil.close()
+            if not self._vigil.is_broken:
+                dist.destroy_process_group()
 
 
 def _interface_to(host: str) -> str:
