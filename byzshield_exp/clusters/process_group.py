@@ -184,9 +184,9 @@ class ProcessGroup:
                 self._answer()
             self._word_came = True
             return []
+        self._distrusted |= {self.seats.rank_of[worker] for worker in refused}
         if not wanted:
             return []
-        self._distrusted |= {self.seats.rank_of[worker] for worker in refused}
         asked = self._choose(wanted)
         self._others_await_word = False
         self._send_word(int(self._word[1]), asked)

@@ -3,7 +3,6 @@
 torch takes 2 s to import. Functions import what uses it, so that ``--help`` and typos do not wait.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +49,8 @@ def _run(cfg: DictConfig) -> None:
     do_run(config, run_name(cfg))
 
 
-def torchrun_size() -> int | None:
-    """Return the number of processes if torchrun started this one, else None."""
-    if "RANK" not in os.environ:
-        return None
-    from byzshield_exp.clusters import torchrun_size
-
-    return torchrun_size()
-
-
 def _check_torchrun(config: dict[str, Any]) -> None:
-    world_size = torchrun_size()
+    world_size = configuration.torchrun_size()
     if world_size is None:
         return
     if config["choices"]["cluster"] != "processes":

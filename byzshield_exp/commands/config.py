@@ -97,15 +97,23 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError("; ".join(problems))
     if config["cluster"]["num_processes"] is None:
         one_each = config["K"] + (not _server_plays(config["cluster"]))
-        config["cluster"]["num_processes"] = _torchrun_size() or one_each
+        config["cluster"]["num_processes"] = torchrun_size() or one_each
     problems = [*_process_problems(config)]
     if problems:
         raise ConfigError("; ".join(problems))
     return dict(config)
 
 
-def _torchrun_size() -> int | None:
-    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else None
+def torchrun_size() -> int | None:
+    """Return the number of processes if torchrun started this one, else None.
+
+    Elsewhere nothing is imported: torch takes 2 s.
+    """
+    if "RANK" not in os.environ:
+        return None
+    from byzshield_exp.clusters import torchrun_size
+
+    return torchrun_size()
 
 
 def chosen(choices: Mapping[str, Any], cfg: DictConfig) -> dict[str, str]:
@@ -201,7 +209,7 @@ def _process_problems(config: Mapping[str, Any]) -> Iterator[str]:
     """Compare the number of processes with that of workers; one under torchrun plays everybody."""
     cluster, workers = config["cluster"], config["K"]
     count, plays = cluster["num_processes"], _server_plays(cluster)
-    if config["choices"]["cluster"] == "local" or (count == 1 and _torchrun_size() == 1):
+    if config["choices"]["cluster"] == "local" or (count == 1 and torchrun_size() == 1):
         return
     if plays and not 1 <= count <= workers:
         yield f"cluster.num_processes={count} must lie between 1 and K={workers}"

@@ -83,9 +83,10 @@ def main(arguments: list[str]) -> None:
         say(_help(arguments))
         return
     from byzshield_exp.commands import application
+    from byzshield_exp.commands.config import torchrun_size
     from byzshield_exp.commands.hydra_errors import as_config_errors
 
-    sys.argv[1:] = _with_torchrun(arguments, application.torchrun_size())
+    sys.argv[1:] = _with_torchrun(arguments, torchrun_size())
     with _hydra_raises(), _os_errors_named(), as_config_errors():
         try:
             application.compose_and_run()
@@ -95,7 +96,7 @@ def main(arguments: list[str]) -> None:
             # exit code 0: --hydra-help; torchrun's other ranks still have to end
         if application.failures:
             raise application.failures.pop()
-    if application.torchrun_size():
+    if torchrun_size():
         from byzshield_exp.launch.ranks import end_torchrun
 
         end_torchrun()

@@ -1,7 +1,6 @@
 """Name the folder of a run after its configuration."""
 
 import hashlib
-import os
 import re
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from byzshield_exp.commands.config import chosen
+from byzshield_exp.commands.config import chosen, torchrun_size
 from byzshield_exp.results.folder import is_free, same
 from byzshield_exp.results.recorder import flatten
 
@@ -33,7 +32,7 @@ def run_name(cfg: DictConfig) -> str:
     choices = chosen(HydraConfig.get().runtime.choices, cfg)
     reference = _composed(*(f"{group}={choice}" for group, choice in choices.items())).values
     parts: dict[str, Any] = _choices_to_name(choices)
-    chosen_elsewhere = {"cluster.num_processes"} if "RANK" in os.environ else set()  # by torchrun
+    chosen_elsewhere = {"cluster.num_processes"} if torchrun_size() else set()
     parts |= {
         key: value
         for key, value in _flat(cfg).items()

@@ -6,11 +6,11 @@ import re
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from disturbing import flip_a_bit
 from running import SMALL, metrics_of, summary_of, text_of
 
 from byzshield_exp.clusters import run_ranks, start_forkserver
@@ -143,15 +143,7 @@ def test_the_server_receives_every_replica_or_every_winner_once(
 def flipping_rank(rendezvous, job):
     """A rank; the first of them flips one bit of its first row on the wire."""
     if rendezvous.rank == 1:
-        send = SocketWorker.send
-
-        def send_flipped(self, step, worker, file, message):
-            if (worker, file) == (0, 0):
-                message = replace(message, joined=message.joined.clone())
-                message.joined.view(torch.int32)[7] ^= 1
-            send(self, step, worker, file, message)
-
-        SocketWorker.send = send_flipped
+        flip_a_bit(SocketWorker)
     return run_rank(rendezvous, job)
 
 

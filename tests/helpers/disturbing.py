@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from running import SMALL, metrics_of, summary_of
 
 HONEST = (*SMALL, "attack=none", "q=0", "network.hidden=[64]")
@@ -20,6 +22,19 @@ def forge(knowledge, when: int = 3, z: float | None = None):
         raise ArithmeticError("a rule of the user's own broke")
     return knowledge.own_rows()
 """
+
+
+def flip_a_bit(transport):
+    """Make a class of transports flip a bit of worker 0's row of file 0."""
+    send = transport.send
+
+    def send_flipped(self, step, worker, file, message):
+        if (worker, file) == (0, 0):
+            message = replace(message, joined=message.joined.clone())
+            message.joined.view(torch.int32)[7] ^= 1
+        send(self, step, worker, file, message)
+
+    transport.send = send_flipped
 
 
 def processes(count):
