@@ -286,6 +286,7 @@ def test_ctrl_c_ends_all(start):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_killed_program_takes_its_ranks_along(start):
     run = start(*HONEST, *ENDLESS)
     run.wait_for_step(1)

@@ -47,6 +47,8 @@ FAULTS = {  # a method, and the call of it that falls into the third step
     "evaluate": (ProcessGroup, "publish", 3),  # while rank 0 evaluates
 }
 
+QUICK = ("publish", "collect")
+
 
 def faulty_rank(rendezvous, job):
     """A rank; the last one sends itself a signal, or fails, in a phase of the third step."""
@@ -78,7 +80,10 @@ def before(owner, name, when, do):
     setattr(owner, name, call)
 
 
-@pytest.mark.parametrize("phase", FAULTS)
+@pytest.mark.parametrize(
+    "phase",
+    [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in FAULTS],
+)
 def test_a_rank_that_is_killed_is_named(tmp_path, plain_config, phase):
     error = run_badly(plain_config, tmp_path, faulty_rank, phase, signal.SIGKILL)
     assert GONE.fullmatch(error).groups() == ("3", "2")

@@ -147,7 +147,8 @@ def flipping_rank(rendezvous, job):
     return run_rank(rendezvous, job)
 
 
-@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.slow)])
+@pytest.mark.slow  # over gloo it is quick
+@pytest.mark.parametrize("vote", ["digest", "majority"])
 def test_one_flipped_bit_is_one_disagreement_and_the_same_winner(tmp_path, run, plain_config, vote):
     options = ("attack=none", "q=0")
     honest = run(*options, folder=tmp_path / "honest")
@@ -210,6 +211,7 @@ def each_by_itself(ranks, *overrides):
             process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX"), reason="it has no other"
 )

@@ -245,6 +245,7 @@ def test_data_that_lie_elsewhere_on_this_machine(evaluator, finished, tmp_path, 
     assert evaluations_of(finished)[-1]["test_accuracy"] == own
 
 
+@pytest.mark.slow
 def test_the_test_set_of_a_run_that_has_validation_pictures(evaluator, tmp_path):
     done = run_program(*OPTIONS, "dataset.num_validation=300", f"output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
