@@ -11,6 +11,10 @@ from torch import nn
 from byzshield_exp.networks.normalisation import Norm, he_normal, normalise
 from byzshield_exp.networks.pictures import Shape
 
+# On AVX2 processors oneDNN 3.12 (torch 2.14) writes the weight gradient of a channels-last 1 x 1
+# convolution with a stride beyond its memory if it has fewer input channels.
+_NARROW = 8
+
 
 def resnet18(
     shape: Shape, num_classes: int, norm: Norm = "batch", groups: int = 32, width: int = 64
@@ -102,5 +106,8 @@ def _stage(block: Any, count: int, inputs: int, channels: int, stride: int) -> n
     if stride != 1 or inputs != outputs:
         convolution = nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
         shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+        if stride != 1 and inputs < _NARROW:
+            convolution.stride = (1, 1)
+            shortcut.insert(0, nn.AvgPool2d(1, stride))  # every second pixel
     first = block(inputs, channels, stride, shortcut)
     return nn.Sequential(first, *(block(outputs, channels) for _ in range(count - 1)))

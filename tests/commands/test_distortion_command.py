@@ -139,6 +139,7 @@ def test_importing_the_package_imports_nothing_slow():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_run_with_many_workers_uses_the_search(tmp_path):
     from running import SMALL, run_program, summary_of
 

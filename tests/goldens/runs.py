@@ -82,7 +82,7 @@ RUNS = {
     "lenet": "steps=2 eval_every=2",
     "fc": "network=fc network.sigmoid=true steps=2 eval_every=2",
     "l46_net": f"{SHORT} network=l46_net dataset.size=16",
-    "resnet18": f"{FEW} {RGB} network=resnet18 network.width=4 poison_statistics=true",
+    "resnet18_narrow": f"{FEW} {RGB} network=resnet18 network.width=4 poison_statistics=true",
     "resnet20": f"{FEW} {RGB} network=resnet20 network.width=4 network.norm=group",
     "resnet50": f"{FEW} {RGB} network=resnet50 network.width=4",
     "vgg11": f"{FEW} {RGB} network=vgg11 network.width=4",
@@ -97,7 +97,7 @@ RUNS = {
     "aggregator=centered_clip attack=mimic attack.warmup=2 steps=2 | steps=5",
     # several processes
     "processes": f"{SMALL} {FOUR} attack=alie",
-    "processes_statistics": f"{FEW} {RGB} {FOUR} vote=majority cluster.majority_of=present "
+    "processes_batch_norm": f"{FEW} {RGB} {FOUR} vote=majority cluster.majority_of=present "
     "network=resnet18 network.width=4 attack=reversed_gradient",
     "torchrun": f"{SMALL} attack=delayed_gradient attack.delay=1 vote=tolerant",
 }

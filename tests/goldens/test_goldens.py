@@ -48,7 +48,7 @@ def tree_of_the_table(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize("share", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_bit_has_changed(share, request, record_property, tmp_path):
     names = list(RUNS)[share::SHARES]
     if here() in KNOWN:

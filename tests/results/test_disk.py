@@ -205,6 +205,7 @@ def test_a_run_that_is_killed_on_a_full_disk_resumes_without_a_gap(small_disk, t
     assert ours["parameters_sha256"] == theirs["parameters_sha256"]
 
 
+@pytest.mark.slow
 def test_a_log_on_a_full_disk_ends_no_run(tmp_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full")

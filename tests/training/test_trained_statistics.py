@@ -65,6 +65,7 @@ def recomputed_network(network, tmp_path):
     return made, recomputed(made, data)
 
 
+@pytest.mark.slow
 def test_variances_of_small_files_are_not_biased(network, run, tmp_path):
     """Of two samples the median variance is half of the mean one."""
     options = (*TRAINED, "steps=80", "attack=none", "q=0", "batch_size=50")
