@@ -300,6 +300,7 @@ class ProcessGroup:
         """Receive rows in turns, one of each rank in a turn, and the reports."""
         last = [dist.irecv(report.content, r, tag=_REPORT) for r, report in reports.items()]
         if not self._reads_digests:
+            self._received.open()
             turns = max(map(len, orders.values()), default=0)
             coming = self._start_turn(orders, 0)
             for turn in range(turns):
@@ -312,6 +313,7 @@ class ProcessGroup:
                         self._bytes_in += row.nbytes
                         place = self.seats.place_of[worker, file]
                         self._inbox.replicas[file][place] = self._received.keep(file, row)
+            self._received.close()
         finish(last)
 
     def _start_turn(self, orders: Mapping[int, Order], turn: int) -> list[Waitable]:

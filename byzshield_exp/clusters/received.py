@@ -34,7 +34,8 @@ class RankReport:
 class Received:
     """Rows that came: those of a file that are equal are stored once.
 
-    Two slots for each rank take what comes: one is compared while the other is filled.
+    Two slots for each rank take what comes: one is compared while the other is filled. They exist
+    only while rows come, as a rule needs memory of its own afterwards.
 
     Args of the constructor:
         rows: ``[f, d + s]``, takes the first row of each file.
@@ -42,10 +43,19 @@ class Received:
     """
 
     def __init__(self, rows: Tensor, ranks: Collection[int]) -> None:
-        self._rows, self._slots = rows, {rank: new_rows(2, rows) for rank in ranks}
+        self._rows, self._ranks = rows, ranks
+        self._slots: dict[int, Tensor] = {}
         self._of_file: list[list[Tensor]] = [[] for _ in rows]
         self._others: list[Tensor] = []  # where replicas of a file differ
         self._used = 0
+
+    def open(self) -> None:
+        """Make the slots."""
+        self._slots = {rank: new_rows(2, self._rows) for rank in self._ranks}
+
+    def close(self) -> None:
+        """Drop the slots."""
+        self._slots.clear()
 
     def clear(self) -> None:
         """Forget all rows; their memory is used again."""

@@ -17,6 +17,7 @@ from byzshield_exp.optimizers import without_compiler
 from byzshield_exp.results.journal import Outage
 from byzshield_exp.results.recorder import METRICS, SUMMARY, Recorder, read_metrics
 from byzshield_exp.results.saving import Saver, insist
+from byzshield_exp.rows.finite import is_finite
 from byzshield_exp.training.accuracy import evaluate
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.memory import Memory
@@ -142,7 +143,7 @@ class Learner:
 
     def _apply(self, update: Float[Tensor, " d"], report: Report) -> bool:
         params = self._experiment.params
-        if not bool(torch.isfinite(update).all()):
+        if not is_finite(update):
             self._on_nonfinite(
                 report.nonfinite or f"step {self._done}: the update became NaN or Inf"
             )
@@ -151,10 +152,11 @@ class Learner:
         params.grad = update
         with without_compiler():
             self._optimizer.step()
+        params.grad = None  # d numbers that the next step has no room for
         self._scheduler.step()
         self._experiment.flat.statistics.copy_(report.statistics)
         self._accuracy = None
-        if self._diverged is None and not bool(torch.isfinite(params).all()):
+        if self._diverged is None and not is_finite(params):
             self._diverged = self._done  # there is no step back, whatever on_nonfinite says
             self._on_nonfinite(f"step {self._done}: the parameters became NaN or Inf")
         return True

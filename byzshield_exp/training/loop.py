@@ -87,4 +87,5 @@ def _loop(protocol: TrainingProtocol, learner: Learner | None) -> dict[str, Any]
         done = protocol.step(step)
         if learner and done:
             learner.finish_step(*done)
+        del done  # with the update, before rows come again
     return learner.finish() if learner else None

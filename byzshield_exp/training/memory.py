@@ -23,11 +23,12 @@ def keep_freed_memory() -> None:
 class Memory:
     """Memory on top of what there was at the beginning; 0 where the system does not say.
 
-    Resident pages, also those that were given back since: the largest sum counts.
+    Resident pages, also those that were given back since: the largest sum counts. Pages of files,
+    which are code, do not: the system may drop them.
     """
 
     def __init__(self) -> None:
-        self._before = _bytes("VmRSS")
+        self._before, self._files_before = _bytes("VmRSS"), _bytes("RssFile")
         if self._before:
             try:
                 _CLEAR.write_text("5")  # the peak starts from here
@@ -37,7 +38,8 @@ class Memory:
     @property
     def peak(self) -> int:
         """Bytes."""
-        return max(0, _bytes("VmHWM") - self._before)
+        code = max(0, _bytes("RssFile") - self._files_before)
+        return max(0, _bytes("VmHWM") - self._before - code)
 
 
 def _bytes(name: str) -> int:
