@@ -64,6 +64,8 @@ class Aggregation:
 
         The variance of few samples is skewed: its median would be too small, its mean is not.
         """
+        if statistics.numel() == 0:
+            return self._experiment.flat.statistics.clone()
         usable = statistics[statistics.isfinite().all(dim=1)]
         if usable.numel() == 0:
             return self._experiment.flat.statistics.clone()
