@@ -1,7 +1,8 @@
 """A GPU for each test, and, where there is none, one that is pretended."""
 
 import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -19,10 +20,12 @@ class Gpu:
     Attributes:
         is_real: whether there is one.
         width: entries of a row; on a real GPU rows are cut into two chunks.
+        waits: of the CPU for the pretended GPU, by place.
     """
 
     is_real: bool
     width: int
+    waits: Counter[str] = field(default_factory=Counter)
 
 
 _real = pytest.param(
@@ -43,7 +46,7 @@ def gpu(request):
         prepare_gpu()
         yield request.param
     else:
-        with pretended_gpu():
+        with pretended_gpu() as waits:
             prepare_gpu()
-            yield request.param
+            yield replace(request.param, waits=waits)
     torch.use_deterministic_algorithms(was)

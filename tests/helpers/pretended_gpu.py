@@ -94,10 +94,8 @@ class _Operations(TorchDispatchMode):
             strange = [one for one, is_here in zip(given, here, strict=True) if not is_here]
             is_scalar = all(one.dim() == 0 for one in strange)
             if not (is_scalar and (torch.Tag.pointwise in func.tags or name == "fill_")):
-                raise RuntimeError(
-                    f"{func}: expected all tensors to be on the same device, got "
-                    f"{[(list(one.shape), is_here) for one, is_here in zip(given, here, strict=True)]}"
-                )
+                shapes = [list(one.shape) for one in strange]
+                raise RuntimeError(f"{func}: expected all tensors on the GPU, not {shapes}")
 
     def _check_index(self, name, args) -> None:
         indices = [one for one in args[1] if one is not None]
