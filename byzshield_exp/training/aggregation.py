@@ -84,8 +84,10 @@ class Aggregation:
         beta = self._experiment.worker_momentum
         if beta == 0:
             return rows
-        shape = (self._experiment.assignment.num_files, rows.shape[1])
-        memory = self._state.setdefault("worker_momentum", rows.new_zeros(shape))
+        if "worker_momentum" not in self._state:
+            shape = (self._experiment.assignment.num_files, rows.shape[1])
+            self._state["worker_momentum"] = rows.new_zeros(shape)
+        memory = self._state["worker_momentum"]
         for place, file in enumerate(files):
             if not bad[file]:
                 memory[file].mul_(beta).add_(rows[place], alpha=1 - beta)

