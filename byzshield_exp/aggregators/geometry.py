@@ -119,9 +119,10 @@ def weighted_sum(weights: Float[Tensor, " n"], rows: Float[Tensor, "n d"]) -> Fl
     Raises:
         Unclean: if the result is not finite.
     """
-    largest = weights.max()
-    same = weights == largest
-    if bool((same | (weights == 0)).all()):  # a mean: dividing once rounds no weight
+    known = weights.cpu()  # a GPU is waited for once
+    largest = known.max()
+    same = known == largest
+    if bool((same | (known == 0)).all()):  # a mean: dividing once rounds no weight
         result = rows[int(same.nonzero())].clone() if int(same.sum()) == 1 else None
         result = _sum(same.double(), rows) if result is None else result
         result = result if float(largest) == 1 else result.div_(1 / float(largest))
@@ -136,7 +137,7 @@ def weighted_sum(weights: Float[Tensor, " n"], rows: Float[Tensor, "n d"]) -> Fl
 def _sum(weights: Tensor, rows: Tensor) -> Tensor:
     """Add up in fixed chunks: the bits of one large product would depend on the threads."""
     is_wide = rows.dtype in (torch.float32, torch.float64)
-    shares = weights.to(rows.dtype if is_wide else torch.float32)
+    shares = weights.to(rows.device, rows.dtype if is_wide else torch.float32)
     result = new_rows(1, rows)[0]
 
     def fill(start: int) -> None:

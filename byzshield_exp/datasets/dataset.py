@@ -11,7 +11,7 @@ from blake3 import blake3
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from byzshield_exp.datasets.pixels import PAD, Augment, Statistics, augmented, measured
+from byzshield_exp.datasets.pixels import PAD, Augment, Statistics, augmented, measured, sent
 
 Part = Literal["validation", "test"]
 _CHUNK = 200  # pictures evaluated at a time
@@ -88,6 +88,7 @@ class Dataset:
         self, samples: Int[Tensor, " b"], random: np.random.Generator
     ) -> tuple[Float[Tensor, "b c h w"], Int[Tensor, " b"]]:
         """Return training pictures as the network sees them, augmented with ``random``."""
+        samples = sent(samples, self.train_images.device)
         images = augmented(self.train_images[samples], self.augment, random)
         return self._standardised(images), self.train_labels[samples]
 

@@ -83,6 +83,13 @@ def _moments_of_floats(pixels: Float[Tensor, "n h w"]) -> tuple[float, float]:
     return mean, float(np.sqrt(sum(squares) / (pixels.numel() - 1)))
 
 
+def sent(numbers: Int[Tensor, "..."], device: torch.device) -> Int[Tensor, "..."]:
+    """Copy a tensor from the CPU to a device; the CPU does not wait for a GPU."""
+    if device.type == "cpu":
+        return numbers
+    return numbers.pin_memory().to(device, non_blocking=True)
+
+
 def _reflected(places: Int[np.ndarray, " b"], size: int) -> Int[np.ndarray, "b size"]:
     """Return ``[b, size]``, the source of each pixel of a crop; place 4 is the middle."""
     index: np.ndarray = np.abs(places[:, None] + np.arange(size) - PAD)
@@ -95,5 +102,5 @@ def _picked(
 ) -> Shaped[Tensor, "b c h w"]:
     """Put pixel ``(rows[i], columns[j])`` of each picture at ``(i, j)``."""
     places = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
-    places = places.to(images.device)[:, None].expand(-1, images.shape[1], -1)
+    places = sent(places, images.device)[:, None].expand(-1, images.shape[1], -1)
     return images.flatten(2).gather(2, places).view(images.shape)

@@ -1,6 +1,7 @@
 """Which rows have a NaN or Inf."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +17,13 @@ def is_finite(values: Tensor) -> bool:
         return True
     low, high = values.aminmax()  # a sum of finite entries may overflow
     return bool(low.isfinite() & high.isfinite())
+
+
+def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
+    """As :func:`is_finite` for each of some tensors; a GPU is waited for once."""
+    sums = [values.sum().double() for values in tensors]
+    known = torch.stack(sums).isfinite().tolist() if sums else []
+    return [one or is_finite(values) for one, values in zip(known, tensors, strict=True)]
 
 
 def finite_rows(rows: Tensor) -> Tensor:

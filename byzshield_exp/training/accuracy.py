@@ -40,15 +40,16 @@ def evaluate(
     """
     was_training = network.training
     network.eval()
-    correct, near, loss, count, num_classes = 0, 0, 0.0, 0, 0
+    found, count, num_classes = [], 0, 0
     for pictures, classes in chunks:
         interrupts.check()
         scores = network(pictures)
         count += len(classes)
         num_classes = scores.shape[1]
-        correct += int((scores.argmax(dim=1) == classes).sum())
-        loss += float(cross_entropy(scores, classes, reduction="sum"))
-        if num_classes >= 5:
-            near += int((scores.topk(5, dim=1).indices == classes[:, None]).sum())
+        loss = cross_entropy(scores, classes, reduction="sum")
+        nearest = scores.topk(min(5, num_classes), dim=1).indices == classes[:, None]
+        is_first = scores.argmax(dim=1) == classes
+        found.append(torch.stack([part.double() for part in (is_first.sum(), loss, nearest.sum())]))
     network.train(was_training)
-    return Evaluation(correct / count, loss / count, near / count if num_classes >= 5 else None)
+    correct, total, near = (sum(part) / count for part in torch.stack(found).T.tolist())
+    return Evaluation(correct, total, near if num_classes >= 5 else None)

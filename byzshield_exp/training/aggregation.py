@@ -64,6 +64,8 @@ class Aggregation:
 
         The variance of few samples is skewed: its median would be too small, its mean is not.
         """
+        if statistics.numel() == 0:
+            return self._experiment.flat.statistics.clone()
         usable = statistics[statistics.isfinite().all(dim=1)]
         if usable.numel() == 0:
             return self._experiment.flat.statistics.clone()
@@ -82,8 +84,10 @@ class Aggregation:
         beta = self._experiment.worker_momentum
         if beta == 0:
             return rows
-        shape = (self._experiment.assignment.num_files, rows.shape[1])
-        memory = self._state.setdefault("worker_momentum", rows.new_zeros(shape))
+        if "worker_momentum" not in self._state:
+            shape = (self._experiment.assignment.num_files, rows.shape[1])
+            self._state["worker_momentum"] = rows.new_zeros(shape)
+        memory = self._state["worker_momentum"]
         for place, file in enumerate(files):
             if not bad[file]:
                 memory[file].mul_(beta).add_(rows[place], alpha=1 - beta)

@@ -166,7 +166,8 @@ class ParameterServer:
         params, bad = self._experiment.params, outcome.bad
         files = outcome.won.nonzero().flatten().tolist()
         rows = rows.to(params.device)
-        rows[bad[files].to(rows.device)] = torch.nan  # also those with bad statistics alone
+        if bool(bad.any()):
+            rows[bad[files].to(rows.device)] = torch.nan  # also those with bad statistics alone
         gradients, their_statistics = split(rows, len(params))
         num_corrupt = self._num_corrupt(inbox)
         statistics = self._aggregation.statistics(their_statistics, num_corrupt)

@@ -1,6 +1,7 @@
 """What is learnt: the data and the network of a run, as its configuration says."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -108,8 +109,10 @@ def prepare_gpu() -> None:
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # filling costs time
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
+    with warnings.catch_warnings():  # torch 2.9 warns once a process; all have these names
+        warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
 
 
 def _on_device(dataset: Dataset, device: str) -> Dataset:

@@ -122,6 +122,7 @@ class Work:
         statistics = torch.stack([self._truth.message(file).statistics for file in files])
         if self._experiment.is_poisoning_statistics:
             forged = forged_files(self._experiment.forge, self._experiment.assignment, liars)
-            poisoned = [forged is None or file in forged for file in files]
-            statistics[poisoned] *= _POISON
+            for its, file in zip(statistics, files, strict=True):
+                if forged is None or file in forged:
+                    its *= _POISON
         return join(rows, statistics)

@@ -1,13 +1,14 @@
 """Equality of bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from byzshield_exp.rows.digests import same_bytes
-from byzshield_exp.votes.counting import ABSENT, as_labels, for_each
+from byzshield_exp.rows.digests import equal_on_gpu, same_bytes
+from byzshield_exp.votes.counting import ABSENT, as_labels, device_of, for_each
 from byzshield_exp.votes.vote import vote_traits
 
 _CHUNK = (
@@ -31,6 +32,8 @@ def majority(replicas: Sequence[Sequence[Tensor | None]]) -> Int[Tensor, "f r"]:
 
     Source: exact vote of DRACO and ByzShield, here with the verification that their code omits.
     """
+    if device_of(replicas).type != "cpu":
+        return as_labels(_labels_on_gpu(replicas))
     parts = -(-_TASKS * torch.get_num_threads() // max(1, len(replicas)))
 
     def look(task: int) -> list[list[int]]:
@@ -55,6 +58,34 @@ def same_memory(rows: Sequence[Tensor | None]) -> list[list[int]]:
     return list(groups.values())
 
 
+def _labels_on_gpu(replicas: Sequence[Sequence[Tensor | None]]) -> list[list[int]]:
+    """Label rows after all comparisons were begun, as each would be waited for."""
+    groups = [same_memory(rows) for rows in replicas]
+    pairs, found = [], []
+    for file, rows in enumerate(replicas):
+        for one, other in combinations([group[0] for group in groups[file]], 2):
+            left, right = rows[one], rows[other]
+            if left is not None and right is not None and _kind(left) == _kind(right):
+                pairs.append((file, one, other))
+                found.append(equal_on_gpu(left.detach(), right.detach()))
+    first = {(file, group[0]): group[0] for file, its in enumerate(groups) for group in its}
+    for (file, one, other), is_same in zip(
+        pairs, torch.stack(found).tolist() if found else [], strict=True
+    ):
+        if is_same:
+            first[file, other] = first[file, one]
+    labels = [[ABSENT] * len(rows) for rows in replicas]
+    for file, its in enumerate(groups):
+        for group in its:
+            for place in group:
+                labels[file][place] = first[file, group[0]]
+    return labels
+
+
+def _kind(row: Tensor) -> object:
+    return row.device, row.dtype, row.shape
+
+
 def _labels(count: int, parts: list[list[list[int]]]) -> list[int]:
     """Label rows: two are equal if they are in one group in every part."""
     keys: list[list[int]] = [[] for _ in range(count)]
@@ -71,7 +102,7 @@ def _equal_in_part(rows: Sequence[Tensor | None], part: int, parts: int) -> list
     heads = {place: row for place, row in enumerate(rows) if place in shared and row is not None}
     kinds: dict[object, list[int]] = {}
     for place, row in heads.items():
-        kinds.setdefault((row.device, row.dtype, row.shape), []).append(place)
+        kinds.setdefault(_kind(row), []).append(place)
     groups = list(kinds.values())
     for start, stop in _chunks(list(heads.values()), part, parts):
         if all(len(group) == 1 for group in groups):  # rows known to differ are not read again
@@ -81,11 +112,10 @@ def _equal_in_part(rows: Sequence[Tensor | None], part: int, parts: int) -> list
 
 
 def _chunks(rows: Sequence[Tensor], part: int, parts: int) -> Iterator[tuple[int, int]]:
-    """Yield where the chunks of a part of the longest row begin and end; on a GPU one chunk."""
+    """Yield where the chunks of a part of the longest row begin and end."""
     size = max((row.numel() for row in rows), default=0)
     low, high = size * part // parts, size * (part + 1) // parts
-    is_on_cpu = all(row.device.type == "cpu" for row in rows)
-    step = max(1, _CHUNK // rows[0].element_size() if is_on_cpu and rows else high - low)
+    step = _CHUNK // rows[0].element_size() if rows else 1
     for start in range(low, high, step):
         yield start, min(start + step, high)
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from byzshield_exp.rows.finite import are_finite
 from byzshield_exp.rows.finite import is_finite as row_is_finite
 from byzshield_exp.rows.parallel import each
 
@@ -28,7 +29,11 @@ def is_finite(
         row = replicas[file][_representative(marks_of[file], mark)]
         return row is not None and row_is_finite(row.detach())
 
-    found = for_each(look, len(todo), replicas)
+    if device_of(replicas).type == "cpu":
+        found = for_each(look, len(todo), replicas)
+    else:
+        rows = [replicas[file][_representative(marks_of[file], mark)] for file, mark in todo]
+        found = are_finite([row.detach() for row in rows if row is not None])
     known = dict(zip(todo, found, strict=True))
     flags = [
         [known.get((file, mark), False) for mark in marks] for file, marks in enumerate(marks_of)

@@ -13,7 +13,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("vote", ["majority", "digest", "auto"])
+@pytest.mark.parametrize("vote", ["majority", "digest"])
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_every_number_of_gpus_ends_with_the_bits_of_one_process(
     tmp_path, run, plain_config, count, vote
