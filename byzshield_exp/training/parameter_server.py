@@ -31,6 +31,7 @@ from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.introducing import introduction
 from byzshield_exp.training.protocol import Report
+from byzshield_exp.training.replay import cuda_graph
 from byzshield_exp.training.stopwatch import Stopwatch
 from byzshield_exp.training.tables import listed, middle_loss, phases, profile
 from byzshield_exp.training.voting import MajorityOf, Outcome, vote
@@ -249,6 +250,7 @@ def parameter_server(
         experiment.network, experiment.dataset, experiment.batches, num_files,
         _parallel_files(len(seats.players) * runs, config),
         experiment.seed if experiment.is_stochastic else None, config["precision"],
+        cuda_graph if config["device"] == "cuda" else None,
     )  # fmt: skip
     if channel.world_size == 1:
         rows = truth.table  # winners stay where they are computed
