@@ -17,7 +17,7 @@ from byzshield_exp.notices import logged, say, warn
 from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.results.status import LOG, read_status, recorded, write_status
 from byzshield_exp.training.experiment import Experiment, build
-from byzshield_exp.training.gpu_memory import Memory, gpu_need
+from byzshield_exp.training.gpu_memory import GpuMemory, gpu_need
 
 JOB = "job.json"
 
@@ -242,6 +242,6 @@ def _gpu_lines(config: Mapping[str, Any], experiment: Experiment) -> list[str]:
         return [f"rank 0 {need.line()}"]
     if experiment.params.device.type == "cpu":  # a launcher runs it elsewhere
         return [need.line()]
-    memory = Memory.here()
+    memory = GpuMemory.here()
     need.check(memory)
     return [need.line(memory)]

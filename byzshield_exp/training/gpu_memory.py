@@ -22,7 +22,7 @@ _GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Memory:
+class GpuMemory:
     """Bytes on a GPU.
 
     Attributes:
@@ -34,7 +34,7 @@ class Memory:
     total: int
 
     @classmethod
-    def here(cls) -> "Memory":
+    def here(cls) -> "GpuMemory":
         """Ask the GPU of this process; what torch holds and does not use is free."""
         gc.collect()  # a run before this one
         free, total = torch.cuda.mem_get_info()
@@ -42,7 +42,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Need:
+class GpuNeed:
     """What one process of a run needs, in bytes.
 
     Attributes:
@@ -64,7 +64,7 @@ class Need:
         """The sum."""
         return int(self.tables * self.table) + self.network + self.data
 
-    def line(self, memory: Memory | None = None) -> str:
+    def line(self, memory: GpuMemory | None = None) -> str:
         """Say what is needed, of how much where that is known."""
         of = f" of {memory.total / _GIB:.2f}" if memory else ""
         return (
@@ -73,7 +73,7 @@ class Need:
             f"{self.data / _GIB:.2f}"
         )
 
-    def check(self, memory: Memory, sharers: int = 1) -> None:
+    def check(self, memory: GpuMemory, sharers: int = 1) -> None:
         """Refuse a run that cannot fit.
 
         Args:
@@ -96,7 +96,7 @@ class Need:
 
 def gpu_need(
     experiment: Experiment, config: Mapping[str, Any], seats: Seats, rank: int, backend: str
-) -> Need:
+) -> GpuNeed:
     """Estimate what a rank needs; the server most.
 
     Where an attack makes a row for each file and the network has running statistics, its rows are
@@ -128,7 +128,7 @@ def gpu_need(
         _SORTED_BYTES * num_files * min(size, chunk_for(torch.device("cuda"), 0)),
     )
     there = _bytes(flat.state) + data if flat.state.device.type == "cuda" else 0
-    return Need(
+    return GpuNeed(
         table=num_files * _bytes(flat.state),
         tables=rows / num_files,
         network=vectors * 4 * size + pictures + work + _LIBRARIES,

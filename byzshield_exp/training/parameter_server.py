@@ -28,7 +28,7 @@ from byzshield_exp.rows.message import split
 from byzshield_exp.rows.parallel import new_rows
 from byzshield_exp.training.aggregation import Aggregation
 from byzshield_exp.training.experiment import Experiment
-from byzshield_exp.training.gpu_memory import Memory, gpu_need
+from byzshield_exp.training.gpu_memory import GpuMemory, gpu_need
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.introducing import introduction
 from byzshield_exp.training.protocol import Report
@@ -257,7 +257,7 @@ def parameter_server(
     seats = Seats(experiment.assignment, channel.world_size, plays)
     if config["device"] == "cuda":
         need = gpu_need(experiment, config, seats, channel.rank, channel.backend)
-        need.check(Memory.here(), gpu_sharers)
+        need.check(GpuMemory.here(), gpu_sharers)
     truth = TrueGradients(
         experiment.network, experiment.dataset, experiment.batches, num_files,
         _parallel_files(len(seats.players) * runs, config),

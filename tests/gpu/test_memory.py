@@ -6,7 +6,7 @@ import torch
 from byzshield_exp.clusters import Seats
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.training.experiment import build
-from byzshield_exp.training.gpu_memory import Memory, gpu_need
+from byzshield_exp.training.gpu_memory import GpuMemory, gpu_need
 from byzshield_exp.training.loop import train
 
 pytestmark = [
@@ -42,7 +42,7 @@ def test_a_run_that_cannot_fit_is_refused_before_the_first_step(plain_config, tm
     config = plain_config(*RESNET, small=False)
     experiment = build(config)
     need = gpu_need(experiment, config, Seats(experiment.assignment), 0, "alone")
-    sharers = int(Memory.here().total / need.total) + 1
+    sharers = int(GpuMemory.here().total / need.total) + 1
     with pytest.raises(ConfigError, match=rf"{sharers} processes share it"):
         train(experiment, config, tmp_path, gpu_sharers=sharers)
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ from byzshield_exp.clusters import Seats
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.launch.job import LauncherTraits, describe
 from byzshield_exp.training.experiment import build
-from byzshield_exp.training.gpu_memory import Memory, Need, count_sharers, gpu_need
+from byzshield_exp.training.gpu_memory import GpuMemory, GpuNeed, count_sharers, gpu_need
 
 GIB = 2**30
 D = 64 * 16 + 16 + 16 * 10 + 10  # the small perceptron
@@ -65,21 +65,21 @@ def test_pictures_are_counted_once(need):
 
 
 def test_the_line_has_all_numbers():
-    found = Need(table=GIB, tables=2.0, network=2 * GIB, data=GIB // 4)
+    found = GpuNeed(table=GIB, tables=2.0, network=2 * GIB, data=GIB // 4)
     rest = "GiB of GPU memory: rows 2 x 1.00, network and activations 2.00, data 0.25"
     assert found.line() == f"needs 4.25 {rest}"
-    assert found.line(Memory(GIB, 79 * GIB)) == f"needs 4.25 of 79.00 {rest}"
+    assert found.line(GpuMemory(GIB, 79 * GIB)) == f"needs 4.25 of 79.00 {rest}"
 
 
 def test_what_cannot_fit_is_refused_with_the_numbers():
-    found = Need(table=GIB, tables=2.0, network=2 * GIB, data=GIB, there=GIB)
-    found.check(Memory(free=4 * GIB, total=5 * GIB))  # one of five is there
-    found.check(Memory(free=8 * GIB, total=10 * GIB), sharers=2)
+    found = GpuNeed(table=GIB, tables=2.0, network=2 * GIB, data=GIB, there=GIB)
+    found.check(GpuMemory(free=4 * GIB, total=5 * GIB))  # one of five is there
+    found.check(GpuMemory(free=8 * GIB, total=10 * GIB), sharers=2)
     line = "device=cuda: needs 5.00 of {} GiB of GPU memory: rows 2 x 1.00, network and activations"
     for memory, sharers, total, why in (
-        (Memory(4 * GIB - 1, 5 * GIB), 1, "5.00", "; 4.00 GiB more are free"),
-        (Memory(9 * GIB, 10 * GIB - 2), 2, "10.00", "; 2 processes share it"),
-        (Memory(3 * GIB, 4 * GIB), 1, "4.00", "; 3.00 GiB more are free"),
+        (GpuMemory(4 * GIB - 1, 5 * GIB), 1, "5.00", "; 4.00 GiB more are free"),
+        (GpuMemory(9 * GIB, 10 * GIB - 2), 2, "10.00", "; 2 processes share it"),
+        (GpuMemory(3 * GIB, 4 * GIB), 1, "4.00", "; 3.00 GiB more are free"),
     ):
         with pytest.raises(ConfigError) as error:
             found.check(memory, sharers)
