@@ -149,11 +149,17 @@ def count_sharers(ranks: int, runs: int, gpus: int) -> int:
 
 
 def _count_made(experiment: Experiment, seats: Seats, rank: int) -> int:
-    """Count the rows that a rank computes or forges; alone it computes them among the winners."""
+    """Count the rows that a rank computes, for an attack those of all files, and those it forges.
+
+    Alone it computes them among the winners.
+    """
     workers = seats.workers_of(rank)
     liars = experiment.choose(0) if experiment.forge is not None else ()
     forged = seats.holders([worker for worker in workers if worker in liars])
-    return len(forged) + (len(seats.holders(workers)) if seats.world_size > 1 else 0)
+    if seats.world_size == 1:
+        return len(forged)
+    num_files = experiment.assignment.num_files
+    return len(forged) + num_files if forged else len(seats.holders(workers))
 
 
 def _optimizer_vectors(experiment: Experiment) -> int:

@@ -54,6 +54,14 @@ def test_ranks_hold_winners_only_on_the_server(need):
     assert worker.network < need(world_size=16, backend="gloo").network
 
 
+def test_a_rank_with_a_liar_has_the_rows_of_all_files(need):
+    found = [
+        need("attack=alie", "q=2", world_size=16, rank=rank, backend="gloo").tables
+        for rank in range(1, 16)
+    ]
+    assert sorted(found) == [5 / 25] * 13 + [(25 + 5) / 25] * 2
+
+
 def test_the_optimizer_counts_by_its_state(need):
     with_momentum, without = need(), need("optimizer.momentum=0.0")
     assert with_momentum.network - without.network == 4 * D
