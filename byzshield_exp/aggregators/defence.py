@@ -78,6 +78,15 @@ class Defence:
         """Whether the rule uses the result of the step before."""
         return "previous" in inspect.signature(self.rule.func).parameters
 
+    @property
+    def copies(self) -> int:
+        """How many copies of all rows are made at most; a user's rule is taken to make none."""
+        kind = rule_traits(self.rule).kind
+        if not self.before:
+            return int(kind == "choice")  # of the rows that are chosen
+        is_whole = kind not in ("coordinate-wise", "weighing", "choice")
+        return int(is_whole or not self._is_linear)
+
     def __call__(
         self,
         rows: Float[Tensor, "n d"],

@@ -14,7 +14,7 @@ from torch import Tensor
 from byzshield_exp.datasets.pixels import PAD, Augment, Statistics, augmented, measured, sent
 
 Part = Literal["validation", "test"]
-_CHUNK = 200  # pictures evaluated at a time
+EVALUATED_AT_ONCE = 200  # pictures
 
 
 class Pictures(NamedTuple):
@@ -103,7 +103,9 @@ class Dataset:
             if self.validation_images is None or self.validation_labels is None:
                 raise ValueError("dataset.num_validation=0: no pictures are held out")
             images, labels = self.validation_images, self.validation_labels
-        for pictures, classes in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True):
+        for pictures, classes in zip(
+            images.split(EVALUATED_AT_ONCE), labels.split(EVALUATED_AT_ONCE), strict=True
+        ):
             yield self._standardised(pictures), classes
 
     def _standardised(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

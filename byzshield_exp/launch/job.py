@@ -17,6 +17,7 @@ from byzshield_exp.notices import logged, say, warn
 from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.results.status import LOG, read_status, recorded, write_status
 from byzshield_exp.training.experiment import Experiment, build
+from byzshield_exp.training.gpu_memory import GpuMemory, gpu_need
 
 JOB = "job.json"
 
@@ -118,7 +119,11 @@ def describe(
     experiment = build(_buildable_here(config, where) if where else config)
     digest = "" if _is_fetched_there(config, where) else experiment.dataset.digest.hex()
     experiment.make_optimizer(experiment.params.clone())  # checks its arguments
-    lines = [_headline(config, experiment), *_cluster_lines(config, experiment)]
+    lines = [
+        _headline(config, experiment),
+        *_cluster_lines(config, experiment),
+        *_gpu_lines(config, experiment),
+    ]
     job = Job(name, {**config}, digest, asdict(experiment.worst), tuple(lines), experiment.notes)
     return Described(job, experiment)
 
@@ -224,3 +229,19 @@ def _cluster_lines(config: Mapping[str, Any], experiment: Experiment) -> list[st
         f"{count - 1} worker processes, of which any {bearable} may be silent or lost: every file "
         f"keeps {needed} of its {assignment.replication} replicas"
     ]
+
+
+def _gpu_lines(config: Mapping[str, Any], experiment: Experiment) -> list[str]:
+    """Say what the server needs of its GPU; refuse what cannot fit into that of this process."""
+    if config["device"] != "cuda":
+        return []
+    backend, count = chosen_backend(config), config["cluster"]["num_processes"]
+    seats = Seats(experiment.assignment, count, server_plays(config, backend))
+    need = gpu_need(experiment, config, seats, 0, backend)
+    if count > 1:
+        return [f"rank 0 {need.line()}"]
+    if experiment.params.device.type == "cpu":  # a launcher runs it elsewhere
+        return [need.line()]
+    memory = GpuMemory.here()
+    need.check(memory)
+    return [need.line(memory)]

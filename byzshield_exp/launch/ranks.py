@@ -28,6 +28,7 @@ from byzshield_exp.launch.job import Job
 from byzshield_exp.notices import complain, logged
 from byzshield_exp.results.status import LOG
 from byzshield_exp.training.experiment import build
+from byzshield_exp.training.gpu_memory import count_sharers
 from byzshield_exp.training.loop import train
 
 _PRELOAD = ("byzshield_exp.training.loop", "byzshield_exp.networks", "byzshield_exp.datasets")
@@ -49,6 +50,7 @@ class RankJob:
         echo: whether the run's lines also go to the terminal.
         first_gpu: the GPU of rank 0; the other ranks take the next ones.
         runs: how many runs share this machine's cores.
+        local_ranks: how many ranks of the run are on this machine; torchrun says it itself.
     """
 
     config: Mapping[str, Any]
@@ -58,6 +60,7 @@ class RankJob:
     echo: bool = True
     first_gpu: int = 0
     runs: int = 1
+    local_ranks: int = 1
 
     @property
     def text(self) -> str:
@@ -105,7 +108,7 @@ def play(channel: Channel, text: str) -> dict[str, Any] | None:
                 f"dataset={part.config['choices']['dataset']} holds other data on this machine "
                 "than where the run was described"
             )
-        return train(experiment, part.config, folder, channel, part.runs)
+        return train(experiment, part.config, folder, channel, part.runs, _gpu_sharers(part))
 
 
 def follow_torchrun() -> int:
@@ -142,6 +145,13 @@ def _select_gpu(config: Mapping[str, Any], rank: int) -> None:
         torch.cuda.set_device(place % torch.cuda.device_count())
 
 
+def _gpu_sharers(part: RankJob) -> int:
+    if part.config["device"] == "cpu":
+        return 1
+    ranks = int(os.environ["LOCAL_WORLD_SIZE"]) if torchrun_size() else part.local_ranks
+    return count_sharers(ranks, part.runs, torch.cuda.device_count())
+
+
 def in_processes(job: Job, node: Node | None = None, **place: Any) -> dict[str, Any]:
     """Train in new processes, even if it is only one; this process watches them.
 
@@ -153,7 +163,8 @@ def in_processes(job: Job, node: Node | None = None, **place: Any) -> dict[str, 
     Returns:
         The summary; empty on a machine without the server.
     """
-    count, text = job.config["cluster"]["num_processes"], rank_job(job, **place).text
+    count = job.config["cluster"]["num_processes"]
+    text = rank_job(job, local_ranks=len(node.ranks) if node else count, **place).text
     return json.loads(run_ranks(run_rank, count, text, preload(), node) or "{}") or {}
 
 

@@ -19,7 +19,8 @@ from byzshield_exp.networks import Flat
 from byzshield_exp.optimizers import without_compiler
 from byzshield_exp.streams import Stream, generator
 from byzshield_exp.training import checks
-from byzshield_exp.training.task import build_task, draws_random_numbers
+from byzshield_exp.training.activations import Activations
+from byzshield_exp.training.task import build_task, try_network
 from byzshield_exp.votes import resolve
 
 _STEPS_TRIED = 20  # sets of liars that the checks look at, where they change with the step
@@ -49,6 +50,7 @@ class Experiment:
         worker_momentum: in [0, 1).
         is_stochastic: whether the network draws random numbers while it learns (dropout).
         is_poisoning_statistics: whether liars send false running statistics.
+        activations: what the network keeps of a few samples for their backward pass.
     """
 
     assignment: Assignment
@@ -69,6 +71,7 @@ class Experiment:
     worker_momentum: float
     is_stochastic: bool
     is_poisoning_statistics: bool
+    activations: Activations
 
     @property
     def params(self) -> Float[Tensor, " d"]:
@@ -150,6 +153,7 @@ def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experimen
     task = build_task(config)
     batch_size = checks.choose_batch_size(config, assignment.num_files)
     batches = Batches(task.dataset.num_train, batch_size, assignment.num_files, seed)
+    trial = try_network(config, task, batches.file_size)
     forge = _bind_attack(config)
     is_poisoning = config["poison_statistics"] and forge is not None
     return Experiment(
@@ -172,8 +176,9 @@ def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experimen
         notes=(),
         seed=seed,
         worker_momentum=config["worker_momentum"],
-        is_stochastic=draws_random_numbers(config, task, batches.file_size),
+        is_stochastic=trial.draws,
         is_poisoning_statistics=is_poisoning and len(task.flat.statistics) > 0,
+        activations=trial.activations,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from byzshield_exp.networks import entries_of, views_of
 from byzshield_exp.rows.message import Message
 from byzshield_exp.streams import Stream, generator, torch_seeded
 from byzshield_exp.training.copies import NetworkCopies, has_twin, statistics_of
+from byzshield_exp.training.replay import Computed, Record, Replay
 
 
 @runtime_checkable
@@ -48,6 +49,8 @@ class TrueGradients:
         seed: of the run, for random numbers within the network; None: it draws none.
         precision: of products and convolutions: ``float32``, ``tf32`` (a GPU's) or ``bf16``
             (torch's autocast).
+        record: records a file's operations to replay them for other files; None, and for a network
+            that draws random numbers: they are started one by one.
 
     Attributes:
         losses: ``[f]``, the mean loss of each computed file of this step, NaN elsewhere.
@@ -69,6 +72,7 @@ class TrueGradients:
         num_threads: int = 1,
         seed: int | None = None,
         precision: str = "float32",
+        record: Record | None = None,
     ) -> None:
         self._network, self._seed, self.precision = network, seed, precision
         self._parameters = list(network.parameters())
@@ -81,6 +85,7 @@ class TrueGradients:
         self._networks = NetworkCopies(
             network, is_shared=not self._published and self._pool is None
         )
+        self._replay = Replay(self._operations, record if seed is None else None)
         self.sizes = [parameter.numel() for parameter in self._parameters]
         self._size = sum(self.sizes)
         self.num_classes = dataset.num_classes
@@ -207,6 +212,12 @@ class TrueGradients:
 
     def _gradient(self, images: Tensor, labels: Tensor, out: Float[Tensor, " d"]) -> Tensor:
         """Write the gradient of the mean loss; return the loss."""
+        loss, entries = self._replay(images, labels)
+        torch.cat(entries, out=out)
+        return loss
+
+    def _operations(self, images: Tensor, labels: Tensor) -> Computed:
+        """Compute a file; :class:`Replay` says what these operations may be."""
         network, statistics = self._networks.mine()
         for mine, published in zip(statistics, self._published, strict=True):
             mine.copy_(published)
@@ -215,8 +226,7 @@ class TrueGradients:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=rounds):
                 loss = cross_entropy(network(images), labels)
             gradients = torch.autograd.grad(loss, self._parameters)
-        torch.cat([entries_of(gradient) for gradient in gradients], out=out)
-        return loss.detach()
+        return Computed(loss.detach(), [entries_of(gradient) for gradient in gradients])
 
     def _dropout_rng(self, step: int, file: int) -> AbstractContextManager[None]:
         """Seed torch for (seed, step, file)."""

@@ -34,6 +34,7 @@ def train(
     folder: Path,
     channel: Channel | None = None,
     runs: int = 1,
+    gpu_sharers: int = 1,
 ) -> dict[str, Any] | None:
     """Train in this process; rank 0 returns the summary that it wrote, other ranks None.
 
@@ -43,8 +44,10 @@ def train(
         folder: of the run; only rank 0 writes to it.
         channel: what connects this process with the others; None: it plays everybody.
         runs: that share this machine's cores.
+        gpu_sharers: processes that share this one's GPU.
 
     Raises:
+        ConfigError: if a GPU has too little memory.
         TooFewReplicas: if too many workers are gone; what was done is in a checkpoint.
         LostRank: if one is gone or late that the run cannot do without; as above.
         Stopped: at SIGTERM; what was done is in a checkpoint.
@@ -53,7 +56,7 @@ def train(
     torch.set_num_threads(config["threads"])
     keep_freed_memory()
     channel = channel or AloneChannel()
-    protocol = parameter_server(experiment, config, channel, runs)
+    protocol = parameter_server(experiment, config, channel, runs, gpu_sharers)
     is_server, learner = channel.rank == 0, None
     with interrupts.heard() if is_server else nullcontext():  # others wait for rank 0's word
         try:

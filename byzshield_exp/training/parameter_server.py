@@ -28,9 +28,11 @@ from byzshield_exp.rows.message import split
 from byzshield_exp.rows.parallel import new_rows
 from byzshield_exp.training.aggregation import Aggregation
 from byzshield_exp.training.experiment import Experiment
+from byzshield_exp.training.gpu_memory import GpuMemory, gpu_need
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.introducing import introduction
 from byzshield_exp.training.protocol import Report
+from byzshield_exp.training.replay import cuda_graph
 from byzshield_exp.training.stopwatch import Stopwatch
 from byzshield_exp.training.tables import listed, middle_loss, phases, profile
 from byzshield_exp.training.voting import MajorityOf, Outcome, vote
@@ -233,7 +235,11 @@ class ParameterServer:
 
 
 def parameter_server(
-    experiment: Experiment, config: Mapping[str, Any], channel: Channel, runs: int = 1
+    experiment: Experiment,
+    config: Mapping[str, Any],
+    channel: Channel,
+    runs: int = 1,
+    gpu_sharers: int = 1,
 ) -> ParameterServer:
     """Make this rank's end of the protocol.
 
@@ -242,14 +248,22 @@ def parameter_server(
         config: plain and resolved.
         channel: what connects this process with the others.
         runs: that share this machine's cores.
+        gpu_sharers: processes that share this one's GPU.
+
+    Raises:
+        ConfigError: if a GPU has too little memory.
     """
     options, num_files = config["cluster"], experiment.assignment.num_files
     plays = server_plays(config, channel.backend)
     seats = Seats(experiment.assignment, channel.world_size, plays)
+    if config["device"] == "cuda":
+        need = gpu_need(experiment, config, seats, channel.rank, channel.backend)
+        need.check(GpuMemory.here(), gpu_sharers)
     truth = TrueGradients(
         experiment.network, experiment.dataset, experiment.batches, num_files,
         _parallel_files(len(seats.players) * runs, config),
         experiment.seed if experiment.is_stochastic else None, config["precision"],
+        cuda_graph if config["device"] == "cuda" else None,
     )  # fmt: skip
     if channel.world_size == 1:
         rows = truth.table  # winners stay where they are computed

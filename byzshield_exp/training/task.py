@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from byzshield_exp.datasets import Dataset
 from byzshield_exp.errors import ConfigError, first_line
 from byzshield_exp.networks import Flat, flatten, running_statistics, twin
 from byzshield_exp.streams import Stream, generator, torch_seeded
+from byzshield_exp.training.activations import Activations, counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +46,20 @@ def build_task(config: Mapping[str, Any]) -> LearningTask:
     return LearningTask(dataset, network, flatten(network))
 
 
-def draws_random_numbers(config: Mapping[str, Any], task: LearningTask, file_size: int) -> bool:
-    """Whether the network draws random numbers while it learns (dropout); tried on a few zeros.
+class Trial(NamedTuple):
+    """What a pass over a few pictures of zeros says of a network.
+
+    Attributes:
+        draws: whether it draws random numbers while it learns (dropout).
+        activations: what it keeps for the backward pass.
+    """
+
+    draws: bool
+    activations: Activations
+
+
+def try_network(config: Mapping[str, Any], task: LearningTask, file_size: int) -> Trial:
+    """Let the network learn from a few zeros.
 
     Raises:
         ConfigError: if it cannot take such pictures, or so few, or changes buffers that workers
@@ -58,7 +71,8 @@ def draws_random_numbers(config: Mapping[str, Any], task: LearningTask, file_siz
     with torch_seeded(generator(0, Stream.DROPOUT), device):
         state = _random_state(device)
         try:
-            scores = network(zeros)
+            with counted(task.flat.state, len(zeros)) as activations:
+                scores = network(zeros)
             torch.autograd.grad(scores.sum(), list(network.parameters()))
             if running_statistics(network):
                 twin(network)  # each thread will need one
@@ -75,7 +89,7 @@ def draws_random_numbers(config: Mapping[str, Any], task: LearningTask, file_siz
             f"{len(zeros)} pictures, instead of {[len(zeros), task.dataset.num_classes]}"
         )
     _restore_buffers(config, network, before)
-    return draws
+    return Trial(draws, activations)
 
 
 def _restore_buffers(

@@ -58,8 +58,8 @@ def test_a_machine_that_runs_the_tests_is_well(tmp_path, monkeypatch):
     assert time.monotonic() - began < 60
     assert code == 0, found
     assert list(found) == [
-        "versions", "requirements", "processor", "threads", "gradient", "gpus", "name", "address",
-        "master", "output_dir", "dataset.root", "files", "shm", "slurm", "aws", "quotas",
+        "versions", "requirements", "processor", "threads", "gradient", "gpus", "gpu_run", "name",
+        "address", "master", "output_dir", "dataset.root", "files", "shm", "slurm", "aws", "quotas",
     ]  # fmt: skip
     assert all(one["said"] and "\n" not in one["said"] for one in found.values())
     assert all(one["state"] == "ok" or one["advice"] for one in found.values())
@@ -180,6 +180,27 @@ def test_a_driver_without_a_gpu_for_torch_is_a_problem(tmp_path, monkeypatch):
     found = graphics.gpus()
     assert found.state == "problem"
     assert "550.54.15" in found.said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_a_run_takes_the_processor():
+    assert graphics.gpu_run() == Finding("gpu_run", "ok", "no GPU: device=cpu")
+
+
+def test_what_a_gpu_run_would_do_is_told():
+    new, old = (graphics.Card(78 << 30, 79 << 30, version) for version in ((9, 0), (7, 5)))
+    found = graphics.what_a_run_does([new], has_nccl=True)
+    assert found.state == "ok"
+    assert found.said == (
+        "78.0 of 79.0 GiB free; precision float32, tf32, bf16; files as CUDA graphs; torchrun with "
+        "one process: rows over nccl, more processes: gloo"
+    )
+    found = graphics.what_a_run_does([new, old], has_nccl=True)
+    assert found.state == "note"
+    assert "78.0 of 79.0, 78.0 of 79.0 GiB free; precision float32; " in found.said
+    assert "torchrun with up to 2 processes: rows over nccl" in found.said
+    assert found.advice.startswith("GPU 1: ")
+    assert graphics.what_a_run_does([new], has_nccl=False).said.endswith("this torch has no NCCL")
 
 
 def test_a_product_is_compared():

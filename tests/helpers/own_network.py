@@ -22,10 +22,11 @@ NETWORK = ("network._target_=users_network.network", "~network.hidden_relu")
 SMALL = (*NETWORK, "dataset=synthetic", "steps=7", "eval_every=4")
 
 
-def truth_of(network, num_threads=1, seed=None, size=8):
+def truth_of(network, num_threads=1, seed=None, size=8, **more):
     torch.manual_seed(0)
     data = synthetic(num_train=200, num_test=1, size=size)
     made = network(data.shape, 10)
     flat = flatten(made)
     batches = Batches(200, 50, 5, seed=0)
-    return TrueGradients(made, data, batches, 5, num_threads, seed), made, flat, data, batches
+    truth = TrueGradients(made, data, batches, 5, num_threads, seed, **more)
+    return truth, made, flat, data, batches

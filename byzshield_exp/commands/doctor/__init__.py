@@ -76,6 +76,7 @@ def checks(folders: Mapping[str, Path]) -> dict[str, Check]:
         "threads": computer.threads,
         "gradient": computer.gradient,
         "gpus": graphics.gpus,
+        "gpu_run": graphics.gpu_run,
         "name": network.own_name,
         "address": network.address,
         "master": network.master,

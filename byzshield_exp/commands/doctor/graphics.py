@@ -1,8 +1,10 @@
-"""GPUs: which ones torch sees, and whether each computes correctly."""
+"""GPUs: which ones torch sees, whether each computes correctly, what a run would do there."""
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from byzshield_exp.commands.doctor.finding import Finding, worst
 
@@ -29,6 +31,56 @@ def gpus() -> Finding:
         problems += [f"GPU {number}: {wrong}"] if wrong else []
     notes = ["GPUs of different types have different bits: vote=tolerant"] if len(names) > 1 else []
     return worst("gpus", said, notes, problems)
+
+
+class Card(NamedTuple):
+    """A GPU that is there.
+
+    Attributes:
+        free: bytes.
+        total: bytes.
+        capability: of computation; the second number does not matter here.
+    """
+
+    free: int
+    total: int
+    capability: tuple[int, int]
+
+
+def gpu_run() -> Finding:
+    """Say what a run with ``device=cuda`` would do on this machine."""
+    import torch
+    from torch.distributed import is_nccl_available
+
+    numbers = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    cards = [
+        Card(*torch.cuda.mem_get_info(number), torch.cuda.get_device_capability(number))
+        for number in numbers
+    ]
+    return what_a_run_does(cards, is_nccl_available())
+
+
+def what_a_run_does(cards: Sequence[Card], has_nccl: bool) -> Finding:
+    """Say what a run does on these GPUs; ``chosen_backend`` of ``clusters`` decides the backend.
+
+    Args:
+        cards: in their order; none: there is no GPU.
+        has_nccl: whether it is part of torch.
+    """
+    if not cards:
+        return Finding("gpu_run", "ok", "no GPU: device=cpu")
+    free = ", ".join(f"{card.free / 2**30:.1f} of {card.total / 2**30:.1f}" for card in cards)
+    said = [f"{free} GiB free", "files as CUDA graphs"]
+    lacking = [f"GPU {at}" for at, card in enumerate(cards) if card.capability < (8, 0)]
+    count = len(cards)
+    if has_nccl:
+        one = "one process" if count == 1 else f"up to {count} processes"
+        said.append(f"torchrun with {one}: rows over nccl, more processes: gloo")
+    else:
+        said.append("torchrun: rows over gloo, as this torch has no NCCL")
+    said.insert(1, "precision float32" if lacking else "precision float32, tf32, bf16")
+    advice = f"{', '.join(lacking)}: tf32 and bf16 have no hardware there, so float32 is as fast"
+    return Finding("gpu_run", "note" if lacking else "ok", "; ".join(said), advice * bool(lacking))
 
 
 def _product(device: str) -> str:
