@@ -2,7 +2,7 @@
 
     python scripts/bench_gpu.py                       # ResNet-18, K=25, r=5, b=750; K=63; processes
     python scripts/bench_gpu.py --precisions tf32 --only "K=25 none,server"
-    python scripts/bench_gpu.py --device cpu --steps 3 --width 4 --batch 25 --large-batch 81
+    python scripts/bench_gpu.py --device cpu --steps 3 --width 8 --batch 25 --large-batch 81
 
 Each row is a run of the program on synthetic pictures of CIFAR's shape: ByzShield's Ramanujan
 placement for K=25, and Latin squares over GF(9) for K=63 with r=7; without an attack and with ALIE;

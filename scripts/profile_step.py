@@ -1,7 +1,7 @@
 """Profile a step: which kernels take the time, and how long the GPU has nothing to do.
 
     python scripts/profile_step.py                    # ResNet-18, K=25, r=5, b=750, TF32
-    python scripts/profile_step.py --device cpu --width 4 --batch 25 --precision float32
+    python scripts/profile_step.py --device cpu --width 8 --batch 25 --precision float32
 
 The program's own trace (profile=true) of steps 3 to 5 is read: how much of these steps some kernel
 or copy ran (the rest is idle), how many were launched, how often the host waited for the GPU (once
@@ -11,6 +11,7 @@ the longest gaps. On a CPU the innermost operations of torch stand for kernels.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--batch", type=int, default=750, help="a multiple of 25")
     given = parser.parse_args()
+    if given.device == "cpu" and hasattr(os, "sched_setaffinity"):
+        # One file at a time, as on a GPU: torch traces the operations of the first thread alone.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-m", "byzshield_exp", "approach=ramanujan_two", "K=25", "r=5", "q=3",
