@@ -93,7 +93,7 @@ def _print_run(what: str, found: dict[str, float] | str, floor: float) -> None:
         _print(what, found, goal, None if bound is None else False)
         return
     total = found.pop("total")
-    figure, is_met = f"{total:.4f} s, {total / floor:.2f} of it", None
+    figure, is_met = f"{total:.4f} s, {total / floor:.2f} of plain SGD", None
     if bound is not None:
         is_met = total <= bound * floor
     _print(what, figure, goal, is_met)

@@ -41,6 +41,7 @@ machine=$("$python" -c "import torch; print(f'{$card}, torch {torch.__version__}
   echo "check_gpu: $python finds no GPU for torch: ${machine##*$'\n'}" >&2
   exit 2
 }
+machine=${machine##*$'\n'} # warnings come before it
 commit=${COMMIT:-$(git describe --always --dirty 2>/dev/null || echo unknown)}
 end=$((SECONDS + ${LIMIT_S:-$((540 * slow))}))
 
