@@ -25,12 +25,12 @@ python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo pyth
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 # this checkout, not a wheel of it
 case $device in
   cuda)
-    bench=(--steps 8) curve=() profile=() slow=1
+    tests=(-m gpu) bench=(--steps 8) curve=() profile=() slow=1
     card='torch.cuda.get_device_name()'
     ;;
   cpu)
     small=(--device cpu --width 8 --batch 25)
-    bench=("${small[@]}" --steps 2 --large-batch 81)
+    tests=() bench=("${small[@]}" --steps 2 --large-batch 81)
     curve=("${small[@]}" --steps 4 --every 2)
     profile=("${small[@]}" --precision float32) slow=4
     card='"CPU at small sizes, a rehearsal: no goal applies"'
@@ -120,7 +120,7 @@ elif [ ! -d "$data/cifar-10-batches-py" ]; then
 fi
 
 rows='K=25 none,K=25 alie,K=63 none'
-part tests 150 "$python" -m pytest tests/gpu -v -p no:cacheprovider
+part tests 150 "$python" -m pytest tests/gpu "${tests[@]}" -v -p no:cacheprovider
 if [ "$device" = cuda ]; then bench bench_tf32 --precisions tf32 --only "$rows"; fi
 bench bench_float32 --precisions float32 --only "$rows"
 bench bench_server --precisions --only server

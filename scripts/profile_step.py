@@ -6,7 +6,7 @@
 The program's own trace (profile=true) of steps 3 to 5 is read: how much of these steps some kernel
 or copy ran (the rest is idle), how many were launched, how often the host waited for the GPU (once
 more at the end of each phase than in a run without a trace), the kernels with the most time, and
-the longest gaps. On a CPU the innermost operations of torch stand for kernels.
+the longest gaps. On a CPU the outermost operations of torch stand for kernels.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def summarised(events: Sequence[Event], num_kernels: int = 12, num_gaps: int = 3
     start, end = min(step["ts"] for step in steps), max(_end(step) for step in steps)
     on_gpu = [event for event in whole if event.get("cat") in _ON_GPU]
     kernels = sorted(
-        (event for event in on_gpu or _innermost(whole) if start <= event["ts"] < end),
+        (event for event in on_gpu or _outermost(whole) if start <= event["ts"] < end),
         key=lambda event: event["ts"],
     )
     calls = [
@@ -114,17 +113,13 @@ def _end(event: Event) -> float:
     return float(event["ts"] + event["dur"])
 
 
-def _innermost(events: Sequence[Event]) -> list[Event]:
-    """Keep torch's operations that call no other."""
-    threads: dict[Any, list[Event]] = defaultdict(list)
-    for event in events:
-        if event.get("cat") == "cpu_op":
-            threads[event["tid"]].append(event)
-    found = []
-    for operations in threads.values():
-        operations.sort(key=lambda event: (event["ts"], -event["dur"]))
-        found += [one for one, after in pairwise(operations) if after["ts"] >= _end(one)]
-        found.append(operations[-1])
+def _outermost(events: Sequence[Event]) -> list[Event]:
+    """Keep torch's operations that no other calls."""
+    found, reached = [], defaultdict[Any, float](float)
+    for event in sorted(events, key=lambda event: (event["ts"], -event["dur"])):
+        if event.get("cat") == "cpu_op" and event["ts"] >= reached[event["tid"]]:
+            found.append(event)
+            reached[event["tid"]] = _end(event)
     return found
 
 

@@ -56,16 +56,16 @@ def test_the_profile_of_a_trace_worked_by_hand():
     ]
 
 
-def test_on_a_cpu_the_innermost_operations_stand_for_kernels():
+def test_on_a_cpu_the_outermost_operations_stand_for_kernels():
     operations = [
-        event("cpu_op", "outer", 2000.0, 1000.0, tid=1),
-        event("cpu_op", "inner", 2000.0, 500.0, tid=1),
+        event("cpu_op", "outer", 2000.0, 500.0, tid=1),
+        event("cpu_op", "inner", 2000.0, 400.0, tid=1),
         event("cpu_op", "last", 2600.0, 400.0, tid=1),
-        event("cpu_op", "other thread", 3000.0, 100.0, tid=2),
+        event("cpu_op", "other thread", 2900.0, 200.0, tid=2),
     ]
     head, _, *lines = profile_step.summarised([*STEPS, *operations])
     assert "50% of it idle, 2 kernels" in head
-    assert [line.split(maxsplit=3)[3] for line in lines[:3]] == ["inner", "last", "other thread"]
+    assert [line.split(maxsplit=3)[3] for line in lines[:3]] == ["outer", "last", "other thread"]
     with pytest.raises(ValueError, match="no whole step"):
         profile_step.summarised(operations)
 
