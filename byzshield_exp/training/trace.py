@@ -20,6 +20,7 @@ def start_trace(folder: Path) -> torch.profiler.profile:
     profile = torch.profiler.profile(
         schedule=torch.profiler.schedule(wait=1, warmup=1, active=3, repeat=1),
         on_trace_ready=try_to_write,
+        acc_events=True,  # some releases of torch warn without it, though there is one cycle
     )
     profile.start()
     return profile
