@@ -7,7 +7,6 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
