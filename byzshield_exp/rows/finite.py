@@ -1,6 +1,7 @@
 """Which rows have a NaN or Inf."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +17,14 @@ def is_finite(values: Tensor) -> bool:
         return True
     low, high = values.aminmax()  # a sum of finite entries may overflow
     return bool(low.isfinite() & high.isfinite())
+
+
+def are_finite(rows: Sequence[Tensor]) -> list[bool]:
+    """For each tensor as :func:`is_finite`; a GPU is waited for once, and again for odd ones."""
+    if not rows:
+        return []
+    sums = torch.stack([row.sum().double() for row in rows]).tolist()
+    return [math.isfinite(total) or is_finite(row) for total, row in zip(sums, rows, strict=True)]
 
 
 def finite_rows(rows: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from byzshield_exp.rows.digests import same_bytes
-from byzshield_exp.votes.counting import ABSENT, as_labels, for_each
+from byzshield_exp.rows.gpu import has_kernels
+from byzshield_exp.votes.counting import ABSENT, as_labels, device_of, for_each
 from byzshield_exp.votes.vote import vote_traits
 
 _CHUNK = (
@@ -31,6 +32,8 @@ def majority(replicas: Sequence[Sequence[Tensor | None]]) -> Int[Tensor, "f r"]:
 
     Source: exact vote of DRACO and ByzShield, here with the verification that their code omits.
     """
+    if has_kernels(device_of(replicas)):
+        return as_labels(_labels_on_gpu(replicas))
     parts = -(-_TASKS * torch.get_num_threads() // max(1, len(replicas)))
 
     def look(task: int) -> list[list[int]]:
@@ -53,6 +56,52 @@ def same_memory(rows: Sequence[Tensor | None]) -> list[list[int]]:
             where = row.device, row.data_ptr(), row.dtype, row.shape, row.stride()
             groups.setdefault(where, []).append(place)
     return list(groups.values())
+
+
+def _labels_on_gpu(replicas: Sequence[Sequence[Tensor | None]]) -> list[list[int]]:
+    """Compare the rows of all files with the first of theirs, then those that differ, and so on.
+
+    Each round is one launch and waits once. In one process a file has at most two rows in memory,
+    the true one and a lie; where nobody lies there is no round.
+    """
+    labels = [[ABSENT] * len(rows) for rows in replicas]
+    todo: dict[object, list[tuple[int, list[int]]]] = {}
+    for file, rows in enumerate(replicas):
+        kinds: dict[object, list[int]] = {}
+        for places in same_memory(rows):
+            row = rows[places[0]]
+            assert row is not None
+            kinds.setdefault((row.device, row.dtype, row.shape), []).append(places[0])
+            for place in places:
+                labels[file][place] = places[0]
+        for kind, heads in kinds.items():
+            if len(heads) > 1:
+                todo.setdefault(kind, []).append((file, heads))
+    for groups in todo.values():
+        while groups:
+            groups = list(_split_on_gpu(replicas, labels, groups))
+    return labels
+
+
+def _split_on_gpu(
+    replicas: Sequence[Sequence[Tensor | None]],
+    labels: list[list[int]],
+    groups: list[tuple[int, list[int]]],
+) -> Iterator[tuple[int, list[int]]]:
+    """Label what equals the first of its group; yield what is left of two rows and more."""
+    from byzshield_exp.rows.gpu_equality import (
+        differ_from_first,
+    )  # there is no Triton without a GPU
+
+    rows = [
+        [row for at in places if (row := replicas[file][at]) is not None] for file, places in groups
+    ]
+    for (file, places), differ in zip(groups, differ_from_first(rows), strict=True):
+        equal = [place for place, other in zip(places, differ, strict=True) if not other]
+        labels[file] = [places[0] if label in equal else label for label in labels[file]]
+        left = [place for place in places if place not in equal]
+        if len(left) > 1:
+            yield file, left
 
 
 def _labels(count: int, parts: list[list[list[int]]]) -> list[int]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from byzshield_exp.rows.finite import are_finite
 from byzshield_exp.rows.finite import is_finite as row_is_finite
 from byzshield_exp.rows.parallel import each
 
@@ -23,12 +24,15 @@ def is_finite(
     marks_of = labels.tolist()
     todo = [(file, mark) for file, marks in enumerate(marks_of) for mark in _classes(marks)]
 
-    def look(at: int) -> bool:
-        file, mark = todo[at]
-        row = replicas[file][_representative(marks_of[file], mark)]
-        return row is not None and row_is_finite(row.detach())
-
-    found = for_each(look, len(todo), replicas)
+    rows = [
+        row.detach()
+        for file, mark in todo
+        if (row := replicas[file][_representative(marks_of[file], mark)]) is not None
+    ]
+    if device_of(replicas).type == "cpu":
+        found = for_each(lambda at: row_is_finite(rows[at]), len(rows), replicas)
+    else:
+        found = are_finite(rows)
     known = dict(zip(todo, found, strict=True))
     flags = [
         [known.get((file, mark), False) for mark in marks] for file, marks in enumerate(marks_of)

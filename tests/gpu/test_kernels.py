@@ -1,0 +1,142 @@
+"""Triton kernels against the CPU, on a GPU, or in Triton's interpreter: TRITON_INTERPRET=1."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from byzshield_exp.aggregators import columns
+from byzshield_exp.votes import bytewise, is_finite, majority
+
+triton = pytest.importorskip("triton", reason="needs Triton, which comes with torch for CUDA")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+
+pytestmark = pytest.mark.gpu
+on_device = pytest.mark.skipif(
+    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU"
+)
+
+SIZES = [1, 2, 3, 24, 25, 63, 81, 128]
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+
+
+@pytest.fixture(autouse=True)
+def _kernels_are_used(monkeypatch):
+    """For few entries too, and by the interpreter on the CPU."""
+    monkeypatch.setattr(columns, "_WORTH", 0)
+    if INTERPRETED:
+        monkeypatch.setattr(columns, "has_kernels", lambda _: True)
+        monkeypatch.setattr(bytewise, "has_kernels", lambda _: True)
+
+
+def by_sort(rows, low, high, keep):
+    """The CPU's other path."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "has_kernels", lambda _: False)
+        patch.setattr(columns, "_WORTH", 1 << 62)
+        return columns.mean_of_ordered(rows, low, high, keep)
+
+
+def rows_of(n, d, dtype):
+    """Ties, both zeros, the largest and the least numbers, signs that cancel."""
+    rows = torch.randn(n, d, generator=torch.Generator().manual_seed(n))
+    about = torch.finfo(dtype)
+    rows[:, : d // 4] = rows[:, : d // 4].round() * -(0.0 ** torch.arange(n)[:, None].remainder(2))
+    rows = rows.to(dtype)
+    quarter = torch.randint(-2, 3, (n, d // 4), generator=torch.Generator().manual_seed(d)).to(
+        dtype
+    )
+    rows[:, d // 4 : 2 * (d // 4)] = quarter * (about.max / 4)
+    rows[:, 2 * (d // 4) : 3 * (d // 4)] = quarter * about.smallest_normal / 4
+    return rows
+
+
+@on_device
+@pytest.mark.parametrize("n", SIZES)
+def test_the_network_has_the_bits_of_the_cpu(n):
+    cases = [
+        ((n - 1) // 2, n // 2 + 1, 0),
+        (n // 4, n - n // 4, 0),
+        (n // 4, n - n // 4, n - n // 4),
+    ]
+    for dtype in DTYPES if n in (3, 25) else DTYPES[:1]:
+        rows = rows_of(n, 300, dtype)
+        for low, high, keep in cases:
+            ours = columns.mean_of_ordered(rows.to(DEVICE), low, high, keep).cpu()
+            theirs = by_sort(rows, low, high, keep)
+            assert ours.view(torch.uint8).tolist() == theirs.view(torch.uint8).tolist()
+
+
+@on_device
+def test_rows_in_any_memory_order_and_tiles_that_are_not_full():
+    wide = torch.randn(9, 2 * 391).to(DEVICE)
+    for rows in (
+        wide[:, 3:394],
+        wide[:, ::2],
+        wide[:, :129].T.contiguous().T,
+        wide[:, :1],
+        wide[::2],
+    ):
+        ours = columns.mean_of_ordered(rows, 2, 5)
+        assert torch.equal(ours.cpu(), by_sort(rows.cpu(), 2, 5, 0))
+
+
+@on_device
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_kernel_sees_what_is_not_finite(value):
+    for row, column in ((0, 0), (6, 299), (3, 128), (2, 127)):
+        rows = rows_of(7, 300, torch.float32)
+        rows[row, column] = value
+        with pytest.raises(columns.Unclean):
+            columns.mean_of_ordered(rows.to(DEVICE), 3, 4)
+
+
+@on_device
+def test_sorting_zeros_and_ones_in_float64_is_sorting_anything():
+    """The 0-1 principle, for all 2^n columns: the mean of the kept entries is a count."""
+    for n in range(1, 11):
+        bits = torch.arange(2**n)[None] >> torch.arange(n)[:, None] & 1
+        for low in range(n):
+            ours = columns.mean_of_ordered(bits.float().to(DEVICE), low, low + 1).cpu()
+            assert torch.equal(ours, (bits.sum(dim=0) >= n - low).float())
+
+
+@on_device
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_votes_of_bytes_are_those_of_the_cpu(monkeypatch, dtype):
+    base = torch.randn(5000, generator=torch.Generator().manual_seed(1)).to(dtype)
+    other, last, zero = base.clone(), base.clone(), torch.zeros(5000, dtype=dtype)
+    other.view(torch.uint8)[0] ^= 1
+    last.view(torch.uint8)[-1] ^= 128
+    nan = torch.full_like(base, torch.nan)
+    files = [
+        [base, base.clone(), base, other, base.clone()],
+        [other, base, None, base.clone(), other.clone()],
+        [last, base, last.clone(), other, base[:4999]],
+        [None] * 5,
+        [zero, -zero, zero.clone(), -zero, torch.zeros(5000, dtype=torch.int16)],
+        [nan, nan.clone(), base, nan, torch.stack([base, base], dim=1)[:, 1]],
+    ]
+    there = [[None if row is None else row.to(DEVICE) for row in rows] for rows in files]
+    there[0][2] = there[0][0]  # the same memory
+    labels = majority(there)
+    monkeypatch.setattr(bytewise, "has_kernels", lambda _: False)
+    assert labels.tolist() == majority(files).tolist()
+    assert labels[1].tolist() == [0, 1, -1, 1, 0]
+    assert is_finite(there, labels).tolist() == is_finite(files, labels).tolist()
+
+
+@pytest.mark.skipif(INTERPRETED, reason="is the interpreter")
+def test_the_same_in_the_interpreter():
+    """Here, where there need be no GPU: the kernels' arithmetic, not their compilation."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", Path(__file__)],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
