@@ -10,7 +10,7 @@ Compiling takes a second for 25 rows and some for 128; Triton keeps the result o
 """
 
 import linecache
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -36,16 +36,19 @@ def mean_of_ordered(
     is_half = rows.dtype.itemsize < 4
     kernel = _kernel(len(rows), low, high, keep, is_half)
     unclean = torch.zeros(1, dtype=torch.int32, device=rows.device)
+    mean = torch.empty_like(out, dtype=torch.float32) if is_half else out
     width = rows.shape[1]
     with torch.cuda.device_of(rows):
         kernel[(triton.cdiv(width, _BLOCK),)](
-            rows, *rows.stride(), width, out, unclean, BLOCK=_BLOCK, num_warps=_WARPS
+            rows, *rows.stride(), width, mean, unclean, BLOCK=_BLOCK, num_warps=_WARPS
         )
+    if is_half:
+        out.copy_(mean)  # rounded by torch, as on a CPU
     return not unclean.item()
 
 
 @lru_cache(maxsize=64)
-def _kernel(num_rows: int, low: int, high: int, keep: int, is_half: bool) -> Callable[..., Any]:
+def _kernel(num_rows: int, low: int, high: int, keep: int, is_half: bool) -> Any:
     network = sorting_network(num_rows, *((0, num_rows) if keep else (low, high))).tolist()
     lines = [
         "def mean_of_ordered(rows, row_stride, stride, width, out, unclean, BLOCK: tl.constexpr):",
@@ -59,7 +62,6 @@ def _kernel(num_rows: int, low: int, high: int, keep: int, is_half: bool) -> Cal
         *(f"x{i}, x{j} = tl.minimum(x{i}, x{j}), tl.maximum(x{i}, x{j})" for i, j in network),
         *_mean((f"x{i}" for i in range(low, high)), high - low),
         *(_nearest(num_rows, keep) if keep else []),
-        *(["mean = mean.to(tl.float32)"] if is_half else []),  # rounds twice, as torch does
         "tl.store(out + at, mean.to(out.dtype.element_ty), mask=inside)",
         "tl.store(unclean + at * 0, 1, mask=clean == 0)",
     ]
@@ -108,11 +110,12 @@ def _nearest(num_rows: int, keep: int) -> Iterator[str]:
     yield from _mean((inside.format(i=i, keep=keep) for i in range(num_rows)), keep)
 
 
-def _compiled(source: str, name: str) -> Callable[..., Any]:
+def _compiled(source: str, name: str) -> Any:
     """Make a kernel of source text; Triton reads it again where Python keeps sources."""
     file = f"<{name} {hash(source):x}>"
     linecache.cache[file] = len(source), None, source.splitlines(True), file
     space: dict[str, Any] = {"tl": tl, "__name__": __name__}
     exec(compile(source, file, "exec"), space)
-    kernel: Callable[..., Any] = triton.jit(space[name])
-    return kernel
+    # Of rows with equal alignment Triton would give a thread four coordinates, and then exchange
+    # them through shared memory to take tiles apart.
+    return triton.jit(space[name], do_not_specialize=["row_stride"])

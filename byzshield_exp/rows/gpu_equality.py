@@ -1,6 +1,7 @@
 """Equality of the bytes of rows on a GPU, in one pass over them: a Triton kernel."""
 
 from collections.abc import Sequence
+from typing import no_type_check
 
 import torch
 import triton
@@ -12,7 +13,8 @@ _BLOCK = 2048  # entries: 16 per thread
 
 
 @triton.jit
-def _compare(addresses, like, width, differ, members, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+@no_type_check
+def _compare(addresses, like, width, differ, members, BLOCK: tl.constexpr):
     group = tl.program_id(1)
     addresses += group * members
     differ += group * members
@@ -21,11 +23,13 @@ def _compare(addresses, like, width, differ, members, BLOCK: tl.constexpr):  # t
     first = tl.load(addresses).to(like.dtype)
     head = tl.load(first + at, mask=inside, other=0)
     for member in range(1, members):
-        if tl.load(differ + member) == 0:  # rows known to differ are not read again
-            other = tl.load(addresses + member).to(like.dtype)
-            words = tl.load(other + at, mask=inside, other=0)
-            if tl.sum((words != head).to(tl.int32), 0) > 0:
-                tl.store(differ + member, 1)
+        # Rows known to differ are not read again. Other programs write this at any moment, so that
+        # threads may read different values: it must not decide who comes to the sum's barriers.
+        wanted = inside & (tl.load(differ + member) == 0)
+        other = tl.load(addresses + member).to(like.dtype)
+        words = tl.load(other + at, mask=wanted, other=0)
+        count = tl.sum((wanted & (words != head)).to(tl.int32), 0)
+        tl.store(differ + member, 1, mask=count > 0)
 
 
 def differ_from_first(groups: Sequence[Sequence[Tensor]]) -> list[list[bool]]:
