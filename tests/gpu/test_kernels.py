@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from byzshield_exp.aggregators import columns
+from byzshield_exp.rows.gpu import has_kernels
 from byzshield_exp.votes import bytewise, is_finite, majority
 
 triton = pytest.importorskip("triton", reason="needs Triton, which comes with torch for CUDA")
@@ -64,7 +65,7 @@ def cases():
         yield n, trim, n - trim, 0, torch.float32
         for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
             yield n, trim, n - trim, n - trim, dtype
-    yield 81, 40, 41, 60, torch.float32
+    yield 40, 19, 21, 30, torch.float32
 
 
 @on_device
@@ -164,6 +165,16 @@ def compiled_for_h100(kernel, types, **known):
     )
     target = triton.backends.compiler.GPUTarget("cuda", 90, 32)
     return triton.compile(source, target=target, options={"num_warps": 4})
+
+
+@pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="needs no GPU")
+def test_without_a_gpu_that_works_torch_does_it_and_a_line_says_so(capsys):
+    assert not has_kernels(torch.device("cpu"))
+    assert capsys.readouterr().err == ""
+    assert not has_kernels(torch.device("cuda"))
+    assert capsys.readouterr().err.startswith(
+        "warning: device=cuda: Triton fails, votes and medians"
+    )
 
 
 @pytest.mark.slow
