@@ -32,6 +32,8 @@ def _kernels_are_used(monkeypatch):
     if INTERPRETED:
         monkeypatch.setattr(columns, "has_kernels", lambda _: True)
         monkeypatch.setattr(bytewise, "has_kernels", lambda _: True)
+    elif torch.cuda.is_available():
+        assert has_kernels(DEVICE)  # else torch would pass these tests
 
 
 def by_sort(rows, low, high, keep):
