@@ -89,9 +89,8 @@ def _split_on_gpu(
     groups: list[tuple[int, list[int]]],
 ) -> Iterator[tuple[int, list[int]]]:
     """Label what equals the first of its group; yield what is left of two rows and more."""
-    from byzshield_exp.rows.gpu_equality import (
-        differ_from_first,
-    )  # there is no Triton without a GPU
+    # here, as there is no Triton without a GPU
+    from byzshield_exp.rows.gpu_equality import differ_from_first
 
     rows = [
         [row for at in places if (row := replicas[file][at]) is not None] for file, places in groups
