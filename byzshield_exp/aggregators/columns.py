@@ -1,13 +1,13 @@
 """Means of the middle of sorted columns: all the coordinate-wise rules are such means.
 
-Two paths give the same bits. One is a compiled sorting network (kernels.py); numba compiles it in
-a thread of its own and keeps it on disk. The other is numpy's or torch's sort: for other types and
-devices, for few entries, and until the first path is compiled.
+Three paths give the same bits. Two are compiled sorting networks: on a CPU numba compiles
+kernels.py in a thread of its own, on a GPU Triton compiles gpu_kernels.py; both keep the result on
+disk. The third is numpy's or torch's sort: for few entries, for other types on a CPU and too many
+rows on a GPU, and until the first path is compiled.
 """
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from threading import Thread
 
 import numpy as np
@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from byzshield_exp.aggregators.policy import Unclean
+from byzshield_exp.aggregators.sorting import sorting_network
+from byzshield_exp.rows.gpu import has_kernels
 from byzshield_exp.rows.parallel import chunk_for, each, new_rows
 
 _SORTED, _COMPILED = 1 << 16, 1 << 18  # coordinates per task, by path
@@ -42,8 +44,15 @@ def mean_of_ordered(
     """
     if _sums_overflow(rows):
         return mean_of_ordered(rows * _SMALLER, low, high, keep) / _SMALLER
-    kernel = _kernel(rows) if rows.numel() >= _WORTH else None
     out = new_rows(1, rows)[0]
+    if rows.numel() >= _WORTH and has_kernels(rows.device):
+        from byzshield_exp.aggregators import gpu_kernels  # there is no Triton without a GPU
+
+        if len(rows) <= gpu_kernels.MOST_ROWS:
+            if not gpu_kernels.mean_of_ordered(rows, low, high, keep, out):
+                raise Unclean
+            return out
+    kernel = _kernel(rows) if rows.numel() >= _WORTH else None
     chunk = chunk_for(rows.device, _SORTED if kernel is None else _COMPILED)
 
     def work(start: int) -> bool:
@@ -85,7 +94,7 @@ def _compile(dtype: torch.dtype) -> None:
     from byzshield_exp.aggregators import kernels  # numba takes a second to import
 
     sample = torch.zeros(1, 1, dtype=dtype).numpy()
-    kernels.mean_of_ordered(sample, 0, 1, _network(1, 0, 1), 0, 1, 0, sample[0].copy())
+    kernels.mean_of_ordered(sample, 0, 1, sorting_network(1, 0, 1), 0, 1, 0, sample[0].copy())
     _compiled[dtype] = kernels.mean_of_ordered
 
 
@@ -99,7 +108,7 @@ def _by_network(
 ) -> bool:
     low, high, keep = which
     wanted = (low, high) if keep == 0 else (0, len(rows))
-    network = _network(len(rows), *wanted)
+    network = sorting_network(len(rows), *wanted)
     if rows.is_contiguous():
         return kernel(rows.detach().numpy(), start, stop, network, *which, out.numpy())
     part = rows[:, start:stop].contiguous().numpy()
@@ -151,28 +160,3 @@ def _mean_of_nearest(
         inside = (first <= place) & (place < first + keep)
         total += torch.where(inside, row.double(), 0.0)
     return total / keep
-
-
-@lru_cache(maxsize=64)
-def _network(num_rows: int, low: int, high: int) -> np.ndarray:
-    """The steps ``[s, 2]`` of Batcher's odd-even merge sort that places low..high-1 depend on.
-
-    Source: Batcher, "Sorting Networks and Their Applications", 1968 (Knuth, TAOCP 3, 5.2.2 M).
-    """
-    steps = []
-    size = 1
-    while size < num_rows:
-        gap = size
-        while gap >= 1:
-            for base in range(gap % size, num_rows - gap, 2 * gap):
-                for place in range(base, base + min(gap, num_rows - base - gap)):
-                    if place // (2 * size) == (place + gap) // (2 * size):
-                        steps.append((place, place + gap))
-            gap //= 2
-        size *= 2
-    wanted, needed = set(range(low, high)), []
-    for pair in reversed(steps):
-        if not wanted.isdisjoint(pair):
-            wanted.update(pair)
-            needed.append(pair)
-    return np.array(needed[::-1], dtype=np.int64).reshape(-1, 2)

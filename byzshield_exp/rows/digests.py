@@ -11,7 +11,7 @@ import struct
 import numpy as np
 import torch
 from blake3 import blake3
-from jaxtyping import Bool, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 
 from byzshield_exp.rows.finite import is_finite
@@ -96,13 +96,8 @@ def same_bytes(one: Tensor, other: Tensor) -> bool:
     one, other = one.contiguous(), other.contiguous()
     if one.device.type == "cpu":
         return equal_memory(one.data_ptr(), other.data_ptr(), one.numel() * one.element_size())
-    return bool(equal_on_gpu(one, other))
-
-
-def equal_on_gpu(one: Tensor, other: Tensor) -> Bool[Tensor, ""]:
-    """As :func:`same_bytes` on a GPU, which is not waited for."""
     words = _WORDS[one.element_size()]
-    return (one.contiguous().view(words) == other.contiguous().view(words)).all()
+    return torch.equal(one.view(words), other.view(words))
 
 
 def bytes_of(row: Tensor) -> np.ndarray:

@@ -19,11 +19,12 @@ def is_finite(values: Tensor) -> bool:
     return bool(low.isfinite() & high.isfinite())
 
 
-def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
-    """As :func:`is_finite` for each of some tensors; a GPU is waited for once."""
-    sums = [values.sum().double() for values in tensors]
-    known = torch.stack(sums).isfinite().tolist() if sums else []
-    return [one or is_finite(values) for one, values in zip(known, tensors, strict=True)]
+def are_finite(rows: Sequence[Tensor]) -> list[bool]:
+    """For each tensor as :func:`is_finite`; a GPU is waited for once, and again for odd ones."""
+    if not rows:
+        return []
+    sums = torch.stack([row.sum().double() for row in rows]).tolist()
+    return [math.isfinite(total) or is_finite(row) for total, row in zip(sums, rows, strict=True)]
 
 
 def finite_rows(rows: Tensor) -> Tensor:

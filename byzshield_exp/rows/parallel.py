@@ -34,7 +34,11 @@ def each(work: Callable[[int], T], items: Iterable[int], device: torch.device) -
 
 
 def chunk_for(device: torch.device, on_cpu: int) -> int:
-    """Coordinates to work on at a time: on a CPU what stays in its cache, on a GPU many."""
+    """Coordinates to work on at a time: on a CPU what stays in its cache, on a GPU many.
+
+    25 float32 rows of a GPU's chunk are 100 MB, which an H100 reads in 30 us or more: longer than a
+    launch takes. A temporary of a chunk is a tenth of the rows of ResNet-18.
+    """
     return on_cpu if device.type == "cpu" else 1 << 20
 
 

@@ -1,13 +1,13 @@
 """Equality of bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from byzshield_exp.rows.digests import equal_on_gpu, same_bytes
+from byzshield_exp.rows.digests import same_bytes
+from byzshield_exp.rows.gpu import has_kernels
 from byzshield_exp.votes.counting import ABSENT, as_labels, device_of, for_each
 from byzshield_exp.votes.vote import vote_traits
 
@@ -32,7 +32,7 @@ def majority(replicas: Sequence[Sequence[Tensor | None]]) -> Int[Tensor, "f r"]:
 
     Source: exact vote of DRACO and ByzShield, here with the verification that their code omits.
     """
-    if device_of(replicas).type != "cpu":
+    if has_kernels(device_of(replicas)):
         return as_labels(_labels_on_gpu(replicas))
     parts = -(-_TASKS * torch.get_num_threads() // max(1, len(replicas)))
 
@@ -59,31 +59,48 @@ def same_memory(rows: Sequence[Tensor | None]) -> list[list[int]]:
 
 
 def _labels_on_gpu(replicas: Sequence[Sequence[Tensor | None]]) -> list[list[int]]:
-    """Label rows after all comparisons were begun, as each would be waited for."""
-    groups = [same_memory(rows) for rows in replicas]
-    pairs, found = [], []
-    for file, rows in enumerate(replicas):
-        for one, other in combinations([group[0] for group in groups[file]], 2):
-            left, right = rows[one], rows[other]
-            if left is not None and right is not None and _kind(left) == _kind(right):
-                pairs.append((file, one, other))
-                found.append(equal_on_gpu(left.detach(), right.detach()))
-    first = {(file, group[0]): group[0] for file, its in enumerate(groups) for group in its}
-    for (file, one, other), is_same in zip(
-        pairs, torch.stack(found).tolist() if found else [], strict=True
-    ):
-        if is_same:
-            first[file, other] = first[file, one]
+    """Compare the rows of all files with the first of theirs, then those that differ, and so on.
+
+    Each round is one launch and waits once. In one process a file has at most two rows in memory,
+    the true one and a lie; where nobody lies there is no round.
+    """
     labels = [[ABSENT] * len(rows) for rows in replicas]
-    for file, its in enumerate(groups):
-        for group in its:
-            for place in group:
-                labels[file][place] = first[file, group[0]]
+    todo: dict[object, list[tuple[int, list[int]]]] = {}
+    for file, rows in enumerate(replicas):
+        kinds: dict[object, list[int]] = {}
+        for places in same_memory(rows):
+            row = rows[places[0]]
+            assert row is not None
+            kinds.setdefault((row.device, row.dtype, row.shape), []).append(places[0])
+            for place in places:
+                labels[file][place] = places[0]
+        for kind, heads in kinds.items():
+            if len(heads) > 1:
+                todo.setdefault(kind, []).append((file, heads))
+    for groups in todo.values():
+        while groups:
+            groups = list(_split_on_gpu(replicas, labels, groups))
     return labels
 
 
-def _kind(row: Tensor) -> object:
-    return row.device, row.dtype, row.shape
+def _split_on_gpu(
+    replicas: Sequence[Sequence[Tensor | None]],
+    labels: list[list[int]],
+    groups: list[tuple[int, list[int]]],
+) -> Iterator[tuple[int, list[int]]]:
+    """Label what equals the first of its group; yield what is left of two rows and more."""
+    # here, as there is no Triton without a GPU
+    from byzshield_exp.rows.gpu_equality import differ_from_first
+
+    rows = [
+        [row for at in places if (row := replicas[file][at]) is not None] for file, places in groups
+    ]
+    for (file, places), differ in zip(groups, differ_from_first(rows), strict=True):
+        equal = [place for place, other in zip(places, differ, strict=True) if not other]
+        labels[file] = [places[0] if label in equal else label for label in labels[file]]
+        left = [place for place in places if place not in equal]
+        if len(left) > 1:
+            yield file, left
 
 
 def _labels(count: int, parts: list[list[list[int]]]) -> list[int]:
@@ -102,7 +119,7 @@ def _equal_in_part(rows: Sequence[Tensor | None], part: int, parts: int) -> list
     heads = {place: row for place, row in enumerate(rows) if place in shared and row is not None}
     kinds: dict[object, list[int]] = {}
     for place, row in heads.items():
-        kinds.setdefault(_kind(row), []).append(place)
+        kinds.setdefault((row.device, row.dtype, row.shape), []).append(place)
     groups = list(kinds.values())
     for start, stop in _chunks(list(heads.values()), part, parts):
         if all(len(group) == 1 for group in groups):  # rows known to differ are not read again
@@ -112,10 +129,11 @@ def _equal_in_part(rows: Sequence[Tensor | None], part: int, parts: int) -> list
 
 
 def _chunks(rows: Sequence[Tensor], part: int, parts: int) -> Iterator[tuple[int, int]]:
-    """Yield where the chunks of a part of the longest row begin and end."""
+    """Yield where the chunks of a part of the longest row begin and end; on a GPU one chunk."""
     size = max((row.numel() for row in rows), default=0)
     low, high = size * part // parts, size * (part + 1) // parts
-    step = _CHUNK // rows[0].element_size() if rows else 1
+    is_on_cpu = all(row.device.type == "cpu" for row in rows)
+    step = max(1, _CHUNK // rows[0].element_size() if is_on_cpu and rows else high - low)
     for start in range(low, high, step):
         yield start, min(start + step, high)
 

@@ -22,19 +22,18 @@ def is_finite(
 ) -> Bool[Tensor, "f r"]:
     """Whether a replica came and has neither NaN nor Inf; one replica per class is read."""
     marks_of = labels.tolist()
-    todo = [(file, mark) for file, marks in enumerate(marks_of) for mark in _classes(marks)]
-
-    def look(at: int) -> bool:
-        file, mark = todo[at]
-        row = replicas[file][_representative(marks_of[file], mark)]
-        return row is not None and row_is_finite(row.detach())
-
+    chosen = {
+        (file, mark): row.detach()
+        for file, marks in enumerate(marks_of)
+        for mark in _classes(marks)
+        if (row := replicas[file][_representative(marks, mark)]) is not None
+    }
+    rows = list(chosen.values())
     if device_of(replicas).type == "cpu":
-        found = for_each(look, len(todo), replicas)
+        found = for_each(lambda at: row_is_finite(rows[at]), len(rows), replicas)
     else:
-        rows = [replicas[file][_representative(marks_of[file], mark)] for file, mark in todo]
-        found = are_finite([row.detach() for row in rows if row is not None])
-    known = dict(zip(todo, found, strict=True))
+        found = are_finite(rows)
+    known = dict(zip(chosen, found, strict=True))
     flags = [
         [known.get((file, mark), False) for mark in marks] for file, marks in enumerate(marks_of)
     ]

@@ -21,6 +21,7 @@ from byzshield_exp.aggregators import (
     static_clip,
 )
 from byzshield_exp.aggregators.rule import rule_traits
+from byzshield_exp.aggregators.sorting import sorting_network
 
 MIXINGS = {
     name: getattr(aggregators, name)
@@ -237,7 +238,7 @@ def test_networks_sort_zeros_and_ones(n):
         bits = (np.arange(2**n)[None] >> np.arange(n)[:, None]) & 1
     for low, high in ((0, n), (n // 2, n // 2 + 1), (n // 4, n - n // 4)):
         block = bits.copy()
-        for i, j in columns._network(n, low, high):
+        for i, j in sorting_network(n, low, high):
             block[[i, j]] = np.minimum(block[i], block[j]), np.maximum(block[i], block[j])
         assert np.array_equal(block[low:high], np.sort(bits, axis=0)[low:high])
 
