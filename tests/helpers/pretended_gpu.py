@@ -207,6 +207,9 @@ def pretended_gpu():
         "get_rng_state": lambda *device: state(),
         "set_rng_state": lambda *state: None,
         "synchronize": lambda *device: None,
+        "mem_get_info": lambda *device: (2**34, 2**34),
+        "memory_reserved": lambda *device: 0,
+        "memory_allocated": lambda *device: 0,
     }
     was = torch.are_deterministic_algorithms_enabled()
     with ExitStack() as stack:
