@@ -144,6 +144,7 @@ def test_equal_rows_are_stored_once():
     received = Received(table, ranks)
     for _ in range(3):
         received.clear()
+        received.open()
         for turn in range(8):
             for rank in ranks:
                 received.slot(rank, turn).fill_(float(turn % 4))
@@ -157,6 +158,8 @@ def test_equal_rows_are_stored_once():
         assert np.signbit(other.numpy()).all()
         assert received.keep(0, other.clone()).data_ptr() == other.data_ptr()
         assert len(received._others) == 1
+        received.close()
+        assert not received._slots
     assert table[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0]
 
 

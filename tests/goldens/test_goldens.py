@@ -16,7 +16,7 @@ from goldens.runs import RUNS, TABLE, here
 
 ROOT = Path(__file__).parents[2]
 RUNS_FILE = "tests/goldens/runs.py"
-SHARES = 2  # tests, so that several can run at a time
+SHARES = 4  # tests, so that several can run at a time; one is no slow one
 KNOWN = json.loads(TABLE.read_text())
 
 
@@ -48,7 +48,9 @@ def tree_of_the_table(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("share", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "share", [0, *(pytest.param(share, marks=pytest.mark.slow) for share in range(1, SHARES))]
+)
 def test_no_bit_has_changed(share, request, record_property, tmp_path):
     names = list(RUNS)[share::SHARES]
     if here() in KNOWN:

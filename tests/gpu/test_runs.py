@@ -45,19 +45,16 @@ def done(run, tmp_path):
     return call
 
 
-def slow_but(*fast):
-    """All runs; those of a large network take long on a pretended GPU."""
-    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
-
-
-@pytest.mark.parametrize("name", slow_but("digest"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
 def test_a_run_has_the_same_bits_twice(gpu, done, name):
     first, params = done(RUNS[name], "first")
     assert torch.isfinite(params).all()
     assert done(RUNS[name], "second")[0] == first
 
 
-@pytest.mark.parametrize("name", [pytest.param("lenet", marks=pytest.mark.slow), "krum"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lenet", "krum"])
 def test_a_run_learns_what_one_on_the_cpu_does(gpu, done, name):
     """Gradients differ by 1e-6 of their size, ten times less than a step in three moves 1e-3."""
     _, here = done(RUNS[name], "gpu")
