@@ -54,7 +54,7 @@ class Replay:
         work: does the same operations for all arguments of one form (shape, strides, type), on
             memory that stays where it is, and waits for none of them.
         record: records them; None: ``work`` is called each time. So it is also, after a warning,
-            when they cannot be recorded.
+            when they cannot be recorded, unless for want of memory.
     """
 
     def __init__(self, work: Callable[[Tensor, Tensor], Computed], record: Record | None) -> None:
@@ -77,6 +77,8 @@ class Replay:
             pictures, classes = images.clone(), labels.clone()
             try:
                 recorded = self._record(lambda: self._work(pictures, classes))
+            except torch.OutOfMemoryError:  # the loop has no more of it
+                raise
             except RuntimeError as error:
                 self._record = None
                 warn(

@@ -104,3 +104,12 @@ def test_an_error_of_the_network_is_raised_as_it_is():
 
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         truth_of(network, record=Recorder())[0].rows()
+
+
+def test_a_full_memory_ends_the_run():
+    def record(work):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    truth = truth_of(lenet, record=record)[0]
+    with pytest.raises(torch.OutOfMemoryError):
+        truth.rows()
