@@ -2,7 +2,8 @@
 
 import gc
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from byzshield_exp.clusters import Seats
 from byzshield_exp.datasets.dataset import EVALUATED_AT_ONCE
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.errors import ConfigError, RunError, first_line
 from byzshield_exp.optimizers import without_compiler
 from byzshield_exp.rows.parallel import chunk_for
 from byzshield_exp.training.experiment import Experiment
@@ -146,6 +147,23 @@ def count_sharers(ranks: int, runs: int, gpus: int) -> int:
         gpus: of this machine.
     """
     return math.ceil(ranks * runs / max(1, gpus))
+
+
+@contextmanager
+def full_memory_named() -> Iterator[None]:
+    """Say in one line that a GPU's memory is full.
+
+    Raises:
+        RunError: instead of torch's errors.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        of_cuda = str(error).startswith("CUDA error: out of memory")  # none is left for its context
+        if not (of_cuda or isinstance(error, torch.OutOfMemoryError)):
+            raise
+        said = ". ".join(first_line(error).split(". ")[:2])  # what follows is about the allocator
+        raise RunError(f"device=cuda: {said}: try a smaller batch_size or network") from error
 
 
 def _count_made(experiment: Experiment, seats: Seats, rank: int) -> int:

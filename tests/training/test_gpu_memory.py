@@ -1,12 +1,14 @@
 """What a run needs of a GPU, and the refusal of one that cannot fit: all without a GPU."""
 
+import sys
 from functools import partial
 
 import pytest
 
-from byzshield_exp.clusters import Seats
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.clusters import AloneChannel, Seats
+from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.launch.job import LauncherTraits, describe
+from byzshield_exp.launch.ranks import play, rank_job
 from byzshield_exp.training.experiment import build
 from byzshield_exp.training.gpu_memory import GpuMemory, GpuNeed, count_sharers, gpu_need
 
@@ -106,3 +108,42 @@ def test_the_headline_says_it_for_a_gpu_elsewhere_and_not_for_a_cpu(plain_config
     line = say(plain_config("device=cuda")).job.lines[-1]
     assert line.startswith("needs 0.2")  # the libraries' work space, here
     assert "GiB of GPU memory: rows 1" in line
+
+
+FULL = """
+from byzshield_exp.networks import mlp
+built = []
+def fits_once(shape, num_classes):
+    built.append(shape)
+    if len(built) > 1:
+        raise {error}
+    return mlp(shape, num_classes, hidden=[4])
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "torch.OutOfMemoryError('CUDA out of memory. Tried 2 GiB. More')",
+            "CUDA out of memory. T",
+        ),
+        ("RuntimeError('CUDA error: out of memory\\nMore')", "CUDA error: out of memory: try a"),
+    ],
+)
+def test_a_full_memory_while_the_parts_are_built_is_one_line(
+    plain_config, tmp_path, monkeypatch, error, said
+):
+    (tmp_path / "narrow.py").write_text("import torch\n" + FULL.format(error=error))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "narrow", raising=False)
+    config = plain_config("~network.hidden", "network._target_=narrow.fits_once")
+    job = describe(config, "run").job
+    for build_again in (
+        partial(describe, config, "run"),
+        partial(play, AloneChannel(), rank_job(job).text),
+    ):
+        with pytest.raises(RunError) as raised:
+            build_again()
+        assert str(raised.value).startswith(f"device=cuda: {said}")
+        assert "More" not in str(raised.value)
