@@ -1,6 +1,7 @@
 """What a run needs of a GPU, and the refusal of one that cannot fit: all without a GPU."""
 
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ from byzshield_exp.clusters import AloneChannel, Seats
 from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.launch.job import LauncherTraits, describe
 from byzshield_exp.launch.ranks import play, rank_job
+from byzshield_exp.training.activations import Activations
 from byzshield_exp.training.experiment import build
 from byzshield_exp.training.gpu_memory import GpuMemory, GpuNeed, count_sharers, gpu_need
 
@@ -69,6 +71,18 @@ def test_the_optimizer_counts_by_its_state(need):
     assert with_momentum.network - without.network == 4 * D
 
 
+def test_a_recorded_file_keeps_its_memory_beside_evaluation(plain_config):
+    config = plain_config(*WITHOUT_ATTACK)
+    tried = Activations(samples=1, saved=10 * GIB, largest=GIB // 100)
+    experiment = replace(build(config), activations=tried)
+    seats = Seats(experiment.assignment)
+    recorded, started = (
+        gpu_need(replace(experiment, is_stochastic=draws), config, seats, 0, "alone").network
+        for draws in (False, True)
+    )
+    assert recorded - started == tried.of_evaluation(200) < tried.of_file(1)
+
+
 def test_pictures_are_counted_once(need):
     assert need().data == (2000 + 500) * (64 * 4 + 8) + 2 * 4  # and a mean and a deviation
     assert need().there == 0  # it was built on the CPU
@@ -84,11 +98,16 @@ def test_the_line_has_all_numbers():
 def test_what_cannot_fit_is_refused_with_the_numbers():
     found = GpuNeed(table=GIB, tables=2.0, network=2 * GIB, data=GIB, there=GIB)
     found.check(GpuMemory(free=4 * GIB, total=5 * GIB))  # one of five is there
-    found.check(GpuMemory(free=8 * GIB, total=10 * GIB), sharers=2)
+    found.check(GpuMemory(free=8 * GIB, total=11 * GIB), sharers=2)
     line = "device=cuda: needs 5.00 of {} GiB of GPU memory: rows 2 x 1.00, network and activations"
     for memory, sharers, total, why in (
         (GpuMemory(4 * GIB - 1, 5 * GIB), 1, "5.00", "; 4.00 GiB more are free"),
-        (GpuMemory(9 * GIB, 10 * GIB - 2), 2, "10.00", "; 2 processes share it"),
+        (
+            GpuMemory(9 * GIB, 11 * GIB - 2),
+            2,
+            "11.00",
+            "; 2 processes share it, each with 0.50 for CUDA's context",
+        ),
         (GpuMemory(3 * GIB, 4 * GIB), 1, "4.00", "; 3.00 GiB more are free"),
     ):
         with pytest.raises(ConfigError) as error:
