@@ -17,7 +17,7 @@ from byzshield_exp.notices import logged, say, warn
 from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.results.status import LOG, read_status, recorded, write_status
 from byzshield_exp.training.experiment import Experiment, build
-from byzshield_exp.training.gpu_memory import GpuMemory, gpu_need
+from byzshield_exp.training.gpu_memory import GpuMemory, full_memory_named, gpu_need
 
 JOB = "job.json"
 
@@ -102,6 +102,7 @@ class Described(NamedTuple):
     experiment: Experiment
 
 
+@full_memory_named()
 def describe(
     config: Mapping[str, Any], name: str, where: LauncherTraits | None = None
 ) -> Described:
@@ -115,6 +116,7 @@ def describe(
 
     Raises:
         ConfigError: in one line, with the key, the value and the bound.
+        RunError: if a GPU's memory is full.
     """
     experiment = build(_buildable_here(config, where) if where else config)
     digest = "" if _is_fetched_there(config, where) else experiment.dataset.digest.hex()

@@ -28,7 +28,7 @@ from byzshield_exp.launch.job import Job
 from byzshield_exp.notices import complain, logged
 from byzshield_exp.results.status import LOG
 from byzshield_exp.training.experiment import build
-from byzshield_exp.training.gpu_memory import count_sharers
+from byzshield_exp.training.gpu_memory import count_sharers, full_memory_named
 from byzshield_exp.training.loop import train
 
 _PRELOAD = ("byzshield_exp.training.loop", "byzshield_exp.networks", "byzshield_exp.datasets")
@@ -89,6 +89,7 @@ def run_rank(rendezvous: Rendezvous, text: str) -> str | None:
         channel.close()
 
 
+@full_memory_named()
 def play(channel: Channel, text: str) -> dict[str, Any] | None:
     """Play this process's rank, given as :attr:`RankJob.text`; the server returns the summary.
 

@@ -2,7 +2,8 @@
 
 import gc
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,14 @@ from torch import Tensor
 
 from byzshield_exp.clusters import Seats
 from byzshield_exp.datasets.dataset import EVALUATED_AT_ONCE
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.errors import ConfigError, RunError, first_line
 from byzshield_exp.optimizers import without_compiler
 from byzshield_exp.rows.parallel import chunk_for
 from byzshield_exp.training.experiment import Experiment
 
 _SORTED_BYTES = 24  # of an entry that is sorted: a copy, its place (int64), and both once more
 _LIBRARIES = 1 << 28  # work space of cuBLAS and cuDNN, estimated
+_CONTEXT = 1 << 29  # CUDA's own, of each process, estimated
 _GIB = 2**30
 
 
@@ -78,16 +80,16 @@ class GpuNeed:
 
         Args:
             memory: of this process's GPU.
-            sharers: processes on that GPU; each may take its share.
+            sharers: processes on that GPU; each may take its share, without CUDA's context.
 
         Raises:
             ConfigError: with both numbers.
         """
-        share = memory.total // sharers
+        share = memory.total // sharers - (_CONTEXT if sharers > 1 else 0)
         if self.total <= share and self.total - self.there <= memory.free:
             return
         missing = (
-            f"{sharers} processes share it"
+            f"{sharers} processes share it, each with {_CONTEXT / _GIB:.2f} for CUDA's context"
             if self.total > share and sharers > 1
             else f"{memory.free / _GIB:.2f} GiB more are free"
         )
@@ -122,11 +124,13 @@ def gpu_need(
         vectors += 2 + _optimizer_vectors(experiment) + experiment.defence.is_previous_read
     channels, height, width = experiment.dataset.shape
     pictures = 4 * experiment.batches.batch_size * channels * height * width
-    work = max(
-        experiment.activations.of_file(experiment.batches.file_size),
+    file = experiment.activations.of_file(experiment.batches.file_size)
+    others = max(
         experiment.activations.of_evaluation(EVALUATED_AT_ONCE),
         _SORTED_BYTES * num_files * min(size, chunk_for(torch.device("cuda"), 0)),
     )
+    # A recorded file keeps its memory for the whole run; else each takes what the one before left.
+    work = max(file, others) if experiment.is_stochastic else file + others
     there = _bytes(flat.state) + data if flat.state.device.type == "cuda" else 0
     return GpuNeed(
         table=num_files * _bytes(flat.state),
@@ -146,6 +150,23 @@ def count_sharers(ranks: int, runs: int, gpus: int) -> int:
         gpus: of this machine.
     """
     return math.ceil(ranks * runs / max(1, gpus))
+
+
+@contextmanager
+def full_memory_named() -> Iterator[None]:
+    """Say in one line that a GPU's memory is full.
+
+    Raises:
+        RunError: instead of torch's errors.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        of_cuda = str(error).startswith("CUDA error: out of memory")  # none is left for its context
+        if not (of_cuda or isinstance(error, torch.OutOfMemoryError)):
+            raise
+        said = ". ".join(first_line(error).split(". ")[:2])  # what follows is about the allocator
+        raise RunError(f"device=cuda: {said}: try a smaller batch_size or network") from error
 
 
 def _count_made(experiment: Experiment, seats: Seats, rank: int) -> int:

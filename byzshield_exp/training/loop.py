@@ -1,7 +1,7 @@
 """The one loop, on every rank of a run."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +9,16 @@ import torch
 
 from byzshield_exp import interrupts
 from byzshield_exp.clusters import AloneChannel, Channel
-from byzshield_exp.errors import LostRank, RunError, Stopped, TooFewReplicas, first_line
+from byzshield_exp.errors import LostRank, RunError, Stopped, TooFewReplicas
 from byzshield_exp.training.experiment import Experiment
+from byzshield_exp.training.gpu_memory import full_memory_named
 from byzshield_exp.training.learner import Learner
 from byzshield_exp.training.memory import keep_freed_memory
 from byzshield_exp.training.parameter_server import parameter_server
 from byzshield_exp.training.protocol import TrainingProtocol
 
 
-@contextmanager
-def _full_memory_named() -> Iterator[None]:
-    """Say in one line that a GPU's memory is full."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        said = ". ".join(first_line(error).split(". ")[:2])  # what follows is about the allocator
-        raise RunError(f"device=cuda: {said}: try a smaller batch_size or network") from error
-
-
-@_full_memory_named()
+@full_memory_named()
 def train(
     experiment: Experiment,
     config: Mapping[str, Any],

@@ -54,7 +54,7 @@ class Replay:
         work: does the same operations for all arguments of one form (shape, strides, type), on
             memory that stays where it is, and waits for none of them.
         record: records them; None: ``work`` is called each time. So it is also, after a warning,
-            when they cannot be recorded.
+            when they cannot be recorded, unless for want of memory.
     """
 
     def __init__(self, work: Callable[[Tensor, Tensor], Computed], record: Record | None) -> None:
@@ -77,6 +77,8 @@ class Replay:
             pictures, classes = images.clone(), labels.clone()
             try:
                 recorded = self._record(lambda: self._work(pictures, classes))
+            except torch.OutOfMemoryError:  # the loop has no more of it
+                raise
             except RuntimeError as error:
                 self._record = None
                 warn(
@@ -95,25 +97,45 @@ def cuda_graph(work: Callable[[], Computed]) -> tuple[Computed, Callable[[], Non
     prepare themselves and autograd meets the stream. The second time, an operation that waits for
     the GPU raises an error, as a capture that fails is harder to clean up.
     """
-    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    graph = torch.cuda.CUDAGraph()
     here, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(here)
-    with torch.cuda.stream(side):  # a capture that fails does not leave its stream itself
-        work()
-        with _no_waiting():
+    try:
+        with torch.cuda.stream(side):  # a capture that fails does not leave its stream itself
             work()
-        try:
-            # NCCL's watchdog and others may use CUDA meanwhile: their calls are not captured.
-            with torch.cuda.graph(graph, pool, side, capture_error_mode="thread_local"):
-                result = work()
-        except BaseException:
-            graph.reset()
-            with suppress(RuntimeError):  # else the allocator takes the capture to go on
-                torch._C._cuda_endAllocateToPool(side.device_index, pool)
-                torch._C._cuda_releasePool(side.device_index, pool)
-            raise
-    here.wait_stream(side)
+            with _no_waiting():
+                work()
+            result = _capture(graph, side, work)
+    finally:
+        here.wait_stream(side)  # also what failed has written statistics
     return result, graph.replay
+
+
+def _capture(
+    graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream, work: Callable[[], Computed]
+) -> Computed:
+    pool = torch.cuda.graph_pool_handle()
+    try:
+        # NCCL's watchdog and others may use CUDA meanwhile: their calls are not captured.
+        with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+            return work()
+    except BaseException:
+        graph.reset()
+        _end_capture(stream.device_index, pool)
+        raise
+
+
+def _end_capture(device: int, pool: tuple[int, int]) -> None:
+    """End what torch takes to go on after a capture that failed."""
+    with suppress(RuntimeError):  # the allocator
+        for name in ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"):
+            if hasattr(torch._C, name):  # it has the second name before torch 2.8
+                getattr(torch._C, name)(device, pool)
+                break
+        torch._C._cuda_releasePool(device, pool)
+    # The generator's state: a copy of it has the same numbers and is not captured.
+    generator = torch.cuda.default_generators[device]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 @contextmanager

@@ -188,19 +188,23 @@ def test_without_a_gpu_a_run_takes_the_processor():
 
 
 def test_what_a_gpu_run_would_do_is_told():
-    new, old = (graphics.Card(78 << 30, 79 << 30, version) for version in ((9, 0), (7, 5)))
+    new = graphics.Card(78 << 30, 79 << 30, (9, 0), has_kernels=True)
+    old = new._replace(capability=(7, 5), has_kernels=False)
     found = graphics.what_a_run_does([new], has_nccl=True)
     assert found.state == "ok"
     assert found.said == (
-        "78.0 of 79.0 GiB free; precision float32, tf32, bf16; files as CUDA graphs; torchrun with "
-        "one process: rows over nccl, more processes: gloo"
+        "78.0 of 79.0 GiB free; precision float32, tf32, bf16; files as CUDA graphs; Triton "
+        "kernels work; torchrun with one process: rows over nccl, more processes: gloo; "
+        "cluster=processes without torchrun: over sockets, through the host"
     )
     found = graphics.what_a_run_does([new, old], has_nccl=True)
     assert found.state == "note"
     assert "78.0 of 79.0, 78.0 of 79.0 GiB free; precision float32; " in found.said
+    assert "; Triton kernels fail; " in found.said
     assert "torchrun with up to 2 processes: rows over nccl" in found.said
-    assert found.advice.startswith("GPU 1: ")
-    assert graphics.what_a_run_does([new], has_nccl=False).said.endswith("this torch has no NCCL")
+    assert found.advice.startswith("GPU 1: tf32")
+    assert "; GPU 1: Triton fails" in found.advice
+    assert "this torch has no NCCL" in graphics.what_a_run_does([new], has_nccl=False).said
 
 
 def test_a_product_is_compared():

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from tape import Recorder
 from torch import nn
 
 from byzshield_exp.datasets import Batches, synthetic
@@ -14,32 +13,25 @@ from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.replay import cuda_graph
 from byzshield_exp.training.task import prepare_gpu
 
-GPU = pytest.param(
-    "cuda",
-    marks=[
-        pytest.mark.gpu,
-        pytest.mark.skipif(torch.cuda.device_count() == 0, reason="needs a GPU"),
-    ],
-)
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(torch.cuda.device_count() == 0, reason="needs a GPU"),
+]
 
 
-def truth_on(device, network, precision="float32", recorded=True):
-    """The gradients of five files of 10 pictures, recorded or not, and the flat vector."""
-    if device == "cuda":
-        prepare_gpu()
+def truth_on(network, precision="float32", record=cuda_graph):
+    """The gradients of five files of 10 pictures, and the flat vector."""
+    prepare_gpu()
     torch.manual_seed(0)
     data = synthetic(num_train=200, num_test=1, size=16)
-    made = network(data.shape, 10).to(device).train()
+    made = network(data.shape, 10).to("cuda").train()
     flat = flatten(made)
-    on_it = {name: part.to(device) for name, part in vars(data).items() if torch.is_tensor(part)}
-    record = {"cpu": Recorder(), "cuda": cuda_graph}[device] if recorded else None
-    return (
-        TrueGradients(
-            made, replace(data, **on_it), Batches(200, 50, 5, seed=0), 5,
-            precision=precision, record=record,
-        ),
-        flat,
-    )  # fmt: skip
+    on_it = {name: part.to("cuda") for name, part in vars(data).items() if torch.is_tensor(part)}
+    batches = Batches(200, 50, 5, seed=0)
+    truth = TrueGradients(
+        made, replace(data, **on_it), batches, 5, precision=precision, record=record
+    )
+    return truth, flat
 
 
 def everything(truth, flat):
@@ -57,21 +49,12 @@ def everything(truth, flat):
     return [part.view(torch.int32) for part in found]
 
 
-@pytest.mark.parametrize(
-    ("device", "precision"),
-    [
-        ("cpu", "float32"),
-        pytest.param("cuda", "float32", marks=GPU.marks),
-        pytest.param("cuda", "tf32", marks=GPU.marks),
-        pytest.param("cuda", "bf16", marks=GPU.marks),
-    ],
-)
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
 @pytest.mark.parametrize("norm", ["lenet", "batch", "group"])
-def test_a_graph_has_the_bits_of_the_loop(device, precision, norm):
-    width = 8 if device == "cpu" else 64
-    network = lenet if norm == "lenet" else partial(resnet18, norm=norm, width=width)
-    loop = everything(*truth_on(device, network, precision, recorded=False))
-    graph = everything(*truth_on(device, network, precision))
+def test_a_graph_has_the_bits_of_the_loop(precision, norm):
+    network = lenet if norm == "lenet" else partial(resnet18, norm=norm)
+    loop = everything(*truth_on(network, precision, record=None))
+    graph = everything(*truth_on(network, precision))
     for one, two in zip(loop, graph, strict=True):
         assert torch.equal(one, two)
 
@@ -87,7 +70,7 @@ class Breaking(nn.Module):
     """Waits for the GPU only while it is captured, so that the capture itself fails."""
 
     def forward(self, x):
-        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        if torch.cuda.is_current_stream_capturing():
             torch.cuda.synchronize()
         return x * 2
 
@@ -96,25 +79,18 @@ def network_with(layer, shape, num_classes):
     return nn.Sequential(layer, nn.Flatten(), nn.Linear(16 * 16, num_classes))
 
 
-@pytest.mark.parametrize(
-    ("device", "layer"),
-    [
-        ("cpu", Waiting),
-        pytest.param("cuda", Waiting, marks=GPU.marks),
-        pytest.param("cuda", Breaking, marks=GPU.marks),
-    ],
-)
-def test_what_cannot_be_recorded_is_computed_in_the_loop(device, layer, capsys):
+@pytest.mark.parametrize("layer", [Waiting, Breaking])
+def test_what_cannot_be_recorded_is_computed_in_the_loop(layer, capsys):
     network = partial(network_with, layer())
-    loop = everything(*truth_on(device, network, recorded=False))
+    loop = everything(*truth_on(network, record=None))
     capsys.readouterr()
-    assert all(map(torch.equal, loop, everything(*truth_on(device, network))))
+    assert all(map(torch.equal, loop, everything(*truth_on(network))))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: the network's operations cannot be recorded as a CUDA graph (")
-    if device == "cuda":  # nothing is left of the attempt
-        assert torch.cuda.get_sync_debug_mode() == 0
-        assert torch.cuda.current_stream() == torch.cuda.default_stream()
-        torch.cuda.get_rng_state()
-    loop = everything(*truth_on(device, lenet, recorded=False))
-    assert all(map(torch.equal, loop, everything(*truth_on(device, lenet))))
+    # Nothing is left of the attempt.
+    assert torch.cuda.get_sync_debug_mode() == 0
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.rand(1, device="cuda")
+    loop = everything(*truth_on(lenet, record=None))
+    assert all(map(torch.equal, loop, everything(*truth_on(lenet))))
     assert capsys.readouterr().err == ""

@@ -2,7 +2,8 @@
 
 What runs in it has the right values, and fails as on a GPU where tensors of two devices meet, where
 NumPy is given a tensor of the GPU, or where an operation has no deterministic form there. It also
-notes where the CPU waits for the GPU. It knows nothing of kernels: their bits and speed need a GPU.
+notes where the CPU waits for the GPU. A run records a file on a tape, as on a CUDA graph. It knows
+nothing of kernels: their bits and speed need a GPU.
 """
 
 import sys
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
 import torch
+from tape import Recorder
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -218,6 +220,7 @@ def pretended_gpu():
         stack.callback(torch.use_deterministic_algorithms, was)
         stack.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
         torch._C._set_mkldnn_enabled(False)  # it is the CPU's
+        stack.enter_context(patch("byzshield_exp.training.parameter_server.cuda_graph", Recorder()))
         stack.enter_context(operations)
         stack.enter_context(_Calls(operations))
         yield operations.waits

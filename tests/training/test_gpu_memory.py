@@ -1,12 +1,16 @@
 """What a run needs of a GPU, and the refusal of one that cannot fit: all without a GPU."""
 
+import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from byzshield_exp.clusters import Seats
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.clusters import AloneChannel, Seats
+from byzshield_exp.errors import ConfigError, RunError
 from byzshield_exp.launch.job import LauncherTraits, describe
+from byzshield_exp.launch.ranks import play, rank_job
+from byzshield_exp.training.activations import Activations
 from byzshield_exp.training.experiment import build
 from byzshield_exp.training.gpu_memory import GpuMemory, GpuNeed, count_sharers, gpu_need
 
@@ -67,6 +71,18 @@ def test_the_optimizer_counts_by_its_state(need):
     assert with_momentum.network - without.network == 4 * D
 
 
+def test_a_recorded_file_keeps_its_memory_beside_evaluation(plain_config):
+    config = plain_config(*WITHOUT_ATTACK)
+    tried = Activations(samples=1, saved=10 * GIB, largest=GIB // 100)
+    experiment = replace(build(config), activations=tried)
+    seats = Seats(experiment.assignment)
+    recorded, started = (
+        gpu_need(replace(experiment, is_stochastic=draws), config, seats, 0, "alone").network
+        for draws in (False, True)
+    )
+    assert recorded - started == tried.of_evaluation(200) < tried.of_file(1)
+
+
 def test_pictures_are_counted_once(need):
     assert need().data == (2000 + 500) * (64 * 4 + 8) + 2 * 4  # and a mean and a deviation
     assert need().there == 0  # it was built on the CPU
@@ -82,11 +98,16 @@ def test_the_line_has_all_numbers():
 def test_what_cannot_fit_is_refused_with_the_numbers():
     found = GpuNeed(table=GIB, tables=2.0, network=2 * GIB, data=GIB, there=GIB)
     found.check(GpuMemory(free=4 * GIB, total=5 * GIB))  # one of five is there
-    found.check(GpuMemory(free=8 * GIB, total=10 * GIB), sharers=2)
+    found.check(GpuMemory(free=8 * GIB, total=11 * GIB), sharers=2)
     line = "device=cuda: needs 5.00 of {} GiB of GPU memory: rows 2 x 1.00, network and activations"
     for memory, sharers, total, why in (
         (GpuMemory(4 * GIB - 1, 5 * GIB), 1, "5.00", "; 4.00 GiB more are free"),
-        (GpuMemory(9 * GIB, 10 * GIB - 2), 2, "10.00", "; 2 processes share it"),
+        (
+            GpuMemory(9 * GIB, 11 * GIB - 2),
+            2,
+            "11.00",
+            "; 2 processes share it, each with 0.50 for CUDA's context",
+        ),
         (GpuMemory(3 * GIB, 4 * GIB), 1, "4.00", "; 3.00 GiB more are free"),
     ):
         with pytest.raises(ConfigError) as error:
@@ -106,3 +127,42 @@ def test_the_headline_says_it_for_a_gpu_elsewhere_and_not_for_a_cpu(plain_config
     line = say(plain_config("device=cuda")).job.lines[-1]
     assert line.startswith("needs 0.2")  # the libraries' work space, here
     assert "GiB of GPU memory: rows 1" in line
+
+
+FULL = """
+from byzshield_exp.networks import mlp
+built = []
+def fits_once(shape, num_classes):
+    built.append(shape)
+    if len(built) > 1:
+        raise {error}
+    return mlp(shape, num_classes, hidden=[4])
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "torch.OutOfMemoryError('CUDA out of memory. Tried 2 GiB. More')",
+            "CUDA out of memory. T",
+        ),
+        ("RuntimeError('CUDA error: out of memory\\nMore')", "CUDA error: out of memory: try a"),
+    ],
+)
+def test_a_full_memory_while_the_parts_are_built_is_one_line(
+    plain_config, tmp_path, monkeypatch, error, said
+):
+    (tmp_path / "narrow.py").write_text("import torch\n" + FULL.format(error=error))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "narrow", raising=False)
+    config = plain_config("~network.hidden", "network._target_=narrow.fits_once")
+    job = describe(config, "run").job
+    for build_again in (
+        partial(describe, config, "run"),
+        partial(play, AloneChannel(), rank_job(job).text),
+    ):
+        with pytest.raises(RunError) as raised:
+            build_again()
+        assert str(raised.value).startswith(f"device=cuda: {said}")
+        assert "More" not in str(raised.value)

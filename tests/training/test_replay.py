@@ -5,10 +5,12 @@ from functools import partial
 import pytest
 import torch
 from own_network import truth_of
+from pretended_gpu import pretended_gpu
 from tape import Recorder
 from torch import nn
 
 from byzshield_exp.networks import lenet, mlp, resnet18, vit
+from byzshield_exp.training import parameter_server
 
 CASES = {
     "mlp": (partial(mlp, hidden=[16]), "float32"),
@@ -104,3 +106,19 @@ def test_an_error_of_the_network_is_raised_as_it_is():
 
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         truth_of(network, record=Recorder())[0].rows()
+
+
+def test_a_full_memory_ends_the_run():
+    def record(work):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    truth = truth_of(lenet, record=record)[0]
+    with pytest.raises(torch.OutOfMemoryError):
+        truth.rows()
+
+
+def test_a_whole_run_on_a_pretended_gpu_is_recorded_once_and_replayed(run):
+    with pretended_gpu():
+        run("device=cuda", "approach=baseline", "K=5", "q=1", "batch_size=20", "attack=alie")
+        record = parameter_server.cuda_graph
+    assert (record.recorded, record.replayed) == (1, 4 * 5)

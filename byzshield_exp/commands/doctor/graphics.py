@@ -40,11 +40,13 @@ class Card(NamedTuple):
         free: bytes.
         total: bytes.
         capability: of computation; the second number does not matter here.
+        has_kernels: whether kernels of our own work there.
     """
 
     free: int
     total: int
     capability: tuple[int, int]
+    has_kernels: bool
 
 
 def gpu_run() -> Finding:
@@ -52,11 +54,14 @@ def gpu_run() -> Finding:
     import torch
     from torch.distributed import is_nccl_available
 
-    numbers = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    cards = [
-        Card(*torch.cuda.mem_get_info(number), torch.cuda.get_device_capability(number))
-        for number in numbers
-    ]
+    from byzshield_exp.rows.gpu import has_kernels
+
+    cards: list[Card] = []
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        with torch.cuda.device(number):  # Triton starts kernels on the current one
+            works = has_kernels(torch.device("cuda", number))
+            capability = torch.cuda.get_device_capability()
+            cards.append(Card(*torch.cuda.mem_get_info(), capability, works))
     return what_a_run_does(cards, is_nccl_available())
 
 
@@ -70,17 +75,29 @@ def what_a_run_does(cards: Sequence[Card], has_nccl: bool) -> Finding:
     if not cards:
         return Finding("gpu_run", "ok", "no GPU: device=cpu")
     free = ", ".join(f"{card.free / 2**30:.1f} of {card.total / 2**30:.1f}" for card in cards)
-    said = [f"{free} GiB free", "files as CUDA graphs"]
-    lacking = [f"GPU {at}" for at, card in enumerate(cards) if card.capability < (8, 0)]
+    old = [f"GPU {at}" for at, card in enumerate(cards) if card.capability < (8, 0)]
+    failing = [f"GPU {at}" for at, card in enumerate(cards) if not card.has_kernels]
+    said = [
+        f"{free} GiB free",
+        "precision float32" if old else "precision float32, tf32, bf16",
+        "files as CUDA graphs",
+        "Triton kernels fail" if failing else "Triton kernels work",
+    ]
     count = len(cards)
     if has_nccl:
         one = "one process" if count == 1 else f"up to {count} processes"
         said.append(f"torchrun with {one}: rows over nccl, more processes: gloo")
     else:
         said.append("torchrun: rows over gloo, as this torch has no NCCL")
-    said.insert(1, "precision float32" if lacking else "precision float32, tf32, bf16")
-    advice = f"{', '.join(lacking)}: tf32 and bf16 have no hardware there, so float32 is as fast"
-    return Finding("gpu_run", "note" if lacking else "ok", "; ".join(said), advice * bool(lacking))
+    said.append("cluster=processes without torchrun: over sockets, through the host")
+    notes = []
+    if old:
+        lack = "tf32 and bf16 have no hardware there, so float32 is as fast"
+        notes.append(f"{', '.join(old)}: {lack}")
+    if failing:
+        slow = "Triton fails, a warning says why: votes and medians take several times as long"
+        notes.append(f"{', '.join(failing)}: {slow}")
+    return worst("gpu_run", said, notes, [])
 
 
 def _product(device: str) -> str:
