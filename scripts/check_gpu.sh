@@ -26,6 +26,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 # this chec
 case $device in
   cuda)
     tests=(-m gpu) bench=(--steps 8) curve=() profile=() slow=1
+    if "$python" -c 'import xdist' 2>/dev/null; then tests+=(-n 4 --dist worksteal); fi
     card='torch.cuda.get_device_name()'
     ;;
   cpu)
@@ -120,7 +121,9 @@ elif [ ! -d "$data/cifar-10-batches-py" ]; then
 fi
 
 rows='K=25 none,K=25 alie,K=63 none'
-part tests 150 "$python" -m pytest tests/gpu "${tests[@]}" -v -p no:cacheprovider
+# From the end of the alphabet: votes, runs and graphs say most, should the time not be enough.
+mapfile -t files < <(printf '%s\n' tests/gpu/test_*.py | LC_ALL=C sort -r)
+part tests 150 "$python" -m pytest "${files[@]}" "${tests[@]}" -v -p no:cacheprovider
 if [ "$device" = cuda ]; then bench bench_tf32 --precisions tf32 --only "$rows"; fi
 bench bench_float32 --precisions float32 --only "$rows"
 bench bench_server --precisions --only server

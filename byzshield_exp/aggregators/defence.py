@@ -143,9 +143,7 @@ class Defence:
         chosen = traits.weigh(geometry, num_corrupt, **options)
         if traits.then is None:
             return DefencePlan((chosen if weights is None else chosen @ weights)[None], None)
-        weights = (
-            torch.eye(len(chosen), device=chosen.device).double() if weights is None else weights
-        )
+        weights = torch.eye(len(chosen)).double() if weights is None else weights
         then = partial(traits.then, num_corrupt=num_corrupt, **options)
         return DefencePlan(weights[chosen > 0], then)
 

@@ -64,7 +64,7 @@ def sign_guard(
     geometry = Geometry.of(rows)
     middle = geometry.norms.median()
     usual = (geometry.norms >= low * middle) & (geometry.norms <= high * middle)
-    kept = usual & _like_most(_sign_shares(rows, share, generator)).to(usual.device)
+    kept = usual & _like_most(_sign_shares(rows, share, generator))
     kept = kept if bool(kept.any()) else usual
     clipped = torch.where(geometry.norms > middle, middle / geometry.norms, 1.0)
     return weighted_sum(torch.where(kept, clipped, 0.0) / kept.sum(), rows)

@@ -102,7 +102,7 @@ def centered_clip(
     if extra is None and start in ("previous", "median"):
         extra = coordinate_median(rows)
     geometry = Geometry.of(rows, None if extra is None else extra[None])
-    weights = torch.zeros(geometry.num_rows + 1, dtype=torch.float64, device=rows.device)
+    weights = torch.zeros(geometry.num_rows + 1, dtype=torch.float64)
     weights[-2 if extra is not None else -1] = 1
     if start == "mean":
         weights = torch.full_like(weights, 1 / len(rows))

@@ -10,7 +10,7 @@ from torch import Tensor
 from byzshield_exp.aggregators.points import CANCELLED, Points
 from byzshield_exp.aggregators.policy import Unclean, check_rows, set_aside
 from byzshield_exp.rows.finite import is_finite
-from byzshield_exp.rows.parallel import each, new_rows
+from byzshield_exp.rows.parallel import chunk_for, each, new_rows, sent
 
 _CHUNK, _WIDE = 1 << 15, 1 << 18  # coordinates
 
@@ -18,9 +18,11 @@ _CHUNK, _WIDE = 1 << 15, 1 << 18  # coordinates
 class Geometry:
     """The rows and the origin as ``n + 1`` points; the origin is the last one.
 
+    All results are on the CPU. With ``n x n`` numbers a GPU has little to do, and each decision
+    about them would wait for it.
+
     Attributes:
         num_rows: n.
-        device: of the results.
         scale: distances are in units of this power of two (1.0 but for extreme float64 rows).
     """
 
@@ -32,10 +34,8 @@ class Geometry:
         refine: Callable[[Tensor, Tensor], Tensor] | None = None,
         distances_from: Callable[[int], Tensor] | None = None,
         scale: float = 1.0,
-        device: torch.device | None = None,
     ) -> None:
         self.num_rows = num_rows
-        self.device = device
         self.scale = scale
         self._make_gram, self._make_norms, self._refine = gram, norms, refine
         self._make_distances_from = distances_from
@@ -46,7 +46,7 @@ class Geometry:
         points = Points(rows, extra)
         return cls(
             points.count, points.centred_gram, points.norms, points.refined,
-            points.distances_from, points.scale, rows.device,
+            points.distances_from, points.scale,
         )  # fmt: skip
 
     @cached_property
@@ -82,7 +82,7 @@ class Geometry:
             points = torch.cat([share, last])
             return points @ self.gram @ points.T
 
-        return Geometry(len(weights), gram, scale=self.scale, device=self.device)
+        return Geometry(len(weights), gram, scale=self.scale)
 
     @cached_property
     def _all_squared(self) -> Tensor:
@@ -107,7 +107,7 @@ def squared_distances(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     check_rows(rows, 0)
     geometry = Geometry.of(rows)
     try:
-        return geometry.squared * geometry.scale**2
+        return sent(geometry.squared * geometry.scale**2, rows.device)
     except Unclean:
         set_aside(rows, 0)
         raise
@@ -116,13 +116,14 @@ def squared_distances(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
 def weighted_sum(weights: Float[Tensor, " n"], rows: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
     """``weights @ rows`` in the type of the rows (half types are summed in float32).
 
+    The weights are on the CPU; a GPU is waited for once.
+
     Raises:
         Unclean: if the result is not finite.
     """
-    known = weights.cpu()  # a GPU is waited for once
-    largest = known.max()
-    same = known == largest
-    if bool((same | (known == 0)).all()):  # a mean: dividing once rounds no weight
+    largest = weights.max()
+    same = weights == largest
+    if bool((same | (weights == 0)).all()):  # a mean: dividing once rounds no weight
         result = rows[int(same.nonzero())].clone() if int(same.sum()) == 1 else None
         result = _sum(same.double(), rows) if result is None else result
         result = result if float(largest) == 1 else result.div_(1 / float(largest))
@@ -137,7 +138,7 @@ def weighted_sum(weights: Float[Tensor, " n"], rows: Float[Tensor, "n d"]) -> Fl
 def _sum(weights: Tensor, rows: Tensor) -> Tensor:
     """Add up in fixed chunks: the bits of one large product would depend on the threads."""
     is_wide = rows.dtype in (torch.float32, torch.float64)
-    shares = weights.to(rows.device, rows.dtype if is_wide else torch.float32)
+    shares = sent(weights.to(rows.dtype if is_wide else torch.float32), rows.device)
     result = new_rows(1, rows)[0]
 
     def fill(start: int) -> None:
@@ -154,29 +155,29 @@ def _sum(weights: Tensor, rows: Tensor) -> Tensor:
 def mixed_rows(weights: Float[Tensor, "m n"], rows: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
     """``weights @ rows`` in the type of the rows, without another copy of them.
 
+    The weights are on the CPU; a GPU is waited for once.
+
     Raises:
         Unclean: if the result is not finite.
     """
-    result = new_rows(len(weights), rows)
+    result, chunk = new_rows(len(weights), rows), chunk_for(rows.device, 2 * _CHUNK)
+    is_wide = rows.dtype in (torch.float32, torch.float64)
+    shares = weights.to(rows.dtype if is_wide else torch.float32)
+    factors = shares.diag()
+    is_scaling = len(shares) == shares.shape[1] and torch.equal(shares, factors.diag())
+    shares, factors = sent(shares, rows.device), sent(factors, rows.device)
 
-    def fill(start: int) -> None:
-        stop = start + 2 * _CHUNK
-        _mix(weights, rows[:, start:stop], result[:, start:stop])
+    def fill(start: int) -> Tensor:
+        part, out = rows[:, start : start + chunk], result[:, start : start + chunk]
+        if not is_wide:
+            out.copy_(shares @ part.float())
+        elif is_scaling:  # rows that are only scaled are scaled one by one
+            torch.mul(factors[:, None], part, out=out)
+        else:
+            torch.mm(shares, part, out=out)
+        return out.sum()
 
-    each(fill, range(0, rows.shape[1], 2 * _CHUNK), rows.device)
-    return result
-
-
-def _mix(weights: Float[Tensor, "m n"], part: Float[Tensor, "n c"], out: Tensor) -> None:
-    """Mix some columns; rows that are only scaled are scaled one by one."""
-    wide = part if part.dtype in (torch.float32, torch.float64) else part.float()
-    shares = weights.to(wide)
-    is_scaling = len(shares) == shares.shape[1] and torch.equal(shares, shares.diag().diag())
-    if wide is not part:
-        out.copy_(shares @ wide)
-    elif is_scaling:
-        torch.mul(shares.diag()[:, None], wide, out=out)
-    else:
-        torch.mm(shares, wide, out=out)
-    if not is_finite(out):
+    sums = torch.stack(each(fill, range(0, rows.shape[1], chunk), rows.device))
+    if not is_finite(sums) and not is_finite(result):
         raise Unclean
+    return result

@@ -54,7 +54,7 @@ def bucketing(
     if not 1 <= size <= num_rows:
         raise ValueError(f"needs 1 <= size <= n, got size={size} n={num_rows}")
     order = np.arange(num_rows) if generator is None else generator.permutation(num_rows)
-    weights = torch.zeros((-(-num_rows // size), num_rows), dtype=torch.float64, device=rows.device)
+    weights = torch.zeros((-(-num_rows // size), num_rows), dtype=torch.float64)
     for bucket, start in enumerate(range(0, num_rows, size)):
         members = order[start : start + size]
         weights[bucket, members] = 1 / len(members)

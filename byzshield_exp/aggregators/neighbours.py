@@ -142,7 +142,7 @@ def _check(num_rows: int, num_corrupt: int, factor: int) -> None:
 
 
 def _uniform(chosen: Int[Tensor, " m"], num_rows: int) -> Float[Tensor, " n"]:
-    weights = torch.zeros(num_rows, dtype=torch.float64, device=chosen.device)
+    weights = torch.zeros(num_rows, dtype=torch.float64)
     weights[chosen] = 1 / len(chosen)
     return weights
 
@@ -169,11 +169,11 @@ def _order(distances: Float[Tensor, "k k"], neighbours: int) -> Int[Tensor, " k"
 def _one_by_one(
     squared: Float[Tensor, "n n"], num_corrupt: int, picks: int
 ) -> Int[Tensor, " picks"]:
-    left = torch.arange(len(squared), device=squared.device)
+    left = torch.arange(len(squared))
     picked = []
     for _ in range(picks):
         neighbours = max(1, len(left) - num_corrupt - 2)
         best = int(left[_order(squared[left][:, left], neighbours)[0]])
         picked.append(best)
         left = left[left != best]
-    return torch.tensor(picked, device=squared.device)
+    return torch.tensor(picked)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from byzshield_exp.aggregators.policy import Unclean
-from byzshield_exp.rows.parallel import Scratch, chunk_for, each
+from byzshield_exp.rows.parallel import Scratch, chunk_for, each, sent
 
 CANCELLED = 1e-7  # a distance below this share of the inner products is computed again
 _CHUNK = 1 << 15  # fixed: the bits of a sum depend on where it is cut
@@ -68,7 +68,8 @@ class Points:
         """Inner products of points and origin, seen from the row nearest to most others.
 
         Differences, products and sums are in float64, on a GPU too (its settings for tf32 concern
-        float32 alone): right up to ``d * 2**-53`` times the two points' distances from that row.
+        float32 alone): right up to ``d * 2**-53`` times the product of the two points' distances
+        from that row.
 
         Raises:
             Unclean: if a row is not finite.
@@ -120,9 +121,9 @@ class Points:
         return part
 
     def _total(self, summand: Callable[[int], Tensor]) -> Tensor:
-        """Add up all chunks in their order: the order decides the bits."""
+        """Add up all chunks in their order, which decides the bits; the sum comes to the CPU."""
         starts = range(0, self._rows.shape[1], self._chunk)
-        total = torch.stack(each(summand, starts, self._rows.device)).sum(dim=0)
+        total = torch.stack(each(summand, starts, self._rows.device)).sum(dim=0).cpu()
         if not bool(total.isfinite().all()):
             raise Unclean
         return total
@@ -137,12 +138,14 @@ class Points:
     def _seen_from(self, centre: int, others: Tensor) -> Tensor:
         """Inner products of ``others - centre``; the last row and column are the origin's."""
         chosen = torch.cat([others, others.new_tensor([centre])])
-        is_point = chosen < self.count
+        is_point = chosen < self.count  # but the origin, whose coordinates are zeros
+        places = sent(is_point.nonzero().flatten(), self._rows.device)
+        given = sent(chosen[is_point], self._rows.device)
 
         def products(start: int) -> Tensor:
             part = self._part(start)
             points = part.new_zeros((len(chosen), part.shape[1]), dtype=torch.float64)
-            points[is_point] = part[chosen[is_point]].double() / self.scale
+            points[places] = part[given].double() / self.scale
             seen = points[:-1] - points[-1]
             return seen @ seen.T
 

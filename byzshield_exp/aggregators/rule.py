@@ -22,7 +22,7 @@ from torch import Tensor
 from byzshield_exp.aggregators.geometry import Geometry, mixed_rows, weighted_sum
 from byzshield_exp.aggregators.policy import Unclean, check_rows, place_of, set_aside
 from byzshield_exp.rows.finite import finite_rows
-from byzshield_exp.rows.parallel import new_rows
+from byzshield_exp.rows.parallel import new_rows, sent
 
 P = ParamSpec("P")
 Bound = Callable[[int, int], float]
@@ -126,7 +126,9 @@ def choice(
         def rule(rows: Tensor, num_corrupt: int, /, *args: P.args, **options: P.kwargs) -> Tensor:
             chosen = weigh(Geometry.of(rows), num_corrupt, *args, **options) > 0
             kept = chosen.nonzero().flatten()
-            picked = torch.index_select(rows, 0, kept, out=new_rows(len(kept), rows))
+            picked = torch.index_select(
+                rows, 0, sent(kept, rows.device), out=new_rows(len(kept), rows)
+            )
             return then(picked, num_corrupt, *args, **options)
 
         return _finish(rule, weigh, "choice", bound, lacks, raises_unclean, weigh=weigh, then=then)

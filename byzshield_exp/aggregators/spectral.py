@@ -9,6 +9,7 @@ from torch import Tensor
 
 from byzshield_exp.aggregators.geometry import Geometry, weighted_sum
 from byzshield_exp.aggregators.rule import weighing, whole
+from byzshield_exp.rows.parallel import sent
 
 
 def _filter_bound(num_rows: int, num_corrupt: int) -> float:
@@ -93,16 +94,16 @@ def dnc(
             f"num_corrupt={num_corrupt} filter_fraction={filter_fraction} num_rounds={num_rounds}"
         )
     draw = generator or np.random.default_rng(0)
-    average = weighted_sum(rows.new_full((num_rows,), 1 / num_rows, dtype=torch.float64), rows)
-    kept = torch.ones_like(rows[:, 0], dtype=torch.bool)
+    shares = torch.full((num_rows,), 1 / num_rows, dtype=torch.float64)
+    average = weighted_sum(shares, rows)
+    kept = torch.ones(num_rows, dtype=torch.bool)
     for _ in range(num_rounds):
         size = min(num_coordinates, width)
         chosen = torch.from_numpy(np.sort(draw.choice(width, size, replace=False)))
-        chosen = chosen.to(rows.device)
+        chosen = sent(chosen, rows.device)
         seen = rows[:, chosen].double() - average[chosen].double()
         seen /= seen.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-        shares = seen.new_full((num_rows,), 1 / num_rows)
-        _, spread = _along_top(seen @ seen.T, shares)
+        _, spread = _along_top((seen @ seen.T).cpu(), shares)
         kept[spread.argsort(stable=True)[num_rows - left_out :]] = False
     return weighted_sum(kept.double() / kept.sum(), rows)
 

@@ -69,9 +69,9 @@ def smea(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
             f"num_corrupt={num_corrupt}"
         )
     gram = rows.gram[:-1, :-1]
-    best, chosen = math.inf, torch.arange(num_rows - num_corrupt, device=gram.device)
+    best, chosen = math.inf, torch.arange(num_rows - num_corrupt)
     start = _far_rows_left_out(rows.squared, num_corrupt)
-    for kept in chain([start], _subsets(num_rows, num_corrupt, gram.device)):
+    for kept in chain([start], _subsets(num_rows, num_corrupt)):
         scatter = _scatter(gram, kept)
         if best < math.inf:
             test = -scatter
@@ -118,7 +118,6 @@ def _branch(neighbours: list[int], left: int, budget: int) -> Iterator[int]:
 def _kept(squared: Tensor, cover: int, num_corrupt: int) -> tuple[float, Tensor]:
     """The rows outside a cover, without the farthest ones when too many are left."""
     kept = torch.tensor([not cover >> at & 1 for at in range(len(squared))])
-    kept = kept.to(squared.device)
     while int(kept.sum()) > len(squared) - num_corrupt:
         reach = torch.where(kept, squared[:, kept].sum(dim=1), -1.0)
         kept[int(reach.argmax())] = False
@@ -132,13 +131,13 @@ def _far_rows_left_out(squared: Tensor, num_corrupt: int) -> Int[Tensor, "1 m"]:
     return order[: len(squared) - num_corrupt].sort().values[None]
 
 
-def _subsets(num_rows: int, num_corrupt: int, device: torch.device) -> Iterator[Tensor]:
+def _subsets(num_rows: int, num_corrupt: int) -> Iterator[Tensor]:
     """All subsets of ``n - num_corrupt`` rows, in batches ``[b, n - num_corrupt]``."""
     removals = combinations(range(num_rows), num_corrupt)
     while batch := list(islice(removals, _BATCH)):
         kept = torch.ones(len(batch), num_rows, dtype=torch.bool)
         kept.scatter_(1, torch.tensor(batch, dtype=torch.int64).view(len(batch), -1), False)
-        yield kept.nonzero()[:, 1].view(len(batch), -1).to(device)
+        yield kept.nonzero()[:, 1].view(len(batch), -1)
 
 
 def _scatter(gram: Tensor, kept: Int[Tensor, "b m"]) -> Float[Tensor, "b m m"]:

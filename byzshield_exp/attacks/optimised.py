@@ -136,7 +136,7 @@ class ForgedLine:
     def _target(self) -> Float[Tensor, " f_and_e"]:
         """Weights that give the mean of the files that liars do not win; of all if they win all."""
         files = self.knowledge.assignment.num_files
-        weights = torch.ones(files, dtype=torch.float64, device=self.points.device)
+        weights = torch.ones(files, dtype=torch.float64)
         if len(self.knowledge.won_files) < files:
             weights[list(self.knowledge.won_files)] = 0
         return torch.cat([weights / weights.sum(), weights.new_zeros(len(self.points))])
@@ -152,7 +152,7 @@ class ForgedLine:
     def _mix(self, strength: float) -> Float[Tensor, "f f_and_e"]:
         """Weights that make the rows the defence is given from true rows and points."""
         files = self.knowledge.assignment.num_files
-        mix = torch.eye(files, files + len(self.points), device=self.points.device).double()
+        mix = torch.eye(files, files + len(self.points)).double()
         won = list(self.knowledge.won_files)
         mix[won, :files] = 0
         mix[won, files:] = mix.new_tensor(self.weights_at(strength))

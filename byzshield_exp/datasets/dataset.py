@@ -11,7 +11,8 @@ from blake3 import blake3
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from byzshield_exp.datasets.pixels import PAD, Augment, Statistics, augmented, measured, sent
+from byzshield_exp.datasets.pixels import PAD, Augment, Statistics, augmented, measured
+from byzshield_exp.rows.parallel import sent
 
 Part = Literal["validation", "test"]
 EVALUATED_AT_ONCE = 200  # pictures

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from byzshield_exp.rows.parallel import sent
+
 Augment = Literal["none", "crop", "crop_flip"]
 PAD = 4  # pixels on each side before a crop of the old size
 _CHUNK = 2**20  # pixels measured at a time
@@ -81,13 +83,6 @@ def _moments_of_floats(pixels: Float[Tensor, "n h w"]) -> tuple[float, float]:
         return mean, 1.0
     squares = (((part.double().numpy() - mean) ** 2).sum() for part in parts)
     return mean, float(np.sqrt(sum(squares) / (pixels.numel() - 1)))
-
-
-def sent(numbers: Int[Tensor, "..."], device: torch.device) -> Int[Tensor, "..."]:
-    """Copy a tensor from the CPU to a device; the CPU does not wait for a GPU."""
-    if device.type == "cpu":
-        return numbers
-    return numbers.pin_memory().to(device, non_blocking=True)
 
 
 def _reflected(places: Int[np.ndarray, " b"], size: int) -> Int[np.ndarray, "b size"]:

@@ -12,7 +12,9 @@ from byzshield_exp.networks.normalisation import Norm, he_normal, normalise
 from byzshield_exp.networks.pictures import Shape
 
 # On AVX2 processors oneDNN 3.12 (torch 2.14) writes the weight gradient of a channels-last 1 x 1
-# convolution with a stride beyond its memory if it has fewer input channels.
+# convolution with a stride beyond its memory if it has fewer input channels. Such a shortcut picks
+# its pixels in a module before the convolution, on GPUs too, so that the network is the same there.
+# The names of the modules behind it are one higher than in a wider network.
 _NARROW = 8
 
 
@@ -104,10 +106,11 @@ def _stage(block: Any, count: int, inputs: int, channels: int, stride: int) -> n
     """A stage; its first block may change size and channels, with a convolution as shortcut."""
     outputs, shortcut = channels * block.expansion, None
     if stride != 1 or inputs != outputs:
-        convolution = nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
-        shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
-        if stride != 1 and inputs < _NARROW:
-            convolution.stride = (1, 1)
-            shortcut.insert(0, nn.AvgPool2d(1, stride))  # every second pixel
+        pools = stride != 1 and inputs < _NARROW
+        shortcut = nn.Sequential(
+            *([nn.AvgPool2d(1, stride)] if pools else []),  # every second pixel
+            nn.Conv2d(inputs, outputs, kernel_size=1, stride=1 if pools else stride, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
     first = block(inputs, channels, stride, shortcut)
     return nn.Sequential(first, *(block(outputs, channels) for _ in range(count - 1)))

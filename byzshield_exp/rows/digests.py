@@ -96,8 +96,12 @@ def same_bytes(one: Tensor, other: Tensor) -> bool:
     one, other = one.contiguous(), other.contiguous()
     if one.device.type == "cpu":
         return equal_memory(one.data_ptr(), other.data_ptr(), one.numel() * one.element_size())
-    words = _WORDS[one.element_size()]
-    return torch.equal(one.view(words), other.view(words))
+    return torch.equal(words_of(one), words_of(other))
+
+
+def words_of(row: Tensor) -> Tensor:
+    """The bits of each entry as a whole number of its size; not copied."""
+    return row.view(_WORDS[row.element_size()])
 
 
 def bytes_of(row: Tensor) -> np.ndarray:

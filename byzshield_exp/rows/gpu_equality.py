@@ -8,7 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+from byzshield_exp.rows.digests import words_of
+from byzshield_exp.rows.parallel import sent
+
 _BLOCK = 2048  # entries: 16 per thread
 
 
@@ -47,7 +49,7 @@ def differ_from_first(groups: Sequence[Sequence[Tensor]]) -> list[list[bool]]:
     grid = triton.cdiv(like.numel(), _BLOCK), len(held)
     with torch.cuda.device_of(like):
         _compare[grid](
-            table.to(like.device), like.view(_WORDS[like.element_size()]), like.numel(), differ,
+            sent(table, like.device), words_of(like), like.numel(), differ,
             members, BLOCK=_BLOCK, num_warps=4,
         )  # fmt: skip
     flags = differ.tolist()

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 T = TypeVar("T")
@@ -40,6 +41,13 @@ def chunk_for(device: torch.device, on_cpu: int) -> int:
     launch takes. A temporary of a chunk is a tenth of the rows of ResNet-18.
     """
     return on_cpu if device.type == "cpu" else 1 << 20
+
+
+def sent(numbers: Shaped[Tensor, "..."], device: torch.device) -> Shaped[Tensor, "..."]:
+    """Copy a tensor from the CPU to a device; the CPU does not wait for a GPU."""
+    if device.type == "cpu":
+        return numbers
+    return numbers.pin_memory().to(device, non_blocking=True)
 
 
 class Scratch(threading.local):

@@ -73,7 +73,9 @@ def try_network(config: Mapping[str, Any], task: LearningTask, file_size: int) -
         try:
             with counted(task.flat.state, len(zeros)) as activations:
                 scores = network(zeros)
-            torch.autograd.grad(scores.sum(), list(network.parameters()))
+            # Squares, as their backward is a kernel, which gives autograd's thread a CUDA context:
+            # torch warns if cuBLAS is what it calls first.
+            torch.autograd.grad((scores * scores).sum(), list(network.parameters()))
             if running_statistics(network):
                 twin(network)  # each thread will need one
         except (RuntimeError, ValueError, TypeError) as error:

@@ -1,6 +1,6 @@
 """Equality of bytes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Int
@@ -67,40 +67,46 @@ def _labels_on_gpu(replicas: Sequence[Sequence[Tensor | None]]) -> list[list[int
     labels = [[ABSENT] * len(rows) for rows in replicas]
     todo: dict[object, list[tuple[int, list[int]]]] = {}
     for file, rows in enumerate(replicas):
-        kinds: dict[object, list[int]] = {}
-        for places in same_memory(rows):
-            row = rows[places[0]]
-            assert row is not None
-            kinds.setdefault((row.device, row.dtype, row.shape), []).append(places[0])
+        shared = {places[0]: places for places in same_memory(rows)}
+        for head, places in shared.items():
             for place in places:
-                labels[file][place] = places[0]
-        for kind, heads in kinds.items():
+                labels[file][place] = head
+        for kind, heads in _by_kind(rows, shared).items():
             if len(heads) > 1:
                 todo.setdefault(kind, []).append((file, heads))
     for groups in todo.values():
         while groups:
-            groups = list(_split_on_gpu(replicas, labels, groups))
+            split = _split_on_gpu(replicas, groups)
+            for file, equal, _ in split:
+                labels[file] = [equal[0] if label in equal else label for label in labels[file]]
+            groups = [(file, left) for file, _, left in split if len(left) > 1]
     return labels
 
 
 def _split_on_gpu(
-    replicas: Sequence[Sequence[Tensor | None]],
-    labels: list[list[int]],
-    groups: list[tuple[int, list[int]]],
-) -> Iterator[tuple[int, list[int]]]:
-    """Label what equals the first of its group; yield what is left of two rows and more."""
+    replicas: Sequence[Sequence[Tensor | None]], groups: list[tuple[int, list[int]]]
+) -> list[tuple[int, list[int], list[int]]]:
+    """For each group its file, what equals its first place, that included, and what is left."""
     # here, as there is no Triton without a GPU
     from byzshield_exp.rows.gpu_equality import differ_from_first
 
     rows = [
         [row for at in places if (row := replicas[file][at]) is not None] for file, places in groups
     ]
+    split = []
     for (file, places), differ in zip(groups, differ_from_first(rows), strict=True):
         equal = [place for place, other in zip(places, differ, strict=True) if not other]
-        labels[file] = [places[0] if label in equal else label for label in labels[file]]
-        left = [place for place in places if place not in equal]
-        if len(left) > 1:
-            yield file, left
+        split.append((file, equal, [place for place in places if place not in equal]))
+    return split
+
+
+def _by_kind(rows: Sequence[Tensor | None], places: Iterable[int]) -> dict[object, list[int]]:
+    """Group places whose rows may be equal: of one device, type and size."""
+    kinds: dict[object, list[int]] = {}
+    for place in places:
+        if (row := rows[place]) is not None:
+            kinds.setdefault((row.device, row.dtype, row.shape), []).append(place)
+    return kinds
 
 
 def _labels(count: int, parts: list[list[list[int]]]) -> list[int]:
@@ -117,10 +123,7 @@ def _equal_in_part(rows: Sequence[Tensor | None], part: int, parts: int) -> list
     """Group the places whose rows have equal bytes in one of ``parts`` parts of the row."""
     shared = {places[0]: places for places in same_memory(rows)}
     heads = {place: row for place, row in enumerate(rows) if place in shared and row is not None}
-    kinds: dict[object, list[int]] = {}
-    for place, row in heads.items():
-        kinds.setdefault((row.device, row.dtype, row.shape), []).append(place)
-    groups = list(kinds.values())
+    groups = list(_by_kind(rows, shared).values())
     for start, stop in _chunks(list(heads.values()), part, parts):
         if all(len(group) == 1 for group in groups):  # rows known to differ are not read again
             break

@@ -17,8 +17,7 @@ triton = pytest.importorskip("triton", reason="needs Triton, which comes with to
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 
-pytestmark = pytest.mark.gpu
-on_device = pytest.mark.skipif(
+needs_gpu = pytest.mark.skipif(
     not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU"
 )
 
@@ -65,12 +64,13 @@ def cases():
         yield n, (n - 1) // 2, n // 2 + 1, 0, torch.float32
     for n, trim in ((3, 1), (24, 5), (25, 5)):
         yield n, trim, n - trim, 0, torch.float32
-        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        for dtype in DTYPES:
             yield n, trim, n - trim, n - trim, dtype
     yield 40, 19, 21, 30, torch.float32
 
 
-@on_device
+@pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize(("n", "low", "high", "keep", "dtype"), list(cases()))
 def test_the_network_has_the_bits_of_the_cpu_and_is_near_float64(n, low, high, keep, dtype):
     rows = rows_of(n, 300, dtype)
@@ -82,7 +82,8 @@ def test_the_network_has_the_bits_of_the_cpu_and_is_near_float64(n, low, high, k
         assert np.array_equal(ours.numpy(), exact.astype(np.float32) + np.float32(0))
 
 
-@on_device
+@pytest.mark.gpu
+@needs_gpu
 def test_rows_in_any_memory_order_and_tiles_that_are_not_full():
     wide = torch.randn(9, 2 * 391).to(DEVICE)
     for rows in (
@@ -96,7 +97,8 @@ def test_rows_in_any_memory_order_and_tiles_that_are_not_full():
         assert torch.equal(ours.cpu(), by_sort(rows.cpu(), 2, 5, 0))
 
 
-@on_device
+@pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_the_kernel_sees_what_is_not_finite(value):
     for row, column in ((0, 0), (6, 299), (3, 128), (2, 127)):
@@ -106,7 +108,8 @@ def test_the_kernel_sees_what_is_not_finite(value):
             columns.mean_of_ordered(rows.to(DEVICE), 3, 4)
 
 
-@on_device
+@pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 11])
 def test_sorting_zeros_and_ones_is_sorting_anything(n):
     """The 0-1 principle, for all 2^n columns: what is at a place is known from their sum."""
@@ -115,7 +118,8 @@ def test_sorting_zeros_and_ones_is_sorting_anything(n):
     assert torch.equal(ours, (bits.sum(dim=0) >= n - n // 2).float())
 
 
-@on_device
+@pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_votes_of_bytes_are_those_of_the_cpu(monkeypatch, dtype):
     base = torch.randn(5000, generator=torch.Generator().manual_seed(1)).to(dtype)
