@@ -1,13 +1,15 @@
 """HOW THE UPDATE IS APPLIED: torch's own optimizer and schedule over the flat parameters."""
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Literal
 
 from torch import Tensor
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, StepLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
 
 _COMPILER = "torch._dynamo"
 
@@ -37,10 +39,12 @@ def sgd(
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     nesterov: bool = False,
+    schedule: Literal["step", "cosine", "constant"] = "step",
     decay: float = 1.0,
     decay_every: int = 1,
+    horizon: int | None = None,
 ) -> tuple[Optimizer, LRScheduler]:
-    """SGD with momentum and the papers' schedule (lr, decay, decay_every).
+    """SGD with momentum and a schedule of the learning rate.
 
     Args:
         params: the flat parameters ``[d]``.
@@ -48,13 +52,17 @@ def sgd(
         momentum: in [0, 1).
         weight_decay: L2 penalty, >= 0.
         nesterov: needs ``momentum > 0``.
-        decay: the learning rate is multiplied by it every ``decay_every`` steps, > 0.
-        decay_every: steps, >= 1.
+        schedule: ``step`` multiplies the learning rate by ``decay`` every ``decay_every`` steps;
+            ``cosine`` lets it fall to 0 over ``horizon`` steps along half a cosine; ``constant``.
+        decay: of ``step``, > 0.
+        decay_every: of ``step``, in steps, >= 1.
+        horizon: of ``cosine``, in steps, >= 1; not ``steps``, which a run may be continued to.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range, or is of another schedule.
 
-    Source: schedule (x, y, z) of ByzShield, MLSys 2021, Section 6 and Table 7.
+    Source: ``step``: schedule (x, y, z) of ByzShield, MLSys 2021, Section 6 and Table 7.
+    ``cosine``: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts.
     """
     if not (lr > 0 and 0 <= momentum < 1 and weight_decay >= 0 and decay > 0 and decay_every >= 1):
         raise ValueError(
@@ -64,7 +72,23 @@ def sgd(
         )
     if nesterov and momentum == 0:
         raise ValueError("nesterov=true needs momentum > 0, got momentum=0")
+    if schedule != "step" and decay != 1:
+        raise ValueError(f"decay={decay} is of schedule=step, got schedule={schedule}")
+    if (schedule == "cosine") != (horizon is not None):
+        raise ValueError(
+            f"schedule={schedule} horizon={horizon}: schedule=cosine, and no other, needs a "
+            "horizon in steps"
+        )
+    if horizon is not None and horizon < 1:
+        raise ValueError(f"needs horizon >= 1, got horizon={horizon}")
     optimizer = SGD(
         [params], lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
     )
+    if horizon is not None:
+        return optimizer, LambdaLR(optimizer, lambda done: _half_cosine(done / horizon))
     return optimizer, StepLR(optimizer, step_size=decay_every, gamma=decay)
+
+
+def _half_cosine(share: float) -> float:
+    """From 1 at 0 to 0 at 1, and beyond."""
+    return (1 + math.cos(math.pi * min(share, 1.0))) / 2

@@ -1,7 +1,7 @@
 """The geometric median and centred clipping, iterated on weights instead of vectors."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -72,30 +72,44 @@ def centered_clip(
     rows: Float[Tensor, "n d"],
     num_corrupt: int = 0,
     tau: float | Literal["auto"] = "auto",
-    iterations: int = 1,
+    iterations: int | None = None,
     start: Literal["previous", "previous_or_zero", "median", "mean", "zero"] = "previous",
+    tolerance: float | None = None,
     previous: Float[Tensor, " d"] | None = None,
 ) -> Float[Tensor, " d"]:
     """Centred clipping: ``v <- v + mean_i (x_i - v) min(1, tau / ||x_i - v||)``.
 
+    With ``tolerance`` it goes on to the fixed point of this formula, by the reweighted step
+    ``v <- sum_i w_i x_i / sum_i w_i`` with ``w_i = min(1, tau / ||x_i - v||)``, which has the same
+    fixed point and needs far fewer iterations.
+
     Args:
         rows: one gradient per row.
         num_corrupt: not used.
-        tau: clipping radius, > 0; ``auto``: the (lower) median distance of the rows to the start.
-        iterations: of the formula, at least 1 (the paper's L).
+        tau: clipping radius, > 0; ``inf`` is the mean; ``auto``: the (lower) median distance of
+            the rows to the start.
+        iterations: of the formula, at least 1 (the paper's L); null: 1. With ``tolerance`` the most
+            of them; null: 1000.
         start: v before the first iteration. Without a previous result ``previous`` starts at the
             coordinate-wise median and ``previous_or_zero`` (ByzFL) at zero.
+        tolerance: stop where ``||sum_i w_i (x_i - v)||`` is at most this share of
+            ``sum_i w_i ||x_i - v||``, > 0; null: after ``iterations``.
         previous: the result of the step before; a run passes it.
 
     Raises:
-        ValueError: unless ``tau > 0``, ``iterations >= 1`` and ``previous`` is finite and as
-            long as a row.
+        ValueError: unless ``tau > 0``, ``iterations >= 1``, ``tolerance > 0`` and ``previous`` is
+            finite and as long as a row.
 
     Source: Karimireddy, He and Jaggi, "Learning from History for Byzantine Robust Optimization",
-    ICML 2021, Section 4. The automatic radius is our own.
+    ICML 2021, Section 4; to the fixed point as in BTARD (Gorbunov et al., ICML 2022). The automatic
+    radius and the reweighted step are our own.
     """
-    if iterations < 1 or (tau != "auto" and not tau > 0):
-        raise ValueError(f"needs tau > 0 and iterations >= 1, got {tau=} {iterations=}")
+    most = iterations if iterations is not None else 1 if tolerance is None else 1000
+    if most < 1 or (tau != "auto" and not tau > 0) or not (tolerance is None or tolerance > 0):
+        raise ValueError(
+            f"needs tau > 0, iterations >= 1 and tolerance > 0, got {tau=} {iterations=} "
+            f"{tolerance=}"
+        )
     if previous is not None and (previous.shape != rows[0].shape or not is_finite(previous)):
         raise ValueError(f"needs a finite previous of {rows.shape[1]} entries, as the rows have")
     extra = previous if start.startswith("previous") else None
@@ -107,21 +121,82 @@ def centered_clip(
     if start == "mean":
         weights = torch.full_like(weights, 1 / len(rows))
         weights[-1] = 0
-    for turn in range(iterations):
-        if turn > 0 or start == "mean":
-            reach = _reach(geometry.gram, weights)
-        else:  # from one of the points: a single pass
-            reach = geometry.norms if extra is None else geometry.distances_from(len(rows))
-        reach = reach[: len(rows)]
-        if tau == "auto" and turn == 0:
-            radius = float(reach.median())
-        elif turn == 0:
-            radius = float(tau) / geometry.scale
-        share = torch.where(reach > radius, radius / reach, 1.0) / len(rows)
-        weights = weights * (1 - share.sum())
-        weights[: len(rows)] += share
+    if start == "mean":
+        reach = _reach(geometry.gram, weights)
+    else:  # from one of the points: a single pass
+        reach = geometry.norms if extra is None else geometry.distances_from(len(rows))
+    reach = reach[: len(rows)]
+    radius = float(reach.median()) if tau == "auto" else float(tau) / geometry.scale
+    if tolerance is None:
+        weights = _clipped(geometry, weights, reach, radius, most)
+    else:
+        weights = fixed_point(geometry.gram, weights, len(rows), radius, most, tolerance).weights
     result = weighted_sum(weights[: len(rows)], rows)
     return result if extra is None else result + weights[-2].to(result.dtype) * extra
+
+
+def _clipped(
+    geometry: Geometry, weights: Tensor, reach: Tensor, radius: float, iterations: int
+) -> Float[Tensor, " p"]:
+    """Apply the paper's formula a number of times; ``reach`` are the first distances."""
+    num_rows = len(reach)
+    for turn in range(iterations):
+        if turn > 0:
+            reach = _reach(geometry.gram, weights)[:num_rows]
+        share = torch.where(reach > radius, radius / reach, 1.0) / num_rows
+        weights = weights * (1 - share.sum())
+        weights[:num_rows] += share
+    return weights
+
+
+class FixedPoint(NamedTuple):
+    """Where centred clipping ends.
+
+    Attributes:
+        weights: ``[p]``, of the points; they add up to 1.
+        distances: ``[n]``, of the rows to it.
+        residual: ``||sum_i w_i (x_i - v)|| / sum_i w_i ||x_i - v||``, 0 where all rows are there.
+        iterations: that led to it.
+    """
+
+    weights: Float[Tensor, " p"]
+    distances: Float[Tensor, " n"]
+    residual: float
+    iterations: int
+
+
+def fixed_point(
+    gram: Float[Tensor, "p p"],
+    weights: Float[Tensor, " p"],
+    num_rows: int,
+    radius: float,
+    iterations: int,
+    tolerance: float,
+) -> FixedPoint:
+    """Iterate the reweighted step on the weights of points, at least once, to a small residual.
+
+    The sum of Huber's function of the distances, whose least point this is, falls at each step.
+
+    Args:
+        gram: inner products of n rows and of other points.
+        weights: of the points at the start, adding up to 1.
+        num_rows: n, the first of the points.
+        radius: tau, > 0.
+        iterations: the most of them, at least 1.
+        tolerance: of the residual, > 0.
+    """
+    done = 0
+    while True:
+        reach = _reach(gram, weights)[:num_rows]
+        pull = torch.where(reach > radius, radius / reach, 1.0)
+        moved = torch.zeros_like(weights)
+        moved[:num_rows] = pull / pull.sum()
+        shift = moved - weights
+        length, reached = (shift @ gram @ shift).clamp_min(0).sqrt(), (pull * reach).sum()
+        residual = float(length * pull.sum() / reached) if float(reached) > 0 else 0.0
+        if (done and residual <= tolerance) or done == iterations:
+            return FixedPoint(weights, reach, residual, done)
+        weights, done = moved, done + 1
 
 
 def _reach(gram: Float[Tensor, "p p"], weights: Float[Tensor, " p"]) -> Float[Tensor, " p"]:

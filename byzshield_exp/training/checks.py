@@ -146,6 +146,14 @@ def note_idle_attack(forge: Forge | None, reason: str) -> str:
     return f"the attack does nothing: {reason}" if forge is not None and reason else ""
 
 
+def note_late_attack(config: Config, forge: Forge | None, last: Liars) -> str:
+    """Note an attack that would begin after the run."""
+    if forge is None or last or not config["q"] or config["choices"]["adversary"] == "none":
+        return ""
+    start = config["adversary"].get("start", 1)
+    return f"nobody lies in steps={config['steps']} with adversary.start={start}"
+
+
 def count_left_out(assignment: Assignment, forge: Forge | None, sets: Sequence[Liars]) -> int:
     """The most files that liars leave without a majority, where a tie is possible."""
     is_even = assignment.replication % 2 == 0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from byzshield_exp.aggregators import Defence
 from byzshield_exp.assignments import Assignment
+from byzshield_exp.attacks import TIMING_KEYS, TimedAdversary, Timing
 from byzshield_exp.binding import bind, checked, construct
 from byzshield_exp.clusters.backend import chosen_backend
 from byzshield_exp.datasets import Batches, Dataset
@@ -36,7 +37,7 @@ class Experiment:
         batches: which samples make up a file.
         network: its parameters and running statistics are views of ``flat``.
         flat: float32.
-        choose: ``choose(step) -> workers`` who lie.
+        choose: ``choose(step) -> workers`` who lie at a step, counted from 0.
         forge: ``forge(knowledge) -> rows``; None: liars behave.
         vote: labels replicas.
         defence: ``defence(rows, num_corrupt) -> [d]``: pre-aggregators and the aggregator.
@@ -58,7 +59,7 @@ class Experiment:
     batches: Batches
     network: nn.Module
     flat: Flat
-    choose: "partial[tuple[int, ...]]"
+    choose: TimedAdversary
     forge: Callable[..., Tensor] | None
     vote: Callable[..., Tensor]
     defence: Defence
@@ -123,7 +124,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         parts.batches,
     )
     num_files, num_statistics = assignment.num_files, len(parts.flat.statistics)
-    sets = [checked("adversary", parts.choose, step=step) for step in range(_STEPS_TRIED)]
+    sets = parts.choose.first_sets(_STEPS_TRIED)
     checks.check_attack_arguments(forge, num_files)
     idle_reason = checks.find_idle_reason(
         config, assignment, forge, sets, parts.is_poisoning_statistics
@@ -139,6 +140,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         checks.note_poisoning(config, forge, num_statistics),
         checks.note_statistics(batches.file_size, num_statistics),
         checks.note_idle_attack(forge, idle_reason),
+        checks.note_late_attack(config, forge, parts.choose.last_set(config["steps"])),
         checks.note_lost_majority(config, num_files, parts.num_corrupt),
     )
     return replace(parts, idle_reason=idle_reason, notes=tuple(filter(None, notes)))
@@ -162,9 +164,9 @@ def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experimen
         batches=batches,
         network=task.network,
         flat=task.flat,
-        choose=bind(
-            "adversary", config["adversary"], ("step",), assignment=assignment,
-            num_byzantine=num_byzantine, seed=seed, worst=worst,
+        choose=_bind_adversary(
+            config["adversary"], assignment=assignment, num_byzantine=num_byzantine, seed=seed,
+            worst=worst,
         ),
         forge=forge,
         vote=_bind_vote(config, task.flat),
@@ -187,6 +189,12 @@ def _find_worst_case(assignment: Assignment, num_byzantine: int) -> WorstCase:
         return worst_case(assignment, num_byzantine)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _bind_adversary(choice: Mapping[str, Any], **given: Any) -> TimedAdversary:
+    who = {key: value for key, value in choice.items() if key not in TIMING_KEYS}
+    bound = bind("adversary", who, ("step",), **given)
+    return TimedAdversary(partial(checked, "adversary", bound), Timing.of(choice))
 
 
 def _bind_attack(config: Mapping[str, Any]) -> "partial[Tensor] | None":

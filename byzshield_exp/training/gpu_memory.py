@@ -175,7 +175,7 @@ def _count_made(experiment: Experiment, seats: Seats, rank: int) -> int:
     Alone it computes them among the winners.
     """
     workers = seats.workers_of(rank)
-    liars = experiment.choose(0) if experiment.forge is not None else ()
+    (liars,) = experiment.choose.first_sets(1) if experiment.forge is not None else [()]
     forged = seats.holders([worker for worker in workers if worker in liars])
     if seats.world_size == 1:
         return len(forged)

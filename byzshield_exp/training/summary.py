@@ -19,7 +19,7 @@ def facts_of(experiment: Experiment, steps: int) -> dict[str, Any]:
         "num_parameters": len(experiment.params),
         "num_corrupt": experiment.num_corrupt,
         "epsilon_hat": experiment.epsilon_hat,
-        "byzantine": list(experiment.choose(max(0, steps - 1))),
+        "byzantine": list(experiment.choose.last_set(max(1, steps))),
         "parameters_sha256": parameters_sha256(experiment.params),
         "buffers_sha256": parameters_sha256(experiment.flat.statistics),
         "attack_effective": experiment.is_attack_effective,

@@ -34,6 +34,9 @@ from byzshield_exp.aggregators import (
     squared_distances,
     trimmed_mean,
 )
+from byzshield_exp.aggregators.coordinates import coordinate_median
+from byzshield_exp.aggregators.geometric import fixed_point
+from byzshield_exp.aggregators.geometry import Geometry
 from byzshield_exp.aggregators.rule import PROPERTIES, coordinate_wise, rule_traits, whole
 
 RULES = {
@@ -485,6 +488,52 @@ def test_centered_clip_converges_to_its_closed_form(n, b, tau):
     torch.testing.assert_close(centered_clip(rows_of(3), tau=1e9), rows_of(3).mean(dim=0))
 
 
+@pytest.mark.parametrize(("n", "b", "tau"), [(16, 7, 1.0), (16, 7, 10.0), (6, 2, 5.0)])
+@pytest.mark.parametrize(("scale", "dtype"), [(1, torch.float64), (1e6, torch.float32)])
+def test_the_fixed_point_of_clipping_is_its_closed_form(n, b, tau, scale, dtype):
+    honest = rows_of(n, n=1, d=101)[0].double() * scale
+    rows = honest.repeat(n, 1)
+    rows[n - b :, 3] += 1e4 * scale
+    found = centered_clip(rows.to(dtype), tau=tau * scale, start="median", tolerance=1e-9)
+    moved = (found.double() - honest) / scale
+    assert float(moved[3]) == pytest.approx(b * tau / (n - b), abs=1e-6)
+    moved[3] = 0
+    assert float(moved.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("tau", [1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3, float("inf")])
+@pytest.mark.parametrize("kind", ["far", "opposite", "beside"])
+def test_the_fixed_point_of_clipping_is_found_in_a_hundred_iterations(tau, kind):
+    """Of 16 rows 7 lie; d is below n. What is found solves the equation in float64."""
+    rows = rows_of(7, n=16, d=5).double() + 1
+    lies = {"far": rows[9:] * 1000, "opposite": -rows[9:] * 100, "beside": rows[:7] + 50}
+    rows[9:] = lies[kind]
+    geometry = Geometry.of(rows, coordinate_median(rows)[None])
+    start = torch.zeros(18, dtype=torch.float64)
+    start[16] = 1
+    found = fixed_point(geometry.gram, start, 16, tau / geometry.scale, 100, 1e-6)
+    assert found.iterations < 100
+    point = found.weights[:16] @ rows
+    away = rows - point
+    distances = away.norm(dim=1)
+    pull = (tau / distances).clamp(max=1)
+    torch.testing.assert_close(found.distances * geometry.scale, distances)
+    assert (pull[:, None] * away).sum(dim=0).norm() <= 1.1e-6 * (pull * distances).sum()
+    if tau == float("inf"):
+        torch.testing.assert_close(point, rows.mean(dim=0))
+
+
+def test_the_fixed_point_of_clipping_at_its_edges():
+    row = rows_of(0, n=1, d=7)
+    for rows in (row, row.repeat(5, 1)):
+        found = centered_clip(rows, tau=0.1, start="median", tolerance=1e-6)
+        torch.testing.assert_close(found, row[0], rtol=1e-6, atol=0)
+    many = rows_of(1, n=9, d=3)
+    torch.testing.assert_close(
+        centered_clip(many, tau=1e9, start="zero", tolerance=1e-6), many.mean(dim=0)
+    )
+
+
 def test_geometric_median_of_a_triangle_is_its_fermat_point():
     # Equilateral: the centre. Collinear: the middle point.
     root = 3**0.5
@@ -566,6 +615,7 @@ def test_an_undefined_formula_names_both_numbers(rule, n, num_corrupt):
         (geometric_median, {"nu": -1.0}, "nu=-1.0"),
         (centered_clip, {"tau": 0.0}, "tau=0.0"),
         (centered_clip, {"iterations": 0}, "iterations=0"),
+        (centered_clip, {"tolerance": 0.0}, "tolerance=0.0"),
         (monna, {"trusted": 11}, "trusted=11 n=11"),
         (dnc, {"num_rounds": 0}, "num_rounds=0"),
         (dnc, {"filter_fraction": 6.0}, "filter_fraction=6.0"),
