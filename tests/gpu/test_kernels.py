@@ -185,6 +185,10 @@ def test_without_a_gpu_that_works_torch_does_it_and_a_line_says_so(capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="is the interpreter")
+@pytest.mark.skipif(
+    triton.__version__.startswith("3.6.") and np.lib.NumpyVersion(np.__version__) >= "2.5.0",
+    reason="Triton 3.6's interpreter fails with NumPy 2.5: a loop's bound is an array there",
+)
 def test_the_same_in_the_interpreter():
     """Here, where there need be no GPU: the kernels' arithmetic, not their compilation."""
     done = subprocess.run(
