@@ -117,13 +117,11 @@ def centered_clip(
         extra = coordinate_median(rows)
     geometry = Geometry.of(rows, None if extra is None else extra[None])
     weights = torch.zeros(geometry.num_rows + 1, dtype=torch.float64)
-    weights[-2 if extra is not None else -1] = 1
     if start == "mean":
-        weights = torch.full_like(weights, 1 / len(rows))
-        weights[-1] = 0
-    if start == "mean":
+        weights[:-1] = 1 / len(rows)
         reach = _reach(geometry.gram, weights)
     else:  # from one of the points: a single pass
+        weights[-2 if extra is not None else -1] = 1
         reach = geometry.norms if extra is None else geometry.distances_from(len(rows))
     reach = reach[: len(rows)]
     radius = float(reach.median()) if tau == "auto" else float(tau) / geometry.scale

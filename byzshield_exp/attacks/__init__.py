@@ -22,8 +22,7 @@ from byzshield_exp.attacks.past import PastParameters
 from byzshield_exp.attacks.poisoned import label_flip, label_shuffle
 from byzshield_exp.attacks.redundancy import fixed_disagreement, majorities_only
 from byzshield_exp.attacks.statistical import alie, alie_z, inner_product_manipulation
-from byzshield_exp.attacks.timing import KEYS as TIMING_KEYS
-from byzshield_exp.attacks.timing import TimedAdversary, Timing
+from byzshield_exp.attacks.timing import TIMING_KEYS, TimedAdversary, Timing
 
 __all__ = [
     "TIMING_KEYS",

@@ -7,7 +7,7 @@ from typing import Any
 
 from byzshield_exp.errors import ConfigError
 
-KEYS = ("start", "every", "stop")  # of the group adversary, whatever its function
+TIMING_KEYS = ("start", "every", "stop")  # of the group adversary, whatever its function
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Timing:
         Raises:
             ConfigError: with the key, the value and the bound.
         """
-        given = {key: choice[key] for key in KEYS if key in choice}
+        given = {key: choice[key] for key in TIMING_KEYS if key in choice}
         for key, value in given.items():
             if not (type(value) is int and value >= 1) and not (key == "stop" and value is None):
                 or_null = " or null" if key == "stop" else ""

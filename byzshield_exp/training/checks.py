@@ -15,6 +15,7 @@ from byzshield_exp.aggregators import Defence, NonFiniteRows
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.attacks import (
     Setting,
+    TimedAdversary,
     check_arguments,
     check_attack,
     forged_files,
@@ -146,12 +147,15 @@ def note_idle_attack(forge: Forge | None, reason: str) -> str:
     return f"the attack does nothing: {reason}" if forge is not None and reason else ""
 
 
-def note_late_attack(config: Config, forge: Forge | None, last: Liars) -> str:
-    """Note an attack that would begin after the run."""
-    if forge is None or last or not config["q"] or config["choices"]["adversary"] == "none":
+def note_late_attack(config: Config, forge: Forge | None, choose: TimedAdversary) -> str:
+    """Note an attack whose first step comes after the run."""
+    steps, timing = config["steps"], choose.timing
+    if forge is None or choose.last_set(steps) or not choose.first_sets(1)[0]:
         return ""
-    start = config["adversary"].get("start", 1)
-    return f"nobody lies in steps={config['steps']} with adversary.start={start}"
+    return (
+        f"nobody lies in steps={steps}: with adversary.start={timing.start} "
+        f"adversary.every={timing.every} the first step is {next(timing.steps()) + 1}"
+    )
 
 
 def count_left_out(assignment: Assignment, forge: Forge | None, sets: Sequence[Liars]) -> int:

@@ -140,7 +140,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         checks.note_poisoning(config, forge, num_statistics),
         checks.note_statistics(batches.file_size, num_statistics),
         checks.note_idle_attack(forge, idle_reason),
-        checks.note_late_attack(config, forge, parts.choose.last_set(config["steps"])),
+        checks.note_late_attack(config, forge, parts.choose),
         checks.note_lost_majority(config, num_files, parts.num_corrupt),
     )
     return replace(parts, idle_reason=idle_reason, notes=tuple(filter(None, notes)))

@@ -70,7 +70,8 @@ def test_a_run_lies_at_its_steps_and_is_honest_before(run, cli, tmp_path):
 def test_an_attack_after_the_run_is_noted(cli, tmp_path):
     code, _, err = cli(
         "dataset=synthetic", "network=mlp", "network.hidden=[4]", "steps=2",
-        "adversary.start=9", f"output_dir={tmp_path}",
+        "adversary.start=9", "adversary.every=5", f"output_dir={tmp_path}",
     )  # fmt: skip
     assert code == 0
-    assert "nobody lies in steps=2 with adversary.start=9" in err
+    said = "nobody lies in steps=2: with adversary.start=9 adversary.every=5 the first step is 10"
+    assert said in err
