@@ -18,7 +18,7 @@ from byzshield_exp.errors import ConfigError
 
 _GROUPS = (
     "approach", "adversary", "attack", "vote", "pre_aggregator", "aggregator", "dataset",
-    "network", "optimizer", "cluster",
+    "network", "optimizer", "cluster", "protocol",
 )  # fmt: skip
 
 
@@ -51,6 +51,7 @@ class Config:
     network: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     cluster: ClusterKeys = field(default_factory=ClusterKeys)
+    protocol: dict[str, Any] = field(default_factory=dict)
     K: int = 15
     r: int = 3
     q: int = 3

@@ -21,6 +21,7 @@ from byzshield_exp.optimizers import without_compiler
 from byzshield_exp.streams import Stream, generator
 from byzshield_exp.training import checks
 from byzshield_exp.training.activations import Activations
+from byzshield_exp.training.protocol import check_protocol
 from byzshield_exp.training.task import build_task, try_network
 from byzshield_exp.votes import resolve
 
@@ -143,7 +144,9 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         checks.note_late_attack(config, forge, parts.choose),
         checks.note_lost_majority(config, num_files, parts.num_corrupt),
     )
-    return replace(parts, idle_reason=idle_reason, notes=tuple(filter(None, notes)))
+    experiment = replace(parts, idle_reason=idle_reason, notes=tuple(filter(None, notes)))
+    more = check_protocol(experiment, config)
+    return replace(experiment, notes=(*experiment.notes, *more))
 
 
 def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experiment:

@@ -35,6 +35,7 @@ from byzshield_exp.training.protocol import Report
 from byzshield_exp.training.replay import cuda_graph
 from byzshield_exp.training.stopwatch import Stopwatch
 from byzshield_exp.training.tables import listed, middle_loss, phases, profile
+from byzshield_exp.training.updates import Updates
 from byzshield_exp.training.voting import MajorityOf, Outcome, vote
 from byzshield_exp.training.work import Work
 from byzshield_exp.votes import count_disagreements, reads_digests
@@ -76,7 +77,7 @@ class ParameterServer:
         self._files_computed: dict[int, int] = {}  # by rank
         self._is_running = False
 
-    def prepare(self) -> None:
+    def prepare(self, updates: Updates) -> None:
         """Compare the data over all ranks, and file 0's gradient where replicas must be equal."""
         if self._transport.seats.world_size == 1:
             return
@@ -120,6 +121,13 @@ class ParameterServer:
         events = list(self._transport.events)
         self._transport.events.clear()
         return events
+
+    def before_evaluation(self) -> None:
+        """Do nothing: they came with the rows."""
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing more."""
+        return {}
 
     def end(self) -> None:
         """Let the other ranks end as well."""
