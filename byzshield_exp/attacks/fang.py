@@ -41,8 +41,7 @@ def fang_krum(knowledge: Knowledge, threshold: float = 1e-5) -> Float[Tensor, "m
     if not threshold > 0:
         raise ValueError(f"needs threshold > 0, got threshold={threshold}")
     won = set(knowledge.won_files)
-    files = [file for file in range(knowledge.assignment.num_files) if file not in won]
-    files = files or list(range(knowledge.assignment.num_files))
+    files = [file for file in knowledge.sent_files if file not in won] or knowledge.sent_files
     copies, weights = max(1, len(won)), knowledge.honest_weights()
     squared = squared_distances(knowledge.all_rows())[files][:, files]
     norms, shadows, length = _look(knowledge, files, weights)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from byzshield_exp.aggregators import Defence
@@ -44,6 +44,7 @@ class Knowledge:
             that the attack declares to read.
         memory: what an attack keeps for its next step. It belongs to this process and may be
             lost at any time, so keep only what can be computed again.
+        absent: workers who send nothing at this step, neither truth nor lies.
     """
 
     truth: Truth
@@ -56,6 +57,22 @@ class Knowledge:
     defence: Defence
     past: Callable[[int], Tensor] = _nothing_kept
     memory: dict[str, Any] = field(default_factory=dict)
+    absent: tuple[int, ...] = ()
+
+    @property
+    def num_workers(self) -> int:
+        """How many workers send something at this step; K without absent ones."""
+        return self.assignment.num_workers - len(self.absent)
+
+    @property
+    def sent(self) -> Bool[Tensor, " f"]:
+        """Which files some worker sends at this step."""
+        return _held(self.assignment, self.absent) < self.assignment.replication
+
+    @property
+    def sent_files(self) -> list[int]:
+        """The files that some worker sends at this step."""
+        return self.sent.nonzero().flatten().tolist()
 
     @cached_property
     def won_files(self) -> tuple[int, ...]:
@@ -64,9 +81,9 @@ class Knowledge:
 
     @cached_property
     def honest_files(self) -> tuple[int, ...]:
-        """The files of the whole placement that some honest worker holds; all, if all lie."""
+        """The files that some honest worker sends; all that are sent, if all lie."""
         held = self.honest_weights().nonzero().flatten().tolist()
-        return tuple(held or range(self.assignment.num_files))
+        return tuple(held or self.sent_files)
 
     def own_rows(self) -> Float[Tensor, "m d"]:
         """The true rows of :attr:`files`, not to be written to."""
@@ -110,8 +127,8 @@ class Knowledge:
         Weighted by it, a sum over files runs over what honest workers send: over (file, honest
         holder) pairs, and without redundancy over the honest workers.
         """
-        honest = self.assignment.replication - _held(self.assignment, self.liars)
-        return honest.double()
+        others = _held(self.assignment, (*self.liars, *self.absent))
+        return (self.assignment.replication - others).double()
 
     def honest_mean(self) -> Float[Tensor, " d"]:
         """The mean of what honest workers send."""

@@ -114,14 +114,14 @@ class ForgedLine:
             moved = plan.weights[0].to(mix) @ mix - self._target
             moved = torch.cat([moved, -moved.sum()[None]])
             harm = float((moved @ self._geometry.gram @ moved).clamp_min(0).sqrt())
-            return Answer(harm, float(plan.weights[0, list(self.knowledge.won_files)].sum()))
+            return Answer(harm, float(plan.weights[0, self._won].sum()))
         return Answer(self._harm_on_sample(plan, strength), 0.0)
 
     def _harm_on_sample(self, plan: DefencePlan, strength: float) -> float:
         """Apply the plan to a sample of the coordinates; lengths are scaled up to all of them."""
         seen, points, stretch = self._sample
         rows = seen.clone()
-        rows[list(self.knowledge.won_files)] = points.new_tensor(self.weights_at(strength)) @ points
+        rows[self._won] = points.new_tensor(self.weights_at(strength)) @ points
         rows = rows if plan.weights is None else plan.weights.to(rows) @ rows
         rule = plan.rule or torch.squeeze
         result = rule(rows * stretch) / stretch if plan.is_whole else rule(rows)
@@ -129,33 +129,43 @@ class ForgedLine:
         return float((result - honest).norm()) * stretch
 
     @cached_property
-    def _geometry(self) -> Geometry:
-        return Geometry.of(self.knowledge.all_rows(), self.points)
+    def _rows(self) -> Float[Tensor, "n d"]:
+        """The true rows of the files that are sent, which the defence would be given."""
+        rows = self.knowledge.all_rows()
+        return rows[self.knowledge.sent_files] if self.knowledge.absent else rows
 
     @cached_property
-    def _target(self) -> Float[Tensor, " f_and_e"]:
+    def _won(self) -> list[int]:
+        """Which of these rows liars forge."""
+        won = self.knowledge.won_files
+        return [place for place, file in enumerate(self.knowledge.sent_files) if file in won]
+
+    @cached_property
+    def _geometry(self) -> Geometry:
+        return Geometry.of(self._rows, self.points)
+
+    @cached_property
+    def _target(self) -> Float[Tensor, " n_and_e"]:
         """Weights that give the mean of the files that liars do not win; of all if they win all."""
-        files = self.knowledge.assignment.num_files
-        weights = torch.ones(files, dtype=torch.float64)
-        if len(self.knowledge.won_files) < files:
-            weights[list(self.knowledge.won_files)] = 0
+        weights = torch.ones(len(self._rows), dtype=torch.float64)
+        if len(self._won) < len(weights):
+            weights[self._won] = 0
         return torch.cat([weights / weights.sum(), weights.new_zeros(len(self.points))])
 
     @cached_property
     def _sample(self) -> tuple[Tensor, Tensor, float]:
         """Evenly spread columns of rows and points; the factor by which lengths shrink there."""
-        rows = self.knowledge.all_rows()
+        rows = self._rows
         step = max(1, min(rows.shape[1] // _SAMPLE, 256))
         seen = rows[:, ::step].contiguous()
         return seen, self.points[:, ::step].contiguous(), (rows.shape[1] / seen.shape[1]) ** 0.5
 
-    def _mix(self, strength: float) -> Float[Tensor, "f f_and_e"]:
+    def _mix(self, strength: float) -> Float[Tensor, "n n_and_e"]:
         """Weights that make the rows the defence is given from true rows and points."""
-        files = self.knowledge.assignment.num_files
-        mix = torch.eye(files, files + len(self.points)).double()
-        won = list(self.knowledge.won_files)
-        mix[won, :files] = 0
-        mix[won, files:] = mix.new_tensor(self.weights_at(strength))
+        count = len(self._rows)
+        mix = torch.eye(count, count + len(self.points)).double()
+        mix[self._won, :count] = 0
+        mix[self._won, count:] = mix.new_tensor(self.weights_at(strength))
         return mix
 
 

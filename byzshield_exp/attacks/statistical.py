@@ -65,7 +65,7 @@ def alie(
     other way.
     """
     if z is None:
-        z = alie_z(knowledge.assignment.num_workers, len(knowledge.liars))
+        z = alie_z(knowledge.num_workers, len(knowledge.liars))
     if not math.isfinite(z):
         raise ValueError(f"needs a finite z, got {z=}")
     shift, weights = z, _weights(knowledge, population)
@@ -83,7 +83,7 @@ def alie(
 def _weights(knowledge: Knowledge, population: Population) -> Float[Tensor, " f"] | None:
     """How often each file counts, None: each once."""
     if population == "all":
-        return None
+        return knowledge.sent.double() if knowledge.absent else None
     if population == "honest":
         return knowledge.honest_weights()
     holders = torch.tensor(knowledge.liars, dtype=torch.int64)

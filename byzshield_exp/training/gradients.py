@@ -1,9 +1,8 @@
-"""Truth and lies: the two tables of gradient rows, one row per file."""
+"""The truth: a table of gradient rows, one per file."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,15 +16,6 @@ from byzshield_exp.rows.message import Message
 from byzshield_exp.streams import Stream, generator, torch_seeded
 from byzshield_exp.training.copies import NetworkCopies, has_twin, statistics_of
 from byzshield_exp.training.replay import Computed, Record, Replay
-
-
-@runtime_checkable
-class Table(Protocol):
-    """What is sent of each file: its gradient, and running statistics where there are some."""
-
-    def message(self, file: int) -> Message:
-        """What is sent of one file."""
-        ...
 
 
 class TrueGradients:
@@ -269,14 +259,3 @@ def _set_to(parameters: Iterable[nn.Parameter], params: Float[Tensor, " d"]) -> 
     finally:
         for parameter, value in zip(mine, before, strict=True):
             parameter.copy_(value)
-
-
-class Lies:
-    """What the liars of this process send: a forged message for each file that they hold."""
-
-    def __init__(self, messages: Mapping[int, Message]) -> None:
-        self._messages = messages
-
-    def message(self, file: int) -> Message:
-        """The forged message of one file."""
-        return self._messages[file]

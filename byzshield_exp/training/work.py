@@ -1,22 +1,14 @@
 """What the workers of a process compute and send: the truth, or lies."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from byzshield_exp.aggregators import NonFiniteRows, Unclean
-from byzshield_exp.attacks import Knowledge, PastParameters, check_forged, forged_files
+from byzshield_exp.attacks import PastParameters
 from byzshield_exp.clusters import Transport
-from byzshield_exp.errors import RunError
-from byzshield_exp.rows.message import Message, join
+from byzshield_exp.rows.message import Message
 from byzshield_exp.training.experiment import Experiment
-from byzshield_exp.training.gradients import Lies, Table, TrueGradients
+from byzshield_exp.training.forging import Forging
+from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.stopwatch import Stopwatch
-
-_POISON = -100.0  # times the true running statistics
 
 
 class Work:
@@ -38,11 +30,10 @@ class Work:
         past: PastParameters,
         watch: Stopwatch,
     ) -> None:
-        self._experiment, self._truth, self._transport = experiment, truth, transport
-        self._past, self._watch = past, watch
+        self._truth, self._transport, self._watch = truth, transport, watch
+        self._forging = Forging(experiment, truth, past)
         self._workers = transport.seats.workers_of(transport.rank)
         self._travels = transport.seats.world_size > 1
-        self._memory: dict[str, Any] = {}  # of the attack
 
     def do(self, step: int, liars: tuple[int, ...], lying: Collection[int]) -> None:
         """Send all messages of a step, in the order of :meth:`Seats.order_of`.
@@ -59,17 +50,18 @@ class Work:
         with self._watch("data"):
             self._truth.load(honest_holders)
         for file in self._computed(sorted(honest_holders)):
-            self._send(step, file, honest_holders[file], self._truth)
+            message = self._truth.message(file)
+            for worker in honest_holders[file]:
+                self._send(step, worker, file, message)
         with self._watch("attack"):
-            lies = self._forge(step, liars, sorted(lying_holders))
+            lies = self._forging.lies(step, liars, [w for w in self._workers if w in lying])
         for file, workers in lying_holders.items():
-            self._send(step, file, workers, lies)
-
-    def _send(self, step: int, file: int, workers: Sequence[int], table: Table) -> None:
-        with self._watch("send"):
-            message = table.message(file)
             for worker in workers:
-                self._transport.send(step, worker, file, message)
+                self._send(step, worker, file, lies[worker, file])
+
+    def _send(self, step: int, worker: int, file: int, message: Message) -> None:
+        with self._watch("send"):
+            self._transport.send(step, worker, file, message)
 
     def _computed(self, files: Sequence[int]) -> Iterator[int]:
         """Compute files; where rows travel, only as many at a time as there are threads."""
@@ -79,50 +71,3 @@ class Work:
             with self._watch("compute"):
                 self._truth.compute(some)
             yield from some
-
-    def _forge(self, step: int, liars: tuple[int, ...], files: Sequence[int]) -> Lies:
-        experiment, truth = self._experiment, self._truth
-        if experiment.forge is None or not files:
-            return Lies({})
-        knowledge = Knowledge(
-            truth=truth,
-            assignment=experiment.assignment,
-            liars=liars,
-            files=tuple(files),
-            seed=experiment.seed,
-            step=step,
-            num_corrupt=experiment.num_corrupt,
-            defence=experiment.defence_at(step),
-            past=self._past.at,
-            memory=self._memory,
-        )
-        try:
-            rows = experiment.forge(knowledge)
-            check_forged(rows, len(files), len(experiment.params))
-        except (Unclean, NonFiniteRows):  # nothing honest to go by: the server's policy decides
-            rows = truth.rows(files)
-        except ValueError as error:
-            raise RunError(f"step {step + 1}: the attack {error}") from error
-        joined = self._with_statistics(rows, files, liars)
-        size, losses = len(experiment.params), truth.losses
-        return Lies(
-            {
-                file: Message(row, size, float(losses[file]))
-                for file, row in zip(files, joined, strict=True)
-            }
-        )
-
-    def _with_statistics(
-        self, rows: Float[Tensor, "m d"], files: Sequence[int], liars: tuple[int, ...]
-    ) -> Float[Tensor, "m d_plus_s"]:
-        """Put the running statistics that the liars send behind forged rows."""
-        if self._truth.num_statistics == 0:
-            return rows
-        self._truth.compute(files)
-        statistics = torch.stack([self._truth.message(file).statistics for file in files])
-        if self._experiment.is_poisoning_statistics:
-            forged = forged_files(self._experiment.forge, self._experiment.assignment, liars)
-            for its, file in zip(statistics, files, strict=True):
-                if forged is None or file in forged:
-                    its *= _POISON
-        return join(rows, statistics)

@@ -13,6 +13,7 @@ from running import SMALL, run_program
 from test_attacks import Rows, knowledge
 
 from byzshield_exp import attacks
+from byzshield_exp.aggregators import Defence, centered_clip
 from byzshield_exp.assignments import baseline, mols
 from byzshield_exp.attacks import alie, gaussian
 from byzshield_exp.attacks.truth import Truth
@@ -65,6 +66,17 @@ def test_every_attack_says_what_it_knows_and_where_it_is_from(name):
     assert len(said) == 1
     assert said[0].startswith(known)
     assert "Source:" in text
+
+
+@pytest.mark.parametrize("name", sorted(set(BOUND) - {"mimic"}))  # its victim is chosen at step 0
+def test_absent_workers_are_left_out(name):
+    """The last two of eight are absent: the lies are those of six."""
+    rows, liars, aggregator = table(files=8), (0, 3), Defence(partial(centered_clip))
+    eight, six = (
+        knowledge(Rows(rows[:n], [40]), baseline(n), liars, liars, 5, defence=aggregator, **more)
+        for n, more in ((8, {"absent": (6, 7)}), (6, {}))
+    )
+    torch.testing.assert_close(BOUND[name](eight), BOUND[name](six))
 
 
 @each

@@ -5,8 +5,7 @@ from torch.nn.functional import cross_entropy
 
 from byzshield_exp.datasets import Batches, synthetic
 from byzshield_exp.networks import entries_of, flatten, lenet, mlp
-from byzshield_exp.rows.message import Message
-from byzshield_exp.training.gradients import Lies, Table, TrueGradients
+from byzshield_exp.training.gradients import TrueGradients
 
 
 def make(num_threads=1, network=lenet, **more):
@@ -75,11 +74,3 @@ def test_products_in_bfloat16_are_near_and_repeat():
     assert rough.dtype == torch.float32
     assert torch.equal(rough, again)
     assert 1e-4 < (rough - exact).norm() / exact.norm() < 0.1
-
-
-def test_both_tables_are_tables():
-    truth, _, _ = make()
-    lies = Lies({7: Message(torch.ones(3), 3, 0.0)})
-    assert isinstance(truth, Table)
-    assert isinstance(lies, Table)
-    assert lies.message(7).row.tolist() == [1, 1, 1]
