@@ -40,6 +40,7 @@ class Experiment:
         flat: float32.
         choose: ``choose(step) -> workers`` who lie at a step, counted from 0.
         forge: ``forge(knowledge) -> rows``; None: liars behave.
+        cheats: by name ``cheat(move)``: how liars break a protocol of peers.
         vote: labels replicas.
         defence: ``defence(rows, num_corrupt) -> [d]``: pre-aggregators and the aggregator.
         make_optimizer: ``make_optimizer(params) -> (optimizer, scheduler)``; raises
@@ -62,6 +63,7 @@ class Experiment:
     flat: Flat
     choose: TimedAdversary
     forge: Callable[..., Tensor] | None
+    cheats: Mapping[str, Callable[..., Any]]
     vote: Callable[..., Tensor]
     defence: Defence
     make_optimizer: Callable[[Tensor], Any]
@@ -172,6 +174,7 @@ def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experimen
             worst=worst,
         ),
         forge=forge,
+        cheats=_bind_cheats(config),
         vote=_bind_vote(config, task.flat),
         defence=_bind_defence(config),
         make_optimizer=partial(_make_optimizer, config["optimizer"]),
@@ -210,6 +213,19 @@ def _bind_attack(config: Mapping[str, Any]) -> "partial[Tensor] | None":
         name = config["choices"]["attack"]
         raise ConfigError(f"attack.{key}={value!r}: attack={name} takes no arguments")
     return bind("attack", choice, ("knowledge",))
+
+
+def _bind_cheats(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
+    """The cheats by name, in the order given."""
+    cheats: dict[str, Callable[..., Any]] = {}
+    for name, choice in config["cheat"].items():
+        if not isinstance(choice, Mapping) or "_target_" not in choice:
+            raise ConfigError(
+                f"cheat.{name}={choice!r}: no such cheat is chosen "
+                f"(cheat={config['choices']['cheat']})"
+            )
+        cheats[name] = bind(f"cheat.{name}", choice, ("move",))
+    return cheats
 
 
 def _make_optimizer(choice: Mapping[str, Any], params: Tensor) -> Any:

@@ -14,6 +14,7 @@ from byzshield_exp.rows.finite import is_finite
 from byzshield_exp.training.btard import lottery, sums, verdicts
 from byzshield_exp.training.btard.cheating import Cheating
 from byzshield_exp.training.btard.clip import Centre, Clipping
+from byzshield_exp.training.btard.posted import Posted
 from byzshield_exp.training.btard.postings import (
     Phase,
     Posting,
@@ -27,7 +28,6 @@ from byzshield_exp.training.btard.postings import (
     part_digest,
     unpacked,
 )
-from byzshield_exp.training.btard.posted import Posted
 from byzshield_exp.training.btard.roster import Places
 from byzshield_exp.training.btard.verdicts import Ban, Finding, Reason
 from byzshield_exp.training.stopwatch import Stopwatch
@@ -382,9 +382,12 @@ class Attempt:
             if observer == own and vector is not None and self._is_aggregate(peer, vector):
                 held[peer, own] = vector
         expected = sorted({observer for observer, _ in asked})
-        self._complaints = {pair for pair in asked if pair[0] == own and pair not in {
-            (own, sender) for sender, reader in held if reader == own
-        }}
+        self._complaints = {
+            pair
+            for pair in asked
+            if pair[0] == own
+            and pair not in {(own, sender) for sender, reader in held if reader == own}
+        }
         said = self._round(Phase.SUMS, expected, self._note_complaints)
         if own in self.places.observers:
             self.aggregate = torch.cat([self._first(held, peer) for peer in self.active])
@@ -398,9 +401,7 @@ class Attempt:
         """Compute the sums of this process's peers, and of all rows in the parts that they clip."""
         count, projections = len(self.parts), self.rules.projections
         mine = self.places.active
-        self._numbers = {
-            peer: (np.zeros((count, projections)), np.zeros(count)) for peer in mine
-        }
+        self._numbers = {peer: (np.zeros((count, projections)), np.zeros(count)) for peer in mine}
         for part, (aggregator, where) in enumerate(zip(self.active, self.parts, strict=True)):
             pieces = {peer: self.gradients.sent(peer)[where] for peer in mine}
             others = {}
@@ -459,7 +460,9 @@ class Attempt:
             wrong = sums.unbalanced(*tensors, there, norms, self.rules.clipping)
             bans += verdicts.unexplained(flagged(wrong.numpy()), active, accusations)
             if accusations:
-                bans += verdicts.accused(accusations, self._findings(accusations), active, accusations)
+                bans += verdicts.accused(
+                    accusations, self._findings(accusations), active, accusations
+                )
             far = sums.suspicious(tensors[1], there, self.rules.delta_max)
         if bans:
             return bans
@@ -533,15 +536,13 @@ class Attempt:
             flag = bool(posted.finite[place, part])
             digest = posted.digests[place, part].tobytes()
             piece = pieces.get(peer)
-            if piece is None or (flag and digest != part_digest(
-                self.step, self.number, peer, part, piece, True
-            )):
+            if piece is None or (
+                flag and digest != part_digest(self.step, self.number, peer, part, piece, True)
+            ):
                 bans.append(Ban(peer, Reason.NO_EVIDENCE))
         if bans:
             return bans
-        usable = [
-            peer for place, peer in enumerate(self.active) if posted.finite[place, part]
-        ]
+        usable = [peer for place, peer in enumerate(self.active) if posted.finite[place, part]]
         rows = torch.stack([pieces[peer] for peer in usable])
         point = self.rules.aggregate(rows, self.parts[part]).point
         digest = aggregate_digest(self.step, self.number, aggregator, point, is_finite(point))
@@ -614,9 +615,7 @@ class Attempt:
         self.counts.control += of.itemsize * sum(one >= 0 for one in bundle)
         return unpacked(bundle, of)
 
-    def _swap(
-        self, phase: Phase, vectors: Rows, expected: dict[tuple[int, int], int]
-    ) -> Rows:
+    def _swap(self, phase: Phase, vectors: Rows, expected: dict[tuple[int, int], int]) -> Rows:
         """Send vectors, as far as they are expected and liars do send them."""
         sent = {}
         for pair, vector in vectors.items():

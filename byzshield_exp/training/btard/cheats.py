@@ -162,7 +162,8 @@ def _shifted(move: Move, shift: float) -> Tensor:
     """The centre of a part, moved in a random direction."""
     point: Tensor = move.content
     rows = [
-        row for (_, to), row in move.attempt.received.items()
+        row
+        for (_, to), row in move.attempt.received.items()
         if to == move.peer and bool(row.isfinite().all())
     ]
     if not rows or not len(point) or not bool(point.isfinite().all()):

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from byzshield_exp.aggregators import coordinate_median
+from byzshield_exp.aggregators.coordinates import coordinate_median
 from byzshield_exp.aggregators.geometric import fixed_point
 from byzshield_exp.aggregators.geometry import Geometry
 

@@ -107,9 +107,7 @@ def part_digest(
     return _digest(_PART, (step, attempt, peer, part, values.numel(), is_finite), values)
 
 
-def aggregate_digest(
-    step: int, attempt: int, peer: int, values: Tensor, is_finite: bool
-) -> bytes:
+def aggregate_digest(step: int, attempt: int, peer: int, values: Tensor, is_finite: bool) -> bytes:
     """What a peer commits to before it sends its aggregate."""
     return _digest(_AGGREGATE, (step, attempt, peer, 0, values.numel(), is_finite), values)
 

@@ -87,9 +87,7 @@ class PeerRows:
     def _forged(self, peers: list[int]) -> dict[int, Message]:
         if not peers:
             return {}
-        lies = self._forging.lies(
-            self._step, self._liars, peers, self._absent, self._defence()
-        )
+        lies = self._forging.lies(self._step, self._liars, peers, self._absent, self._defence())
         return {peer: message for (peer, _), message in lies.items()}
 
     def _defence(self) -> Defence | None:

@@ -54,9 +54,7 @@ def outvoted(postings: Postings, name: str, peers: Sequence[int]) -> list[Ban]:
     said = {peer: postings[peer][name].tobytes() for peer in peers if peer in postings}
     every = list(said.values())
     common = max(every, key=every.count, default=b"")
-    return [
-        Ban(peer, Reason.OTHER_PARAMETERS) for peer, digest in said.items() if digest != common
-    ]
+    return [Ban(peer, Reason.OTHER_PARAMETERS) for peer, digest in said.items() if digest != common]
 
 
 def eliminated(complaints: Collection[tuple[int, int]], live: Collection[int]) -> list[Ban]:
@@ -72,9 +70,7 @@ def eliminated(complaints: Collection[tuple[int, int]], live: Collection[int]) -
     pairs = sorted({(one, other) for one, other in complaints if one != other})
     pairs = [pair for pair in pairs if pair[0] in live and pair[1] in live]
     accused = sorted({other for _, other in pairs})
-    alone = [
-        other for other in accused if 2 * sum(pair[1] == other for pair in pairs) > len(live)
-    ]
+    alone = [other for other in accused if 2 * sum(pair[1] == other for pair in pairs) > len(live)]
     bans = [Ban(other, Reason.ACCUSED_BY_MOST) for other in alone]
     gone = set(alone)
     for one, other in pairs:
