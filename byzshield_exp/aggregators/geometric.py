@@ -105,7 +105,11 @@ def centered_clip(
     radius and the reweighted step are our own.
     """
     most = iterations if iterations is not None else 1 if tolerance is None else 1000
-    if most < 1 or (not isinstance(tau, str) and not tau > 0) or not (tolerance is None or tolerance > 0):
+    if (
+        most < 1
+        or (not isinstance(tau, str) and not tau > 0)
+        or not (tolerance is None or tolerance > 0)
+    ):
         raise ValueError(
             f"needs tau > 0, iterations >= 1 and tolerance > 0, got {tau=} {iterations=} "
             f"{tolerance=}"
