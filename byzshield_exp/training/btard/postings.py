@@ -79,7 +79,8 @@ def evidence_form(size: int) -> np.dtype[np.void]:
 
 def blank(of: np.dtype[np.void]) -> Posting:
     """A posting of zeros."""
-    return np.zeros(1, dtype=of)[0]
+    posting: Posting = np.zeros(1, dtype=of)[0]
+    return posting
 
 
 def unpacked(bundle: Mapping[int, bytes], of: np.dtype[np.void]) -> dict[int, Posting]:

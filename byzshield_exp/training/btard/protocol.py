@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -124,7 +125,8 @@ class Btard:
         params = params_digest(self._experiment.params) if self._rules.verifies else b""
         for number in range(self._rules.num_peers + 1):
             if not roster.active:
-                return self._give_up(step)
+                self._give_up(step)
+                return None
             places = Places(self._transport.seats, self._transport.rank, roster)
             if number == 0:
                 accusing = self._compute(step, liars, places)

@@ -105,8 +105,8 @@ def false_emptiness(
     """
     return [
         Ban(peer, Reason.WRONG_AGGREGATE)
-        for peer, some in zip(active, counted.any(axis=0).tolist(), strict=True)
-        if peer in aggregates and bool(aggregates[peer]["finite"]) != some
+        for peer, some in zip(active, counted.any(axis=0).reshape(-1), strict=True)
+        if peer in aggregates and bool(aggregates[peer]["finite"]) != bool(some)
     ]
 
 
