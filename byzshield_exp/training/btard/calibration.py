@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from byzshield_exp.aggregators.coordinates import coordinate_median
+from byzshield_exp.errors import ConfigError
 from byzshield_exp.training.btard.checks import Options
 from byzshield_exp.training.btard.clip import Clipping
 from byzshield_exp.training.btard.parts import parts
@@ -26,6 +27,9 @@ def calibrated(
         truth: computes gradients.
         clipping: its ``tau`` is NaN where it is to be calibrated; None: another rule.
         options: as chosen.
+
+    Raises:
+        ConfigError: if the files' gradients do not differ.
     """
     clipping = clipping or Clipping(math.inf, 1.0)
     asks_delta = options.delta_max is None and options.ban == "validate"
@@ -40,6 +44,11 @@ def calibrated(
     )
     if math.isnan(clipping.tau):
         clipping = replace(clipping, tau=float(every.median()))
+        if not clipping.tau > 0:
+            raise ConfigError(
+                f"aggregator.tau=calibrated: the first gradients of public files lie "
+                f"{clipping.tau} apart: take a number"
+            )
     if asks_delta:
         usual = float(every.median(dim=0).values.max())
         delta = _FAR * usual + (0 if math.isinf(clipping.tau) else clipping.tau)
