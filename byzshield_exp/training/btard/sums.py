@@ -16,7 +16,7 @@ from byzshield_exp.rows.finite import is_finite
 from byzshield_exp.training.btard.clip import Clipping
 
 _CHUNK = 1 << 14  # coordinates added up at a time: fixed, as it decides the bits
-_ROUNDING = 2.0**-24  # of float32
+_ROUNDING, _SMALLEST = 2.0**-24, 2.0**-126  # of float32: relative, down to this number
 _DEVIATIONS = 6.0  # of a normal number: what is above has a chance of 2e-9
 _SUMMING = 1e-11  # relative, of float64 sums
 
@@ -98,7 +98,7 @@ def unbalanced(
         clipping: as all peers know it.
     """
     within = torch.where(counted, nu.clamp(max=clipping.tau), 0.0).sum(dim=0)
-    rounding = counted.sum(dim=0) * _ROUNDING * norms
+    rounding = counted.sum(dim=0) * (_ROUNDING * norms + _SMALLEST)
     bound = _DEVIATIONS * (clipping.tolerance * within + rounding)
     taken = torch.where(counted[:, :, None], s, 0.0)
     slack = _SUMMING * taken.abs().sum(dim=0)
