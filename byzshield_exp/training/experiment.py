@@ -126,6 +126,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
     num_files, num_statistics = assignment.num_files, len(parts.flat.statistics)
     sets = parts.choose.first_sets(_STEPS_TRIED)
     checks.check_attack_arguments(forge, num_files)
+    checks.check_attack_shares(forge, sets)
     idle_reason = checks.find_idle_reason(
         config, assignment, forge, sets, parts.is_poisoning_statistics
     )
