@@ -19,6 +19,9 @@ class Stream(IntEnum):
     AUGMENT = 5
     DROPOUT = 6
     ATTACK_ONCE = 7  # (seed, ATTACK) would be (seed, ATTACK, 0, 0): a seed sequence ends in zeros
+    LOTTERY = 8
+    COIN = 9
+    CHEAT = 10
 
 
 def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:

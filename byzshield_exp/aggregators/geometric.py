@@ -71,7 +71,7 @@ def geometric_median(
 def centered_clip(
     rows: Float[Tensor, "n d"],
     num_corrupt: int = 0,
-    tau: float | Literal["auto"] = "auto",
+    tau: float | Literal["auto", "calibrated"] = "auto",
     iterations: int | None = None,
     start: Literal["previous", "previous_or_zero", "median", "mean", "zero"] = "previous",
     tolerance: float | None = None,
@@ -105,7 +105,7 @@ def centered_clip(
     radius and the reweighted step are our own.
     """
     most = iterations if iterations is not None else 1 if tolerance is None else 1000
-    if most < 1 or (tau != "auto" and not tau > 0) or not (tolerance is None or tolerance > 0):
+    if most < 1 or (not isinstance(tau, str) and not tau > 0) or not (tolerance is None or tolerance > 0):
         raise ValueError(
             f"needs tau > 0, iterations >= 1 and tolerance > 0, got {tau=} {iterations=} "
             f"{tolerance=}"
@@ -124,7 +124,7 @@ def centered_clip(
         weights[-2 if extra is not None else -1] = 1
         reach = geometry.norms if extra is None else geometry.distances_from(len(rows))
     reach = reach[: len(rows)]
-    radius = float(reach.median()) if tau == "auto" else float(tau) / geometry.scale
+    radius = float(reach.median()) if isinstance(tau, str) else float(tau) / geometry.scale
     if tolerance is None:
         weights = _clipped(geometry, weights, reach, radius, most)
     else:

@@ -63,6 +63,21 @@ class Alone:
             for file, workers in wanted.items()
         ]
 
+    def round(
+        self, step: int, posts: Mapping[int, bytes], expected: Sequence[int], size: int
+    ) -> dict[int, bytes]:
+        """Return the posts."""
+        return {one: posts[one] for one in expected if one in posts}
+
+    def swap(
+        self,
+        step: int,
+        vectors: Mapping[tuple[int, int], Tensor],
+        expected: Mapping[tuple[int, int], int],
+    ) -> dict[tuple[int, int], Tensor]:
+        """Return the vectors themselves."""
+        return {pair: vectors[pair] for pair in expected if pair in vectors}
+
     def end(self) -> None:
         """Do nothing: no rank waits."""
 

@@ -45,6 +45,10 @@ class Seats:
         """The rank that plays a worker."""
         return {worker: rank for rank in self.players for worker in self.workers_of(rank)}
 
+    def rank_of_id(self, one: int) -> int:
+        """The rank that plays a worker, or that an observer is: ``-1 - rank``, a process itself."""
+        return self.rank_of[one] if one >= 0 else -1 - one
+
     @cached_property
     def place_of(self) -> dict[tuple[int, int], int]:
         """By worker and file, which of the file's r replicas the worker has."""

@@ -1,9 +1,13 @@
 """How messages travel: the verbs of every transport, and of the channel that opens one.
 
 Every rank of a run calls the verbs of :class:`Transport` in the same order: ``introduce`` and
-``share`` before the first step; in each step ``publish``, ``send`` for each of its replicas,
-``collect`` and ``fetch``; ``end`` at the end. A sibling is a file or a folder, not a subclass:
-``alone``, ``sockets``, ``process_group``.
+``share`` before the first step; in each step ``publish``, then with a server ``send`` for each of
+its replicas, ``collect`` and ``fetch``, among peers ``round`` and ``swap`` as often as their
+protocol has it; ``end`` at the end. A sibling is a file or a folder, not a subclass: ``alone``,
+``sockets``, ``process_group``.
+
+``round`` and ``swap`` go from id to id. A worker is an id, a peer that one process plays; so is
+``-1 - rank``, an observer: a process itself, where it follows the run and plays no peer.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -44,11 +48,13 @@ class TransportOptions:
         reads_digests: whether digests of rows are voted, and rows only fetched.
         worker_timeout: seconds after which a rank that has not answered is absent from a step.
         bucket: bytes that the server receives and compares at a time.
+        is_mesh: whether vectors are swapped, for which all ranks are connected.
     """
 
     reads_digests: bool = False
     worker_timeout: float = 300.0
     bucket: int = 1 << 20
+    is_mesh: bool = False
 
 
 @runtime_checkable
@@ -127,6 +133,47 @@ class Transport(Protocol):
         Returns:
             Answers for at least one file; a file without one is still on its way, and is asked for
             again by the next call.
+        """
+        ...
+
+    def round(
+        self, step: int, posts: Mapping[int, bytes], expected: Sequence[int], size: int
+    ) -> dict[int, bytes]:
+        """Post a few bytes for ids of this process; every rank gets the same bundle.
+
+        It is the broadcast channel that protocols between peers assume; rank 0 carries it.
+
+        Args:
+            step: of the run.
+            posts: by id; who posts nothing is not in it.
+            expected: the ids that may post, equal on all ranks, in the order of the bundle.
+            size: bytes of each post, equal on all ranks.
+
+        Returns:
+            By id what was posted, in the order of ``expected``; who was silent is missing for all.
+        """
+        ...
+
+    def swap(
+        self,
+        step: int,
+        vectors: Mapping[tuple[int, int], Tensor],
+        expected: Mapping[tuple[int, int], int],
+    ) -> dict[tuple[int, int], Tensor]:
+        """Carry float32 vectors from id to id, those between other ranks not through rank 0.
+
+        Args:
+            step: of the run.
+            vectors: by sender and receiver, those that ids of this process send, also to each
+                other; one that is withheld is not in it. Their memory must stay as it is until the
+                next step.
+            expected: of all pairs of the run, equal and in equal order on all ranks: the entries of
+                each vector. Nobody sends to itself.
+
+        Returns:
+            The vectors whose receiver is an id of this process, in the order of ``expected``; one
+            that did not come, or is no such vector, is missing. Receivers do not write to them;
+            their memory is used again by the next swap or step.
         """
         ...
 

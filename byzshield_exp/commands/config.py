@@ -18,8 +18,9 @@ from byzshield_exp.errors import ConfigError
 
 _GROUPS = (
     "approach", "adversary", "attack", "vote", "pre_aggregator", "aggregator", "dataset",
-    "network", "optimizer", "cluster",
+    "network", "optimizer", "cluster", "protocol", "cheat",
 )  # fmt: skip
+_LISTS = ("pre_aggregator", "cheat")  # groups of which several can be chosen
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Config:
     network: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     cluster: ClusterKeys = field(default_factory=ClusterKeys)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    cheat: dict[str, Any] = field(default_factory=dict)
     K: int = 15
     r: int = 3
     q: int = 3
@@ -123,14 +126,15 @@ def chosen(choices: Mapping[str, Any], cfg: DictConfig) -> dict[str, str]:
         for group, choice in choices.items()
         if choice is not None and not group.startswith("hydra/")
     }
-    if "pre_aggregator" in cfg:  # Hydra drops the choices of a group with several
-        groups.setdefault("pre_aggregator", _chain(list(cfg.pre_aggregator)))
+    for group in _LISTS:
+        if group in cfg:  # Hydra drops the choices of a group with several
+            groups.setdefault(group, _chain(group, list(cfg[group])))
     return groups
 
 
-def _chain(names: list[Any]) -> str:
+def _chain(group: str, names: list[Any]) -> str:
     """Spell several choices as typed, ``[a,b]``; one alone without brackets."""
-    known = GlobalHydra.instance().config_loader().get_group_options("pre_aggregator")
+    known = GlobalHydra.instance().config_loader().get_group_options(group)
     found = [name for name in names if name in known]
     return found[0] if len(found) == 1 else f"[{','.join(found)}]"
 
@@ -227,9 +231,9 @@ def _written(value: Any) -> str:
 
 
 def _repeated_choices() -> Iterator[str]:
-    """Find pre-aggregators that are chosen twice: Hydra silently keeps one of them."""
+    """Find what is chosen twice in a list: Hydra silently keeps one of them."""
     for override in HydraConfig.get().overrides.task:
         key, _, value = override.partition("=")
         names = value.strip("[]").replace(" ", "").split(",")
-        if key == "pre_aggregator" and value.startswith("[") and len(set(names)) < len(names):
-            yield f"{override}: each pre-aggregator can be chosen once"
+        if key in _LISTS and value.startswith("[") and len(set(names)) < len(names):
+            yield f"{override}: each {key.replace('_', '-')} can be chosen once"

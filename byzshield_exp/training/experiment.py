@@ -21,6 +21,7 @@ from byzshield_exp.optimizers import without_compiler
 from byzshield_exp.streams import Stream, generator
 from byzshield_exp.training import checks
 from byzshield_exp.training.activations import Activations
+from byzshield_exp.training.protocol import check_protocol
 from byzshield_exp.training.task import build_task, try_network
 from byzshield_exp.votes import resolve
 
@@ -39,6 +40,7 @@ class Experiment:
         flat: float32.
         choose: ``choose(step) -> workers`` who lie at a step, counted from 0.
         forge: ``forge(knowledge) -> rows``; None: liars behave.
+        cheats: by name ``cheat(move)``: how liars break a protocol of peers.
         vote: labels replicas.
         defence: ``defence(rows, num_corrupt) -> [d]``: pre-aggregators and the aggregator.
         make_optimizer: ``make_optimizer(params) -> (optimizer, scheduler)``; raises
@@ -61,6 +63,7 @@ class Experiment:
     flat: Flat
     choose: TimedAdversary
     forge: Callable[..., Tensor] | None
+    cheats: Mapping[str, Callable[..., Any]]
     vote: Callable[..., Tensor]
     defence: Defence
     make_optimizer: Callable[[Tensor], Any]
@@ -144,7 +147,9 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         checks.note_late_attack(config, forge, parts.choose),
         checks.note_lost_majority(config, num_files, parts.num_corrupt),
     )
-    return replace(parts, idle_reason=idle_reason, notes=tuple(filter(None, notes)))
+    experiment = replace(parts, idle_reason=idle_reason, notes=tuple(filter(None, notes)))
+    more = check_protocol(experiment, config)
+    return replace(experiment, notes=(*experiment.notes, *more))
 
 
 def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experiment:
@@ -170,6 +175,7 @@ def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experimen
             worst=worst,
         ),
         forge=forge,
+        cheats=_bind_cheats(config),
         vote=_bind_vote(config, task.flat),
         defence=_bind_defence(config),
         make_optimizer=partial(_make_optimizer, config["optimizer"]),
@@ -208,6 +214,19 @@ def _bind_attack(config: Mapping[str, Any]) -> "partial[Tensor] | None":
         name = config["choices"]["attack"]
         raise ConfigError(f"attack.{key}={value!r}: attack={name} takes no arguments")
     return bind("attack", choice, ("knowledge",))
+
+
+def _bind_cheats(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
+    """The cheats by name, in the order given."""
+    cheats: dict[str, Callable[..., Any]] = {}
+    for name, choice in config["cheat"].items():
+        if not isinstance(choice, Mapping) or "_target_" not in choice:
+            raise ConfigError(
+                f"cheat.{name}={choice!r}: no such cheat is chosen "
+                f"(cheat={config['choices']['cheat']})"
+            )
+        cheats[name] = bind(f"cheat.{name}", choice, ("move",))
+    return cheats
 
 
 def _make_optimizer(choice: Mapping[str, Any], params: Tensor) -> Any:

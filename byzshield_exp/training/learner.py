@@ -12,7 +12,6 @@ from torch import Tensor
 
 from byzshield_exp.errors import RunError, Stopped
 from byzshield_exp.notices import warn
-from byzshield_exp.optimizers import without_compiler
 from byzshield_exp.results.journal import Outage
 from byzshield_exp.results.recorder import METRICS, SUMMARY, Recorder, read_metrics
 from byzshield_exp.results.saving import Saver, insist
@@ -24,10 +23,15 @@ from byzshield_exp.training.progress import Progress
 from byzshield_exp.training.protocol import Report, TrainingProtocol
 from byzshield_exp.training.summary import facts_of
 from byzshield_exp.training.trace import start_trace
+from byzshield_exp.training.updates import Updates
 
 
 class Learner:
-    """Applies updates, evaluates, records and checkpoints; resumes from the newest checkpoint."""
+    """Applies updates, evaluates, records and checkpoints; resumes from the newest checkpoint.
+
+    Attributes:
+        updates: optimizer and schedule.
+    """
 
     def __init__(
         self,
@@ -38,7 +42,8 @@ class Learner:
     ) -> None:
         self._experiment, self._protocol = experiment, protocol
         self._config, self._folder = config, folder
-        self._optimizer, self._scheduler = experiment.make_optimizer(experiment.params)
+        self.updates = Updates(experiment, config["on_nonfinite"] == "skip_step")
+        self.updates.make()
         self._done = 0
         self._first = 0
         self._best = 0.0
@@ -68,7 +73,7 @@ class Learner:
             RunError: at a non-finite update with ``on_nonfinite=stop``.
             Stopped: when the process is asked to stop.
         """
-        lr, start = self._optimizer.param_groups[0]["lr"], perf_counter()
+        lr, start = self.updates.lr, perf_counter()
         self._done += 1
         self._bytes_in = report.bytes_in
         self._files_computed = [n / (self._done - self._first) for n in report.files_computed]
@@ -146,14 +151,8 @@ class Learner:
             self._on_nonfinite(
                 report.nonfinite or f"step {self._done}: the update became NaN or Inf"
             )
-            if self._config["on_nonfinite"] == "skip_step":
-                return False  # the schedule counts updates, not steps
-        params.grad = update
-        with without_compiler():
-            self._optimizer.step()
-        params.grad = None  # d numbers that the next step has no room for
-        self._scheduler.step()
-        self._experiment.flat.statistics.copy_(report.statistics)
+        if not self.updates.apply(update, report.statistics):
+            return False
         self._accuracy = None
         if self._diverged is None and not is_finite(params):
             self._diverged = self._done  # there is no step back, whatever on_nonfinite says
@@ -170,6 +169,7 @@ class Learner:
 
     def _evaluate(self) -> dict[str, float]:
         data = self._experiment.dataset
+        self._protocol.before_evaluation()
         result = evaluate(self._experiment.network, data.chunks(data.eval_split))
         self._accuracy, self._best = result.accuracy, max(self._best, result.accuracy)
         return {
@@ -180,15 +180,12 @@ class Learner:
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds; the records of its steps are on the disk before it."""
         self._recorder.sync()
-        with without_compiler():
-            optimizer = self._optimizer.state_dict()
         return {
             "step": self._done,
             "data": self._experiment.dataset.digest.hex(),
             "params": self._experiment.params,
             "statistics": self._experiment.flat.statistics,
-            "optimizer": optimizer,
-            "scheduler": self._scheduler.state_dict(),
+            **self.updates.state,
             "state": self._protocol.state,
             "best_accuracy": self._best,
             "diverged_at_step": self._diverged,
@@ -203,9 +200,7 @@ class Learner:
             return
         self._experiment.params.copy_(saved["params"])
         self._experiment.flat.statistics.copy_(saved["statistics"])
-        with without_compiler():
-            self._optimizer.load_state_dict(saved["optimizer"])
-        self._scheduler.load_state_dict(saved["scheduler"])
+        self.updates.load(saved)
         state, params = self._protocol.state, self._experiment.params
         for name, value in saved["state"].items():
             state[name] = value.to(state.get(name, params).device)
@@ -222,6 +217,7 @@ class Learner:
             "steps": self._done,
             "seconds_per_step": median(seconds or [0.0]),
             **facts_of(self._experiment, self._done),
+            **self._protocol.facts(),
             "bytes_in_per_step": self._bytes_in,
             "server_memory_bytes": self._memory.peak,
             "files_computed": [int(n) if n == int(n) else n for n in self._files_computed],

@@ -14,8 +14,8 @@ from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.gpu_memory import full_memory_named
 from byzshield_exp.training.learner import Learner
 from byzshield_exp.training.memory import keep_freed_memory
-from byzshield_exp.training.parameter_server import parameter_server
-from byzshield_exp.training.protocol import TrainingProtocol
+from byzshield_exp.training.protocol import TrainingProtocol, bind_protocol
+from byzshield_exp.training.updates import Updates
 
 
 @full_memory_named()
@@ -47,12 +47,14 @@ def train(
     torch.set_num_threads(config["threads"])
     keep_freed_memory()
     channel = channel or AloneChannel()
-    protocol = parameter_server(experiment, config, channel, runs, gpu_sharers)
+    protocol = bind_protocol(config)(experiment, config, channel, runs, gpu_sharers)
     is_server, learner = channel.rank == 0, None
     with interrupts.heard() if is_server else nullcontext():  # others wait for rank 0's word
         try:
             learner = _learner(experiment, protocol, config, folder) if is_server else None
-            return _loop(protocol, learner)
+            skips = config["on_nonfinite"] == "skip_step"
+            updates = learner.updates if learner else Updates(experiment, skips)
+            return _loop(protocol, learner, updates)
         except (Stopped, TooFewReplicas, LostRank) as error:
             if learner is None:
                 raise
@@ -72,7 +74,7 @@ def _learner(
         return Learner(experiment, protocol, config, folder)
     except Exception:
         with suppress(RunError, Stopped):  # the other ranks prepare, and hear then that it is over
-            protocol.prepare()
+            protocol.prepare(Updates(experiment, skips=False))
         raise
 
 
@@ -85,12 +87,16 @@ def _cause(error: RunError | Stopped, protocol: TrainingProtocol) -> RunError | 
     return error
 
 
-def _loop(protocol: TrainingProtocol, learner: Learner | None) -> dict[str, Any] | None:
-    protocol.prepare()
+def _loop(
+    protocol: TrainingProtocol, learner: Learner | None, updates: Updates
+) -> dict[str, Any] | None:
+    protocol.prepare(updates)
     while (step := protocol.begin(learner.next_step if learner else None)) is not None:
         interrupts.check()
         done = protocol.step(step)
         if learner and done:
             learner.finish_step(*done)
+        elif done:  # a protocol whose ranks all hold the parameters
+            updates.apply(done[0], done[1].statistics)
         del done  # with the update, before rows come again
     return learner.finish() if learner else None

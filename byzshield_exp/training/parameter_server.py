@@ -1,6 +1,5 @@
 """The parameter server: workers send one gradient per file, the server votes and aggregates."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +22,7 @@ from byzshield_exp.clusters import (
 from byzshield_exp.clusters.agreement import Agreement
 from byzshield_exp.clusters.backend import server_plays
 from byzshield_exp.clusters.delivery import Delivery
-from byzshield_exp.errors import TooFewReplicas
+from byzshield_exp.errors import ConfigError, TooFewReplicas
 from byzshield_exp.rows.message import split
 from byzshield_exp.rows.parallel import new_rows
 from byzshield_exp.training.aggregation import Aggregation
@@ -31,10 +30,11 @@ from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.gpu_memory import GpuMemory, gpu_need
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.introducing import introduction
-from byzshield_exp.training.protocol import Report
-from byzshield_exp.training.replay import cuda_graph
+from byzshield_exp.training.protocol import Report, protocol_traits
 from byzshield_exp.training.stopwatch import Stopwatch
 from byzshield_exp.training.tables import listed, middle_loss, phases, profile
+from byzshield_exp.training.true_gradients import true_gradients
+from byzshield_exp.training.updates import Updates
 from byzshield_exp.training.voting import MajorityOf, Outcome, vote
 from byzshield_exp.training.work import Work
 from byzshield_exp.votes import count_disagreements, reads_digests
@@ -76,7 +76,7 @@ class ParameterServer:
         self._files_computed: dict[int, int] = {}  # by rank
         self._is_running = False
 
-    def prepare(self) -> None:
+    def prepare(self, updates: Updates) -> None:
         """Compare the data over all ranks, and file 0's gradient where replicas must be equal."""
         if self._transport.seats.world_size == 1:
             return
@@ -120,6 +120,13 @@ class ParameterServer:
         events = list(self._transport.events)
         self._transport.events.clear()
         return events
+
+    def before_evaluation(self) -> None:
+        """Do nothing: they came with the rows."""
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing more."""
+        return {}
 
     def end(self) -> None:
         """Let the other ranks end as well."""
@@ -234,6 +241,16 @@ class ParameterServer:
         return 0 if self._experiment.forge is None else outcome.count_won_by(liars)
 
 
+def _check(experiment: Experiment, config: Mapping[str, Any]) -> list[str]:
+    if experiment.cheats:
+        raise ConfigError(
+            f"cheat={config['choices']['cheat']} protocol={config['choices']['protocol']}: cheats "
+            "break BTARD's protocol: take approach=btard"
+        )
+    return []
+
+
+@protocol_traits(check=_check)
 def parameter_server(
     experiment: Experiment,
     config: Mapping[str, Any],
@@ -259,12 +276,7 @@ def parameter_server(
     if config["device"] == "cuda":
         need = gpu_need(experiment, config, seats, channel.rank, channel.backend)
         need.check(GpuMemory.here(), gpu_sharers)
-    truth = TrueGradients(
-        experiment.network, experiment.dataset, experiment.batches, num_files,
-        _parallel_files(len(seats.players) * runs, config),
-        experiment.seed if experiment.is_stochastic else None, config["precision"],
-        cuda_graph if config["device"] == "cuda" else None,
-    )  # fmt: skip
+    truth = true_gradients(experiment, config, len(seats.players) * runs)
     if channel.world_size == 1:
         rows = truth.table  # winners stay where they are computed
     else:
@@ -282,13 +294,3 @@ def parameter_server(
     return ParameterServer(
         experiment, transport, truth, rows, options["majority_of"], bool(config["profile"])
     )
-
-
-def _parallel_files(ranks: int, config: Mapping[str, Any]) -> int:
-    """Return how many files to compute at a time: by this process's share of the cores."""
-    if config["device"] == "cuda":
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ranks = min(ranks, int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
-    threads: int = config["threads"]
-    return max(1, (cores or 1) // ranks // threads)

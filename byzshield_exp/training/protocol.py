@@ -1,10 +1,20 @@
 """What the loop and the learner know of any protocol."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
+
+from byzshield_exp.binding import bind
+
+if TYPE_CHECKING:
+    from byzshield_exp.training.experiment import Experiment
+    from byzshield_exp.training.updates import Updates
+
+_GIVEN = ("experiment", "config", "channel", "runs", "gpu_sharers")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +64,11 @@ class TrainingProtocol(Protocol):
 
     state: dict[str, Tensor]
 
-    def prepare(self) -> None:
+    def prepare(self, updates: "Updates") -> None:
         """Meet the other ranks and compare what must be equal, before the first step.
+
+        Args:
+            updates: of this process; rank 0's may be those of a checkpoint.
 
         Raises:
             RunError: naming the ranks that differ, and why as far as they say it.
@@ -71,7 +84,9 @@ class TrainingProtocol(Protocol):
         ...
 
     def step(self, step: int) -> tuple[Float[Tensor, " d"], Report] | None:
-        """Do a step; the update and the report on rank 0, None where there is nothing to apply.
+        """Do a step; the update and the report on rank 0, and on each rank that applies it.
+
+        None where there is nothing to apply.
 
         Raises:
             RunError: if the run cannot go on; ``TooFewReplicas`` if too many ranks are gone.
@@ -82,6 +97,51 @@ class TrainingProtocol(Protocol):
         """Human-readable warnings since the last report, once."""
         ...
 
+    def before_evaluation(self) -> None:
+        """On rank 0, bring the network's running statistics up to date."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What the summary says of this protocol alone."""
+        ...
+
     def end(self) -> None:
         """Let the other ranks end as well; at the end, or after a failure."""
         ...
+
+
+Check = Callable[["Experiment", Mapping[str, Any]], list[str]]
+
+
+def protocol_traits(check: Check) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare of a protocol's factory how an experiment is checked for it.
+
+    Args:
+        check: ``check(experiment, config) -> notes``, warnings for the user; raises
+            ``ConfigError`` where the protocol cannot run it.
+    """
+
+    def declare(factory: Callable[..., Any]) -> Callable[..., Any]:
+        factory.check = check  # type: ignore[attr-defined]
+        return factory
+
+    return declare
+
+
+def bind_protocol(config: Mapping[str, Any]) -> "partial[TrainingProtocol]":
+    """Bind the factory of the protocol that is chosen; it takes a run's parts.
+
+    Raises:
+        ConfigError: for an unknown key, or a value of a wrong type.
+    """
+    return bind("protocol", config["protocol"], _GIVEN)
+
+
+def check_protocol(experiment: "Experiment", config: Mapping[str, Any]) -> list[str]:
+    """Check an experiment for the protocol that is chosen; return notes for the user.
+
+    Raises:
+        ConfigError: in one line.
+    """
+    check: Check | None = getattr(bind_protocol(config).func, "check", None)
+    return check(experiment, config) if check else []

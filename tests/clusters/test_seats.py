@@ -55,3 +55,8 @@ def test_messages_are_sent_in_the_order_that_all_ranks_know(run, monkeypatch, at
 def test_how_many_ranks_may_be_lost(assignment, world_size, needed, count):
     seats = Seats(assignment, world_size)
     assert seats.bearable(needed) == count
+
+
+def test_an_observer_is_its_process():
+    seats = Seats(MOLS, 4)
+    assert [seats.rank_of_id(one) for one in (0, 5, 14, -1, -4)] == [1, 2, 3, 0, 3]

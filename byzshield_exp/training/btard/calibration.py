@@ -1,0 +1,46 @@
+"""Radius and bounds that all peers find for themselves, from public files."""
+
+import math
+from dataclasses import replace
+
+import torch
+
+from byzshield_exp.aggregators.coordinates import coordinate_median
+from byzshield_exp.training.btard.checks import Options
+from byzshield_exp.training.btard.clip import Clipping
+from byzshield_exp.training.btard.parts import parts
+from byzshield_exp.training.experiment import Experiment
+from byzshield_exp.training.gradients import TrueGradients
+
+_FILES = 8  # at most: their rows are in memory together
+_FAR = 10.0  # times the usual distance, where a part is checked in public
+
+
+def calibrated(
+    experiment: Experiment, truth: TrueGradients, clipping: Clipping | None, options: Options
+) -> tuple[Clipping, float]:
+    """Fill in ``tau`` and ``delta_max`` where they are to be found.
+
+    Args:
+        experiment: its parameters are still the first ones.
+        truth: computes gradients.
+        clipping: its ``tau`` is NaN where it is to be calibrated; None: another rule.
+        options: as chosen.
+    """
+    clipping = clipping or Clipping(math.inf, 1.0)
+    asks_delta = options.delta_max is None and options.ban == "validate"
+    delta = math.inf if options.delta_max is None else options.delta_max
+    if not (math.isnan(clipping.tau) or asks_delta):
+        return clipping, delta
+    num_files = experiment.assignment.num_files
+    rows = truth.rows_at(0, experiment.params, range(min(num_files, _FILES)))
+    apart = (rows - coordinate_median(rows)).double()
+    every = torch.stack(
+        [apart[:, where].norm(dim=1) for where in parts(rows.shape[1], num_files)], dim=1
+    )
+    if math.isnan(clipping.tau):
+        clipping = replace(clipping, tau=float(every.median()))
+    if asks_delta:
+        usual = float(every.median(dim=0).values.max())
+        delta = _FAR * usual + (0 if math.isinf(clipping.tau) else clipping.tau)
+    return clipping, delta
