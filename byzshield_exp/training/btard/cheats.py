@@ -170,7 +170,8 @@ def _shifted(move: Move, shift: float) -> Tensor:
         return point
     apart = torch.stack([(row - point).norm() for row in rows]).median()
     away = torch.from_numpy(move.random.standard_normal(len(point))).to(point)
-    return point + shift * apart * away / away.norm()
+    moved: Tensor = point + shift * apart * away / away.norm()
+    return moved
 
 
 def _cover(move: Move, aggregator: int) -> None:

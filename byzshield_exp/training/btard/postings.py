@@ -16,6 +16,8 @@ from byzshield_exp.training.btard.lottery import SECRET_BYTES
 
 Posting = np.void
 Postings = Mapping[int, Posting]  # by peer
+Field = tuple[str, str] | tuple[str, str, tuple[int, ...]]
+Fields = Mapping["Phase", list[Field]]
 _DIGEST = ("u1", (DIGEST_BYTES,))
 _PART, _AGGREGATE, _PARAMS = b"btard part v1", b"btard aggregate v1", b"btard parameters v1"
 
@@ -46,14 +48,14 @@ def form(
         projections: k.
         verifies: whether peers check each other; else they only say what is missing.
     """
-    complaints = ("complaints", "u1", (peers,))
-    found = [("iterations", "<i4"), ("clipped", "<i4"), ("residual", "<f8")]
-    plain = {
+    complaints: Field = ("complaints", "u1", (peers,))
+    found: list[Field] = [("iterations", "<i4"), ("clipped", "<i4"), ("residual", "<f8")]
+    plain: Fields = {
         Phase.COMMIT: [("loss", "<f8")],
         Phase.AGGREGATE: [*found, complaints],
         Phase.SUMS: [complaints],
     }
-    checked = {
+    checked: Fields = {
         Phase.COMMIT: [
             ("loss", "<f8"),
             ("accuses", "u1"),  # the target, of a validator
@@ -77,7 +79,7 @@ def evidence_form(size: int) -> np.dtype[np.void]:
 
 def blank(of: np.dtype[np.void]) -> Posting:
     """A posting of zeros."""
-    posting: Posting = np.zeros((), dtype=of)[()]
+    posting: Posting = np.zeros(1, dtype=of)[0]
     return posting
 
 

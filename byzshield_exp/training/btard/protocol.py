@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from byzshield_exp.training.btard.checks import Options, check_experiment, clipp
 from byzshield_exp.training.btard.clip import Centre, Clipping, centre
 from byzshield_exp.training.btard.evaluation import refresh_statistics
 from byzshield_exp.training.btard.ledger import Ledger
+from byzshield_exp.training.btard.phases import run
 from byzshield_exp.training.btard.posted import Posted
 from byzshield_exp.training.btard.postings import params_digest
 from byzshield_exp.training.btard.roster import Places
@@ -40,6 +41,15 @@ from byzshield_exp.training.true_gradients import true_gradients
 from byzshield_exp.training.updates import Updates, shared
 
 _PARAMS = "btard_params"  # of the state: the parameters of the step before
+
+
+@dataclass
+class _Step:
+    """What a step's attempts have in common, for its report."""
+
+    counts: Counts
+    bans_before: int
+    attacking: tuple[int, ...] = ()
 
 
 class Btard:
@@ -108,34 +118,29 @@ class Btard:
 
     def step(self, step: int) -> tuple[Float[Tensor, " d"], Report] | None:
         """Aggregate until an attempt bans nobody."""
-        self._step, counts, before = step, Counts(), len(self._ledger.bans)
-        liars = self._liars(step)
-        roster = self._ledger.roster
-        if not roster.active:
-            return self._too_few(step)
-        places = Places(self._transport.seats, self._transport.rank, roster)
-        attacking = self._attacking(liars, roster.active)
-        with self._watch("compute"):
-            forging = liars if self._experiment.forge is not None else ()
-            self._rows.begin(step, tuple(peer for peer in roster.active if peer in forging), places)
-        with self._watch("validate"):
-            accusing = self._accusing(places, step)
+        self._step, done = step, _Step(Counts(), len(self._ledger.bans))
+        liars, roster = self._liars(step), self._ledger.roster
+        done.attacking = self._attacking(liars, roster.active)
+        accusing: dict[int, bool] = {}
         params = params_digest(self._experiment.params) if self._rules.verifies else b""
-        for number in range(2 * self._rules.num_peers + 1):
+        for number in range(self._rules.num_peers + 1):
+            if not roster.active:
+                self._give_up(step)
+                return None
+            places = Places(self._transport.seats, self._transport.rank, roster)
+            if number == 0:
+                accusing = self._compute(step, liars, places)
             attempt = Attempt(
                 self._rules, places, self._transport, self._rows,
-                self._cheating(step, liars), self._watch, counts, step, number, params,
+                self._cheating(step, liars), self._watch, done.counts, step, number, params,
                 accusing, self._judged,
             )  # fmt: skip
-            bans = attempt.run()
+            bans = run(attempt)
             if not bans:
-                return self._finish(attempt, counts, attacking, before)
+                return self._finish(attempt, done)
             if not self._ban(bans, step):
                 break
-            roster = replace(self._ledger.roster, duties=roster.without(self._ledger.gone).duties)
-            if not roster.active:
-                return self._too_few(step)
-            places = Places(self._transport.seats, self._transport.rank, roster)
+            roster = roster.without(self._ledger.gone)
         raise RunError(f"step {step + 1}: peers who are banned already do not let it end")
 
     def take_events(self) -> list[str]:
@@ -187,6 +192,15 @@ class Btard:
         left = tuple(peer for peer in liars if peer not in banned)
         return Cheating(self._experiment.cheats, left, silent)
 
+    def _compute(self, step: int, liars: tuple[int, ...], places: Places) -> dict[int, bool]:
+        """Compute the rows of a step; by validator of this process, whether it accuses."""
+        forging = liars if self._experiment.forge is not None else ()
+        with self._watch("compute"):
+            lying = tuple(peer for peer in places.roster.active if peer in forging)
+            self._rows.begin(step, lying, places)
+        with self._watch("validate"):
+            return self._accusing(places, step)
+
     def _accusing(self, places: Places, step: int) -> dict[int, bool]:
         """By validator of this process whether its target's row was another one."""
         byzantine = self._experiment.choose.choose(step=step)
@@ -219,8 +233,8 @@ class Btard:
             self._rows.turned_honest(ban.peer)
         return new
 
-    def _too_few(self, step: int) -> None:
-        """End the run on rank 0; other ranks hear of it.
+    def _give_up(self, step: int) -> None:
+        """End the run on rank 0; other ranks hear of it when they begin the next step.
 
         Raises:
             TooFewReplicas: on rank 0.
@@ -229,14 +243,12 @@ class Btard:
             live = len(self._ledger.roster.live)
             raise TooFewReplicas(f"step {step + 1}: {live} peers are left, none of them computes")
 
-    def _finish(
-        self, attempt: Attempt, counts: Counts, attacking: tuple[int, ...], before: int
-    ) -> tuple[Float[Tensor, " d"], Report]:
+    def _finish(self, attempt: Attempt, done: "_Step") -> tuple[Float[Tensor, " d"], Report]:
         step = attempt.step
-        for peer in attacking:
+        for peer in done.attacking:
             self._ledger.attacks[peer] += 1
         if self._options.ban == "bernoulli":
-            self._toss(attacking, step)
+            self._toss(done.attacking, step)
         self._ledger.duties = ()
         if attempt.posted is not None:
             live = self._ledger.roster.live
@@ -249,7 +261,7 @@ class Btard:
             self.state[_PARAMS] = self._experiment.params.clone()
         self._ledger.save(self.state)
         self._past.remember(step)
-        report = self._report(attempt, counts, attacking, before)
+        report = self._report(attempt, done)
         return attempt.aggregate.to(self._experiment.params.device), report
 
     def _toss(self, attacking: tuple[int, ...], step: int) -> None:
@@ -259,9 +271,7 @@ class Btard:
             if random.random() < self._options.probability:
                 self._ban([Ban(peer, Reason.COIN)], step)
 
-    def _report(
-        self, attempt: Attempt, counts: Counts, attacking: tuple[int, ...], before: int
-    ) -> Report:
+    def _report(self, attempt: Attempt, done: "_Step") -> Report:
         seats = self._transport.seats
         for rank in seats.players:
             mine = seats.workers_of(rank)
@@ -269,31 +279,31 @@ class Btard:
         bytes_in, bytes_out = self._transport.traffic
         seconds, cpu_seconds = self._watch.reset()
         own = {0: Statement(seconds, cpu_seconds, 0, bytes_out, bytes_in)}
-        losses = np.array(list(attempt.losses.values()))
+        losses = np.array([float(attempt.committed[peer]["loss"]) for peer in attempt.active])
         is_update_whole = bool(attempt.aggregate.isfinite().all())
         return Report(
             loss=float(np.nanmean(losses)) if np.isfinite(losses).any() else math.nan,
-            byzantine=attacking,
+            byzantine=done.attacking,
             statistics=self._experiment.flat.statistics.clone(),
             nonfinite="" if is_update_whole else self._nonfinite(attempt),
             bytes_in=bytes_in,
             files_computed=list(self._computed),
             seconds=phases(seconds, []),
             events=self.take_events(),
-            table=self._table(attempt, counts, attacking, before),
+            table=self._table(attempt, done),
             profile=profile(own, seats.world_size) if self._is_profiled else None,
         )
 
-    def _table(
-        self, attempt: Attempt, counts: Counts, attacking: tuple[int, ...], before: int
-    ) -> dict[str, Any]:
-        active = attempt.active
+    def _table(self, attempt: Attempt, done: "_Step") -> dict[str, Any]:
+        active, counts = attempt.active, done.counts
         said = [attempt.aggregates[peer] for peer in active]
         return {
             "alive": len(self._ledger.roster.live),
-            "attacking": len(attacking),
+            "attacking": len(done.attacking),
             "banned": len(self._ledger.banned),
-            "banned_now": tuple(sorted(ban.peer for ban, _ in self._ledger.bans[before:])),
+            "banned_now": tuple(
+                sorted(ban.peer for ban, _ in self._ledger.bans[done.bans_before :])
+            ),
             "attempts": attempt.number + 1,
             "accusations": counts.accusations,
             "eliminations": counts.eliminations,
@@ -368,12 +378,12 @@ def btard(
 
 def _aggregation(
     experiment: Experiment, clipping: Clipping, options: Options
-) -> Callable[[Tensor, slice], Centre]:
+) -> Callable[[Tensor], Centre]:
     """What a peer makes of the rows of its part: clipping, or without checks any rule."""
     if options.is_clipping:
-        return lambda rows, where: centre(rows, clipping)
+        return lambda rows: centre(rows, clipping)
 
-    def by_rule(rows: Tensor, where: slice) -> Centre:
+    def by_rule(rows: Tensor) -> Centre:
         num_corrupt = min(experiment.num_corrupt, max(0, (len(rows) - 1) // 2))
         return Centre(experiment.defence(rows, num_corrupt))
 

@@ -38,7 +38,9 @@ class PeerRows:
         self._forging = Forging(experiment, truth, past)
         self._lies: dict[int, Message] = {}
         self._on_cpu: dict[int, Tensor] = {}
-        self._step, self._liars, self._absent = 0, (), ()
+        self._step = 0
+        self._liars: tuple[int, ...] = ()
+        self._absent: tuple[int, ...] = ()
 
     def begin(self, step: int, liars: tuple[int, ...], places: Places) -> None:
         """Compute the rows of a step.

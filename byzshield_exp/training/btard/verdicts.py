@@ -5,6 +5,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from byzshield_exp.training.btard.lottery import commitment
 from byzshield_exp.training.btard.postings import Postings
@@ -92,7 +93,9 @@ def false_secrets(
     return bans
 
 
-def false_emptiness(aggregates: Postings, active: Sequence[int], counted: np.ndarray) -> list[Ban]:
+def false_emptiness(
+    aggregates: Postings, active: Sequence[int], counted: NDArray[np.bool]
+) -> list[Ban]:
     """Aggregators who say that their part is not finite although a row of it is, or vice versa.
 
     Args:
@@ -102,7 +105,7 @@ def false_emptiness(aggregates: Postings, active: Sequence[int], counted: np.nda
     """
     return [
         Ban(peer, Reason.WRONG_AGGREGATE)
-        for peer, some in zip(active, counted.any(axis=0), strict=True)
+        for peer, some in zip(active, counted.any(axis=0).reshape(-1), strict=True)
         if peer in aggregates and bool(aggregates[peer]["finite"]) != bool(some)
     ]
 
@@ -151,12 +154,13 @@ def accused(
     """
     bans: dict[int, Ban] = {}
     for accuser, peer in sorted(accusations):
-        finding = findings[peer]
-        if finding.reason is None:
+        reason = findings[peer].reason
+        if reason is None:
             bans.setdefault(accuser, Ban(accuser, Reason.FALSE_ACCUSATION, peer))
-            continue
-        bans.setdefault(peer, Ban(peer, finding.reason, accuser))
-        for aggregator in (active[part] for part in finding.wrong_parts):
+        else:
+            bans.setdefault(peer, Ban(peer, reason, accuser))
+    for peer in sorted({peer for _, peer in accusations}):
+        for aggregator in (active[part] for part in findings[peer].wrong_parts):
             if aggregator != peer and (aggregator, peer) not in spoken:
                 bans.setdefault(aggregator, Ban(aggregator, Reason.COVERED, peer))
     return list(bans.values())
