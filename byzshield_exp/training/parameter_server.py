@@ -26,12 +26,12 @@ from byzshield_exp.errors import ConfigError, TooFewReplicas
 from byzshield_exp.rows.message import split
 from byzshield_exp.rows.parallel import new_rows
 from byzshield_exp.training.aggregation import Aggregation
-from byzshield_exp.training.calibration import with_radius
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.gpu_memory import GpuMemory, gpu_need
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.introducing import introduction
 from byzshield_exp.training.protocol import Report, protocol_traits
+from byzshield_exp.training.radius import with_radius
 from byzshield_exp.training.stopwatch import Stopwatch
 from byzshield_exp.training.tables import listed, middle_loss, phases, profile
 from byzshield_exp.training.true_gradients import true_gradients

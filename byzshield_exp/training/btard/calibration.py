@@ -6,9 +6,9 @@ from dataclasses import replace
 from byzshield_exp.training.btard.checks import Options
 from byzshield_exp.training.btard.clip import Clipping
 from byzshield_exp.training.btard.parts import parts
-from byzshield_exp.training.calibration import calibrated_tau, distances, public_rows
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.gradients import TrueGradients
+from byzshield_exp.training.radius import calibrated_tau, distances, public_rows
 
 _FILES = 8  # at most: their rows are in memory together
 _FAR = 10.0  # times the usual distance, where a part is checked in public

@@ -7,8 +7,8 @@ import torch
 from running import SMALL, summary_of
 
 from byzshield_exp.errors import ConfigError
-from byzshield_exp.training.calibration import calibrated_tau, distances, public_rows
 from byzshield_exp.training.experiment import build
+from byzshield_exp.training.radius import calibrated_tau, distances, public_rows
 from byzshield_exp.training.true_gradients import true_gradients
 
 CLIP = ("aggregator=centered_clip", "aggregator.tau=calibrated", "q=4", "attack=ipm_optimised")
