@@ -140,7 +140,7 @@ def test_every_rule_names_its_source(module):
     own = {
         "check_attack", "check_forged",
         "baseline", "random", "custom", "squared_distances",
-        "attack_traits", "check_arguments", "forged_files", "is_declared", "why_idle",
+        "attack_traits", "check_arguments", "forged_files", "is_declared", "shares", "why_idle",
     }  # of no paper  # fmt: skip
     for name in package.__all__:
         function = getattr(package, name)
