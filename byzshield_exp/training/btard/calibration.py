@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from byzshield_exp.training.btard.checks import Options
+from byzshield_exp.training.btard.agreed import PeerOptions
 from byzshield_exp.training.btard.clip import Clipping
 from byzshield_exp.training.btard.parts import parts
 from byzshield_exp.training.experiment import Experiment
@@ -15,7 +15,7 @@ _FAR = 10.0  # times the usual distance, where a part is checked in public
 
 
 def calibrated(
-    experiment: Experiment, truth: TrueGradients, clipping: Clipping | None, options: Options
+    experiment: Experiment, truth: TrueGradients, clipping: Clipping | None, options: PeerOptions
 ) -> tuple[Clipping, float]:
     """Fill in ``tau`` and ``delta_max`` where they are to be found.
 
