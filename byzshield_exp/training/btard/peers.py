@@ -117,7 +117,11 @@ class Btard:
         return self._transport.publish(step, None)
 
     def step(self, step: int) -> tuple[Float[Tensor, " d"], Report] | None:
-        """Aggregate until an attempt bans nobody."""
+        """Aggregate until an attempt bans nobody.
+
+        Raises:
+            RunError: if it cannot go on; ``TooFewReplicas`` if nobody is left to compute.
+        """
         self._step, done = step, _Step(Counts(), len(self._ledger.bans))
         liars, roster = self._liars(step), self._ledger.roster
         done.attacking = self._attacking(liars, roster.active)
