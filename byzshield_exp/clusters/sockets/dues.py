@@ -16,7 +16,7 @@ from byzshield_exp.clusters.sockets.reader import Drain, Sink
 from byzshield_exp.clusters.sockets.wire import Header, Kind, Rejected
 from byzshield_exp.rows.digests import bytes_of
 
-_SLACK = 1 << 16  # bytes that a message may be longer than what is due before it is a giant
+ANY_LENGTH = 1 << 62  # only what is due is taken, and what comes too late is drained
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Dues:
 
     def __init__(self, hub: Hub, run: int) -> None:
         self._hub, self._run = hub, run
-        self._number = self._longest = 0
+        self._number = 0
         self._of: dict[int, deque[Due]] = {}
 
     @property
@@ -97,9 +97,7 @@ class Dues:
         self._number = number
         alive = [peer for peer in self._hub.alive if dues.get(peer.rank)]
         self._of = {peer.rank: deque(dues[peer.rank]) for peer in alive}
-        lengths = [due.header.length for of_rank in self._of.values() for due in of_rank]
-        self._longest = max([self._longest, *lengths])
-        self._hub.allow(self._longest + _SLACK)
+        self._hub.forget()
         for peer in self._hub.alive:
             self._hub.hold(peer, peer.rank not in self._of)
 

@@ -88,15 +88,15 @@ class Hub:
             bucket: bytes that are read at a time.
         """
         self._handler, self._bucket = handler, bucket
-        self.allow(longest)
+        self.forget()  # what is of the run before
         for peer in self.alive:
+            peer.reader.longest = max(peer.reader.longest, longest)
             self.hold(peer, False)
 
-    def allow(self, longest: int) -> None:
-        """Let payloads be this long from now on; those that are being read are forgotten."""
+    def forget(self) -> None:
+        """Skip the rest of the payloads that are being read."""
         for peer in self.alive:
-            peer.reader.forget()  # it is of the run before, or was due before
-            peer.reader.longest = max(peer.reader.longest, longest)
+            peer.reader.forget()
 
     def hold(self, peer: Peer, is_held: bool = True) -> None:
         """Read nothing from a peer until it is held no longer."""

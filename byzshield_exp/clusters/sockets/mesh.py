@@ -11,7 +11,7 @@ from time import monotonic
 import numpy as np
 
 from byzshield_exp.clusters.sockets.connecting import admit, dial, listen
-from byzshield_exp.clusters.sockets.dues import Due, Dues, Exchange
+from byzshield_exp.clusters.sockets.dues import ANY_LENGTH, Due, Dues, Exchange
 from byzshield_exp.clusters.sockets.hub import Hub, Peer
 from byzshield_exp.clusters.sockets.reader import Sink
 from byzshield_exp.clusters.sockets.wire import Header, Kind, Rejected
@@ -51,7 +51,7 @@ class Mesh:
         self._hub = Hub(connections)
         self._dues = Dues(self._hub, run)
         self.events: list[str] = []
-        self._hub.listen_to(self, 0, bucket)
+        self._hub.listen_to(self, ANY_LENGTH, bucket)
         self._dues.begin(0, {})
 
     @property

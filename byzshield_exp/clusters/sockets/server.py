@@ -7,6 +7,7 @@ from torch import Tensor
 
 from byzshield_exp.clusters.inbox import STATEMENT_BYTES, Inbox, Statement
 from byzshield_exp.clusters.seats import Seats
+from byzshield_exp.clusters.sockets.dues import ANY_LENGTH
 from byzshield_exp.clusters.sockets.fetching import Fetching
 from byzshield_exp.clusters.sockets.hub import Hub, Peer
 from byzshield_exp.clusters.sockets.patience import Patience
@@ -52,7 +53,8 @@ class SocketServer:
         self._ordered_at = 0.0
         self._bytes_before = self._bytes()
         self._has_ended = False
-        hub.listen_to(self._reception, STATEMENT_BYTES + _SLACK, options.bucket)
+        longest = ANY_LENGTH if options.is_mesh else STATEMENT_BYTES + _SLACK
+        hub.listen_to(self._reception, longest, options.bucket)
 
     @property
     def events(self) -> list[str]:
@@ -107,10 +109,7 @@ class SocketServer:
         if self._options.is_mesh:
             self._rounds.begin()
         self._bytes_before = self._bytes()
-        ready = [peer for peer in self._hub.alive if self._options.is_mesh or self._is_ready(peer)]
-        if not self._options.is_mesh:
-            self._reception.owed |= {peer.rank: step for peer in ready}
-            self._patience.ask(len(ready))
+        ready = self._hub.alive if self._options.is_mesh else self._ask(step)
         self._send(ready, Header(Kind.ORDER, self._run, 0, step=step), params)
         self._ordered_at = self._hub.now()
         return step
@@ -203,6 +202,13 @@ class SocketServer:
 
     def _deadline(self, step: int) -> float:
         return self._ordered_at + max(map(self._patience.of, self._still_owing(step)))
+
+    def _ask(self, step: int) -> list[Peer]:
+        """Return the ranks that can begin a step, which they owe from now on."""
+        ready = [peer for peer in self._hub.alive if self._is_ready(peer)]
+        self._reception.owed |= {peer.rank: step for peer in ready}
+        self._patience.ask(len(ready))
+        return ready
 
     def _is_ready(self, peer: Peer) -> bool:
         """Whether a rank has done all that it was asked for, so that it can begin a step."""
