@@ -67,7 +67,7 @@ class PeerGroup:
             if ranks[pair][0] == self._rank
         }
         sizes = [size for pair, size in travels.items() if pair not in sent]
-        rooms = torch.empty(sum(sizes), device=self._device).split(sizes)
+        rooms = torch.empty(sum(sizes), dtype=torch.float32, device=self._device).split(sizes)
         came = dict(zip((pair for pair in travels if pair not in sent), rooms, strict=True))
         operations = [
             P2POp(dist.isend, sent[pair], ranks[pair][1], tag=_VECTOR)

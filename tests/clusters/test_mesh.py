@@ -19,7 +19,7 @@ from byzshield_exp.clusters.sockets.channel import ServerChannel
 from byzshield_exp.clusters.sockets.connecting import dial
 from byzshield_exp.clusters.sockets.dues import Exchange, vectors_due
 from byzshield_exp.clusters.sockets.hub import Hub
-from byzshield_exp.clusters.sockets.mesh import Mesh, Place, connect, open_door
+from byzshield_exp.clusters.sockets.mesh import Contact, Mesh, connect, open_door
 from byzshield_exp.clusters.sockets.wire import Header, Kind
 from byzshield_exp.rows.digests import bytes_of
 
@@ -217,7 +217,7 @@ def test_between_two_workers_nobody_else_can_connect(host):
 
         def meet(rank):
             places = {
-                other: Place(doors[other][1], tokens.get(tuple(sorted((rank, other))), bytes(32)))
+                other: Contact(doors[other][1], tokens.get(tuple(sorted((rank, other))), bytes(32)))
                 for other in (1, 2, 3)
             }
             return connect(doors[rank][0], places, rank, RUN, 10.0)
@@ -237,4 +237,4 @@ def test_between_two_workers_nobody_else_can_connect(host):
 def test_an_address_that_is_none_is_a_missing_worker():
     with open_door("") as (door, _):
         for address in ("", "nowhere", "127.0.0.1:99999999", "/none\0", "\ufffd:1", "x" * 250):
-            assert connect(door, {1: Place(address, b"")}, 2, RUN, 0.0) == {}
+            assert connect(door, {1: Contact(address, b"")}, 2, RUN, 0.0) == {}

@@ -21,7 +21,7 @@ TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True)
-class Place:
+class Contact:
     """How to reach a worker process.
 
     Attributes:
@@ -138,17 +138,17 @@ def pack_place(address: str) -> bytes:
     return address.encode().ljust(PLACE_BYTES, b"\0")
 
 
-def unpack_places(told: memoryview) -> dict[int, Place]:
+def unpack_places(told: memoryview) -> dict[int, Contact]:
     """Read what the server says: by rank, from 1, its place."""
     content, size, found = bytes(told), PLACE_BYTES + TOKEN_BYTES, {}
     for rank, at in enumerate(range(0, len(content), size), start=1):
         address, token = content[at : at + PLACE_BYTES], content[at + PLACE_BYTES : at + size]
-        found[rank] = Place(address.rstrip(b"\0").decode(errors="replace"), token)
+        found[rank] = Contact(address.rstrip(b"\0").decode(errors="replace"), token)
     return found
 
 
 def connect(
-    door: socket.socket, places: Mapping[int, Place], rank: int, run: int, seconds: float
+    door: socket.socket, places: Mapping[int, Contact], rank: int, run: int, seconds: float
 ) -> dict[int, socket.socket]:
     """Call the ranks below this one, and let in those above it; who does not come is missing."""
     deadline = monotonic() + seconds

@@ -15,7 +15,7 @@ from byzshield_exp.clusters.transport import TransportOptions
 from byzshield_exp.errors import LostServer
 from byzshield_exp.rows.digests import bytes_of
 
-_CONNECT_S = 15.0  # at least, for the others to come
+_CONNECT_S = 15.0  # for the others to come; the server waits longer
 _NOTHING = np.empty(0, dtype=np.uint8)
 
 
@@ -119,8 +119,8 @@ class Peers:
             told = self._hear(Kind.PLACES)
             if told is None:
                 return
-            seconds = max(self._options.worker_timeout / 2, _CONNECT_S)
-            found = connect(door, unpack_places(told), self._rank, exchange.run, seconds)
+            places = unpack_places(told)
+            found = connect(door, places, self._rank, exchange.run, _CONNECT_S)
         self._mesh = Mesh(found, exchange.run, self._options.bucket)
         self._send(self._next(0), Kind.CONNECTED, _NOTHING)
 
