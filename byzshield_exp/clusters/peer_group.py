@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import P2POp
+from torch.distributed import P2POp, Work
 
 from byzshield_exp.clusters.bundle import Key, Pair, check, pack, unpack
 from byzshield_exp.clusters.seats import Seats
-from byzshield_exp.clusters.vigil import Waitable, all_of, start
+from byzshield_exp.clusters.vigil import Waitable, all_of, finish, start
 
-_VECTOR = 3  # a tag, beside those of rows
+_VECTOR, _POSTS = 3, 4  # tags, beside those of rows
 
 
 class PeerGroup:
@@ -80,8 +80,9 @@ class PeerGroup:
             self._do(lambda: start(operations))
         self.bytes_in += sum(vector.nbytes for vector in came.values())
         self.bytes_out += sum(vector.nbytes for vector in sent.values())
-        own = {pair: vectors[pair] for pair in vectors if ranks[pair] == (self._rank, self._rank)}
-        return {pair: (came | own)[pair] for pair in expected if pair in came or pair in own}
+        here = self._rank, self._rank
+        found = came | {pair: vectors[pair] for pair in vectors if ranks[pair] == here}
+        return {pair: found[pair] for pair in expected if pair in found}
 
     def _gather(
         self, owners: Mapping[Key, int], posts: Mapping[Key, bytes], size: int
@@ -90,16 +91,28 @@ class PeerGroup:
         keys: dict[int, list[Key]] = {rank: [] for rank in range(self._seats.world_size)}
         for key, rank in owners.items():
             keys[rank].append(key)
-        mine = torch.zeros(max(map(len, keys.values())) * (1 + size), dtype=torch.uint8)
-        if not len(mine):
-            return {}
-        packed = pack(posts, keys[self._rank], size).reshape(-1)
-        mine[: len(packed)] = torch.from_numpy(packed)
-        came = [torch.empty_like(mine) for _ in keys]
-        self._do(lambda: all_of([dist.all_gather(came, mine, async_op=True)], mine))
-        self.bytes_in += mine.nbytes * (len(keys) - 1)
-        self.bytes_out += mine.nbytes * (len(keys) - 1)
+        sizes = [len(of_rank) * (1 + size) for of_rank in keys.values()]
+        bundle = torch.zeros(sum(sizes), dtype=torch.uint8)
+        parts = bundle.split(sizes)
+        parts[self._rank].copy_(torch.from_numpy(pack(posts, keys[self._rank], size).reshape(-1)))
+        if len(bundle):
+            self._do(lambda: self._through_rank_0(bundle, parts))
         found: dict[Key, bytes] = {}
-        for rank, cells in enumerate(came):
+        for rank, cells in enumerate(parts):
             found |= unpack(cells.numpy(), keys[rank], size)
         return {key: found[key] for key in owners if key in found}
+
+    def _through_rank_0(self, bundle: Tensor, parts: Sequence[Tensor]) -> list[Waitable]:
+        """Send this rank's part to rank 0, which broadcasts all of them."""
+        others = [rank for rank, part in enumerate(parts) if rank > 0 and len(part)]
+        sending: list[Work | None] = []
+        if self._rank == 0:
+            finish([dist.irecv(parts[rank], rank, tag=_POSTS) for rank in others])
+            self.bytes_in += sum(parts[rank].nbytes for rank in others)
+            self.bytes_out += bundle.nbytes * (len(parts) - 1)
+        else:
+            if self._rank in others:  # it is there before the broadcast writes the same bytes
+                sending = [dist.isend(parts[self._rank], 0, tag=_POSTS)]
+            self.bytes_in += bundle.nbytes
+            self.bytes_out += parts[self._rank].nbytes
+        return all_of([*sending, dist.broadcast(bundle, 0, async_op=True)], bundle)
