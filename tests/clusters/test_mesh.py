@@ -48,7 +48,6 @@ class Meeting:
         self.hub = Hub({rank: pair[0] for rank, pair in both.items()})
         options = TransportOptions(worker_timeout=timeout, bucket=64, is_mesh=True)
         self.server = ServerChannel(3, self.hub, RUN).open(SEATS, options, torch.zeros(0, 1))
-        self.server._reception.step = STEP
         self.server._rounds._last = Exchange(RUN, 6, STEP)  # all are connected
 
     def posts(self, rank):

@@ -19,6 +19,8 @@ _START_S = 30.0  # at least, for all to connect with each other
 class Rounds:
     """Has the other ranks connect with each other, and carries their posts.
 
+    Each is heard only while it owes something, as nobody knows before what is due next.
+
     Args of the constructor:
         hub: the connections.
         dues: what is due at them.
@@ -30,12 +32,19 @@ class Rounds:
     def __init__(self, hub: Hub, dues: Dues, seats: Seats, run: int, timeout: float) -> None:
         self._hub, self._dues, self._seats, self._timeout = hub, dues, seats, timeout
         self._last = Exchange(run, 0, 0)
+        self._ranks = range(1, seats.world_size)
+        self._places: dict[int, np.ndarray] | None = None
+
+    def open(self) -> None:
+        """Begin a run: a rank may tell its place while others have not introduced themselves."""
+        self._places = self._expect(Kind.PLACE, 0, dict.fromkeys(self._ranks, PLACE_BYTES))
 
     def begin(self) -> None:
         """Begin a step: all have read what they were sent, and no vector is kept."""
+        if self._places is not None:
+            self._connect(self._places)
+            self._places = None
         self._dues.begin(self._last.number, {})
-        if not self._last.number:
-            self._connect()
         self._pump(lambda: not self._unread(), self._timeout)
         for peer in self._unread():
             self._hub.lose(peer, f"it has read nothing for {self._timeout:.3g} s")
@@ -47,7 +56,9 @@ class Rounds:
         ids = by_rank(expected, self._seats)
         lengths = {rank: len(of_rank) * (1 + size) for rank, of_rank in ids.items()}
         found = unpack(pack(posts, ids.get(0, ()), size), ids.get(0, ()), size)
-        for rank, cells in self._gather(Kind.POSTS, step, lengths, self._timeout).items():
+        came = self._expect(Kind.POSTS, step, lengths)
+        self._wait(self._timeout)
+        for rank, cells in came.items():
             found |= unpack(cells, ids[rank], size)
         self._send(self._hub.alive, Kind.BUNDLE, pack(found, expected, size))
         return {one: found[one] for one in expected if one in found}
@@ -60,42 +71,43 @@ class Rounds:
         self._pump(lambda: not self._dues.late, self._timeout / 2)
         return {pair: came[pair] for pair in expected if pair in came}
 
-    def _connect(self) -> None:
+    def _connect(self, places: Mapping[int, np.ndarray]) -> None:
         """Tell all ranks where the others listen, and what only these two can say."""
-        ranks = range(1, self._seats.world_size)
         seconds = max(self._timeout, _START_S)
-        places = self._gather(Kind.PLACE, 0, dict.fromkeys(ranks, PLACE_BYTES), seconds)
+        self._wait(seconds)
         tokens = {
             frozenset((one, other)): secrets.token_bytes(TOKEN_BYTES)
-            for one in ranks
+            for one in self._ranks
             for other in range(1, one)
         }
         nowhere, nothing = bytes(PLACE_BYTES), bytes(TOKEN_BYTES)
         for peer in self._hub.alive:
             told = [
                 bytes(places.get(rank, nowhere)) + tokens.get(frozenset((rank, peer.rank)), nothing)
-                for rank in ranks
+                for rank in self._ranks
             ]
             self._send([peer], Kind.PLACES, np.frombuffer(b"".join(told), dtype=np.uint8))
-        self._gather(Kind.CONNECTED, 0, dict.fromkeys(ranks, 0), seconds)
+        self._expect(Kind.CONNECTED, 0, dict.fromkeys(self._ranks, 0))
+        self._wait(seconds)
 
-    def _gather(
-        self, kind: Kind, step: int, lengths: Mapping[int, int], seconds: float
-    ) -> dict[int, np.ndarray]:
-        """Wait for one message of each rank; drop those that are late."""
+    def _expect(self, kind: Kind, step: int, lengths: Mapping[int, int]) -> dict[int, np.ndarray]:
+        """Let each rank owe a message; return what comes, by rank, as it comes."""
         exchange = self._next(step)
         came: dict[int, np.ndarray] = {}
 
         def due(rank: int, length: int) -> Due:
-            place = np.empty(length, dtype=np.uint8)
+            room = np.empty(length, dtype=np.uint8)
             header = exchange.header(kind, rank, length)
-            return Due(header, lambda: place, lambda: came.update({rank: place}))
+            return Due(header, lambda: room, lambda: came.update({rank: room}))
 
         self._dues.begin(exchange.number, {rank: [due(rank, lengths[rank])] for rank in lengths})
+        return came
+
+    def _wait(self, seconds: float) -> None:
+        """Wait until nobody owes anything; drop who is late."""
         self._pump(lambda: not self._dues.late, seconds)
         for rank in self._dues.late:
             self._hub.lose(self._hub.peers[rank], f"it is silent for {seconds:.3g} s")
-        return {rank: came[rank] for rank in lengths if rank in came}
 
     def _next(self, step: int) -> Exchange:
         self._last = Exchange(self._last.run, self._last.number + 1, step)

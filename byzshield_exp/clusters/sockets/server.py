@@ -55,6 +55,8 @@ class SocketServer:
         self._has_ended = False
         longest = ANY_LENGTH if options.is_mesh else STATEMENT_BYTES + _SLACK
         hub.listen_to(self._reception, longest, options.bucket)
+        if options.is_mesh:
+            self._rounds.open()
 
     @property
     def events(self) -> list[str]:
@@ -99,7 +101,7 @@ class SocketServer:
         if step is None:
             self.end()
             return None
-        if self._reception.step < 0:  # rows may come from now on
+        if self._reception.step < 0 and not self._options.is_mesh:  # rows may come from now on
             longest = self._shelf.matrix.shape[1] * self._shelf.matrix.element_size()
             self._hub.listen_to(self._reception, longest + _SLACK, self._options.bucket)
         self._readmit()
