@@ -105,7 +105,7 @@ def test_a_post_of_an_earlier_round_is_skipped(meeting):
     assert meeting.server.events == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_no_stream_of_bytes_costs_another_rank_its_posts(data):
     with contextlib.closing(Meeting(timeout=0.02)) as meeting:
@@ -192,7 +192,7 @@ def test_who_reads_no_vectors_loses_the_connection(swap):
     assert "it has not read the vectors of the last swap" in swap.mesh.events[0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_no_stream_of_bytes_is_more_than_a_missing_vector(data):
     with contextlib.closing(Swap()) as swap:
