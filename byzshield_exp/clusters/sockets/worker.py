@@ -9,7 +9,7 @@ from byzshield_exp.clusters.inbox import Statement
 from byzshield_exp.clusters.said import HostCopies, Said
 from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.sockets.line import Line, Parts
-from byzshield_exp.clusters.sockets.peers import Peers
+from byzshield_exp.clusters.sockets.member import Member
 from byzshield_exp.clusters.sockets.wire import DTYPES, Header, Kind
 from byzshield_exp.clusters.transport import Fetched, TransportOptions
 from byzshield_exp.errors import LostServer
@@ -29,7 +29,7 @@ class SocketWorker:
         self.seats, self.rank = seats, rank
         self._reads_digests, self._line, self._run = options.reads_digests, line, run
         self._is_mesh = options.is_mesh
-        self._peers = Peers(seats, rank, options, line, run, self._next)
+        self._member = Member(seats, rank, options, line, run, self._next)
         self._at_start = 0, 0
         self._said, self._copies = Said(), HostCopies()
         line.serve(self._answer)
@@ -37,7 +37,7 @@ class SocketWorker:
     @property
     def events(self) -> list[str]:
         """Human-readable warnings; the reader clears them."""
-        return self._peers.events
+        return self._member.events
 
     def introduce(self, said: bytes) -> None:
         """Send it to the server."""
@@ -59,7 +59,7 @@ class SocketWorker:
 
     def publish(self, step: int | None, params: Tensor | None) -> int | None:
         """Wait for the next order."""
-        if self._is_mesh and not self._peers.begin():
+        if self._is_mesh and not self._member.begin():
             return None
         header, content = self._next()
         if header.kind is not Kind.ORDER:
@@ -107,7 +107,7 @@ class SocketWorker:
             LostServer: if the run is over, or the server gone; if it is over, ``publish`` still
                 says so.
         """
-        return self._peers.round(step, posts, expected, size)
+        return self._member.round(step, posts, expected, size)
 
     def swap(
         self,
@@ -116,11 +116,11 @@ class SocketWorker:
         expected: Mapping[tuple[int, int], int],
     ) -> dict[tuple[int, int], Tensor]:
         """Swap with the other workers, for half of the timeout."""
-        return self._peers.swap(step, vectors, expected)
+        return self._member.swap(step, vectors, expected)
 
     def end(self) -> None:
         """Close the connections to the other workers; the server ends the run."""
-        self._peers.close()
+        self._member.close()
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -129,7 +129,7 @@ class SocketWorker:
         return came - self._at_start[0], left - self._at_start[1]
 
     def _bytes(self) -> tuple[int, int]:
-        came, left = self._peers.traffic
+        came, left = self._member.traffic
         return self._line.bytes_in + came, self._line.bytes_out + left
 
     def _next(self) -> tuple[Header, memoryview]:

@@ -19,7 +19,7 @@ _CONNECT_S = 15.0  # for the others to come; the server waits longer
 _NOTHING = np.empty(0, dtype=np.uint8)
 
 
-class Peers:
+class Member:
     """The rounds and swaps of a worker process.
 
     Args of the constructor:
