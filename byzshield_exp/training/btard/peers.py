@@ -14,7 +14,8 @@ from byzshield_exp.attacks import PastParameters
 from byzshield_exp.clusters import Channel, Seats, Statement, Transport, TransportOptions
 from byzshield_exp.clusters.agreement import Agreement
 from byzshield_exp.clusters.backend import server_plays
-from byzshield_exp.errors import RunError, TooFewReplicas
+from byzshield_exp.clusters.inbox import STATEMENT_BYTES
+from byzshield_exp.errors import LostServer, RunError, TooFewReplicas
 from byzshield_exp.rows.parallel import new_rows
 from byzshield_exp.streams import Stream, generator
 from byzshield_exp.training.btard import lottery, verdicts
@@ -122,6 +123,36 @@ class Btard:
         Raises:
             RunError: if it cannot go on; ``TooFewReplicas`` if nobody is left to compute.
         """
+        try:
+            return self._aggregated(step)
+        except LostServer:
+            if self._transport.rank == 0:
+                raise
+            return None  # the run ended in the middle of a step, as the next word will say
+
+    def take_events(self) -> list[str]:
+        """Human-readable warnings since the last report, once."""
+        events = [*self._transport.events, *self._events]
+        self._transport.events.clear()
+        self._events.clear()
+        return events
+
+    def before_evaluation(self) -> None:
+        """Make the running statistics from public files: peers' own cannot be checked."""
+        refresh_statistics(self._experiment, self._step)
+
+    def facts(self) -> dict[str, Any]:
+        """Bans, attacks, and the radius."""
+        tau, delta_max = self._rules.clipping.tau, self._rules.delta_max
+        return {**self._ledger.facts(), "tau": tau, "delta_max": delta_max}
+
+    def end(self) -> None:
+        """Let the other ranks end as well."""
+        self._transport.end()
+
+    # What they are made of.
+
+    def _aggregated(self, step: int) -> tuple[Float[Tensor, " d"], Report] | None:
         self._step, done = step, _Step(Counts(), len(self._ledger.bans))
         liars, roster = self._liars(step), self._ledger.roster
         done.attacking = self._attacking(liars, roster.active)
@@ -146,28 +177,6 @@ class Btard:
                 break
             roster = roster.without(self._ledger.gone)
         raise RunError(f"step {step + 1}: peers who are banned already do not let it end")
-
-    def take_events(self) -> list[str]:
-        """Human-readable warnings since the last report, once."""
-        events = [*self._transport.events, *self._events]
-        self._transport.events.clear()
-        self._events.clear()
-        return events
-
-    def before_evaluation(self) -> None:
-        """Make the running statistics from public files: peers' own cannot be checked."""
-        refresh_statistics(self._experiment, self._step)
-
-    def facts(self) -> dict[str, Any]:
-        """Bans, attacks, and the radius."""
-        tau, delta_max = self._rules.clipping.tau, self._rules.delta_max
-        return {**self._ledger.facts(), "tau": tau, "delta_max": delta_max}
-
-    def end(self) -> None:
-        """Let the other ranks end as well."""
-        self._transport.end()
-
-    # What they are made of.
 
     def _introduce(self) -> None:
         plays = len(self._transport.seats.workers_of(self._transport.rank)) > 0
@@ -282,7 +291,7 @@ class Btard:
             self._computed[rank] += sum(peer in mine for peer in attempt.active)
         bytes_in, bytes_out = self._transport.traffic
         seconds, cpu_seconds = self._watch.reset()
-        own = {0: Statement(seconds, cpu_seconds, 0, bytes_out, bytes_in)}
+        said = self._statements(Statement(seconds, cpu_seconds, 0, bytes_out, bytes_in))
         losses = np.array([float(attempt.committed[peer]["loss"]) for peer in attempt.active])
         is_update_whole = bool(attempt.aggregate.isfinite().all())
         return Report(
@@ -292,11 +301,23 @@ class Btard:
             nonfinite="" if is_update_whole else self._nonfinite(attempt),
             bytes_in=bytes_in,
             files_computed=list(self._computed),
-            seconds=phases(seconds, []),
+            seconds=phases(seconds, said.values()),
             events=self.take_events(),
             table=self._table(attempt, done),
-            profile=profile(own, seats.world_size) if self._is_profiled else None,
+            profile=profile(said, seats.world_size) if self._is_profiled else None,
         )
+
+    def _statements(self, own: Statement) -> dict[int, Statement]:
+        """What each rank says of its step, where that was asked for; else this one's."""
+        if not self._is_profiled:
+            return {self._transport.rank: own}
+        every = range(self._transport.seats.world_size)
+        said = self._transport.round(
+            self._step, {-1 - self._transport.rank: own.pack()}, [-1 - rank for rank in every],
+            STATEMENT_BYTES,
+        )  # fmt: skip
+        found = {-1 - one: Statement.unpack(content) for one, content in said.items()}
+        return found | {self._transport.rank: own}
 
     def _table(self, attempt: Attempt, done: "_Step") -> dict[str, Any]:
         active, counts = attempt.active, done.counts
@@ -330,7 +351,7 @@ class Btard:
         )
 
 
-@protocol_traits(check=check_experiment)
+@protocol_traits(check=check_experiment, has_server=False)
 def btard(
     experiment: Experiment,
     config: Mapping[str, Any],
