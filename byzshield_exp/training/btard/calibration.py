@@ -3,22 +3,19 @@
 import math
 from dataclasses import replace
 
-import torch
-
-from byzshield_exp.aggregators.coordinates import coordinate_median
-from byzshield_exp.errors import ConfigError
-from byzshield_exp.training.btard.checks import Options
+from byzshield_exp.training.btard.agreed import PeerOptions
 from byzshield_exp.training.btard.clip import Clipping
 from byzshield_exp.training.btard.parts import parts
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.gradients import TrueGradients
+from byzshield_exp.training.radius import calibrated_tau, distances, public_rows
 
 _FILES = 8  # at most: their rows are in memory together
 _FAR = 10.0  # times the usual distance, where a part is checked in public
 
 
 def calibrated(
-    experiment: Experiment, truth: TrueGradients, clipping: Clipping | None, options: Options
+    experiment: Experiment, truth: TrueGradients, clipping: Clipping | None, options: PeerOptions
 ) -> tuple[Clipping, float]:
     """Fill in ``tau`` and ``delta_max`` where they are to be found.
 
@@ -27,9 +24,6 @@ def calibrated(
         truth: computes gradients.
         clipping: its ``tau`` is NaN where it is to be calibrated; None: another rule.
         options: as chosen.
-
-    Raises:
-        ConfigError: if the files' gradients do not differ.
     """
     clipping = clipping or Clipping(math.inf, 1.0)
     asks_delta = options.delta_max is None and options.ban == "validate"
@@ -37,18 +31,10 @@ def calibrated(
     if not (math.isnan(clipping.tau) or asks_delta):
         return clipping, delta
     num_files = experiment.assignment.num_files
-    rows = truth.rows_at(0, experiment.params, range(min(num_files, _FILES)))
-    apart = (rows - coordinate_median(rows)).double()
-    every = torch.stack(
-        [apart[:, where].norm(dim=1) for where in parts(rows.shape[1], num_files)], dim=1
-    )
+    rows = public_rows(experiment, truth, _FILES)
+    every = distances(rows, parts(rows.shape[1], num_files))
     if math.isnan(clipping.tau):
-        clipping = replace(clipping, tau=float(every.median()))
-        if not clipping.tau > 0:
-            raise ConfigError(
-                f"aggregator.tau=calibrated: the first gradients of public files lie "
-                f"{clipping.tau} apart: take a number"
-            )
+        clipping = replace(clipping, tau=calibrated_tau(every))
     if asks_delta:
         usual = float(every.median(dim=0).values.max())
         delta = _FAR * usual + (0 if math.isinf(clipping.tau) else clipping.tau)
