@@ -42,13 +42,13 @@ def verify(attempt: Attempt) -> tuple[list[Ban], list[int]]:
     wrong = sums.unbalanced(
         sums.as_tensor(s), sums.as_tensor(nu), there, torch.stack(norms), attempt.rules.clipping
     )
-    bans += verdicts.unexplained(flagged(wrong.numpy()), active, accusations)
+    doubtful = verdicts.unexplained(flagged(wrong.numpy()), active, accusations)
     if accusations:
         accused = sorted({other for _, other in accusations})
         findings = {one: posted.finding(one, attempt.gradients.again(one)) for one in accused}
         bans += verdicts.accused(accusations, findings, active, accusations)
     far = sums.suspicious(sums.as_tensor(nu), there, attempt.rules.delta_max)
-    return bans, flagged(far.numpy())
+    return bans, sorted({*doubtful, *flagged(far.numpy())})
 
 
 def _find_numbers(attempt: Attempt, part: int) -> None:

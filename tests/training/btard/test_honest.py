@@ -44,3 +44,10 @@ def test_an_honest_divergence_bans_nobody(plain_config):
     run = peers_alone.run_alone(config, steps=8)
     assert run["bans"] == []
     assert run["loss"] != run["loss"]  # NaN
+
+
+def test_clipping_that_does_not_converge_is_tried_and_bans_nobody(plain_config):
+    overrides = "q=0", "attack=none", "aggregator.tau=0.01", "aggregator.iterations=1"
+    run = peers_alone.run_alone(plain_config(*SMALL, *overrides, small=False), steps=2)
+    assert run["bans"] == []
+    assert all(table["trials"] > 0 for table in run["tables"])
