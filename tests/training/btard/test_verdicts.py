@@ -9,8 +9,8 @@ from byzshield_exp.training.btard import lottery
 from byzshield_exp.training.btard.postings import Phase, blank, form
 from byzshield_exp.training.btard.verdicts import (
     Ban,
-    Finding,
     Reason,
+    Recomputed,
     accused,
     eliminated,
     false_emptiness,
@@ -21,7 +21,7 @@ from byzshield_exp.training.btard.verdicts import (
 
 PEERS = 9
 PAIRS = st.sets(st.tuples(st.integers(0, PEERS - 1), st.integers(0, PEERS - 1)), max_size=40)
-TRUE, LIED = Finding(True), Finding(True, wrong_sums=(1,), wrong_norms=(2,))
+TRUE, LIED = Recomputed(True), Recomputed(True, wrong_sums=(1,), wrong_norms=(2,))
 
 
 def pair(one, other):
@@ -81,15 +81,15 @@ def test_elimination_takes_no_more_honest_peers_than_liars(complaints, liars):
 def test_accused_by_hand():
     active = [3, 4, 5, 6]
     assert accused([(7, 4)], {4: TRUE}, active) == [Ban(7, Reason.FALSE_ACCUSATION, 4)]
-    forged = {4: Finding(False)}
+    forged = {4: Recomputed(False)}
     assert accused([(7, 4), (8, 4)], forged, active) == [Ban(4, Reason.WRONG_GRADIENT, 7)]
     covered = [Ban(4, Reason.COVERED, 6), Ban(5, Reason.COVERED, 6)]
     lied = Ban(6, Reason.WRONG_SUM, 7)
     assert accused([(7, 6)], {6: LIED}, active) == [lied, *covered]
     assert accused([(7, 6)], {6: LIED}, active, spoken=[(5, 6)]) == [lied, covered[0]]
-    itself = Finding(True, wrong_norms=(3,))  # in the part that it aggregates
+    itself = Recomputed(True, wrong_norms=(3,))  # in the part that it aggregates
     assert accused([(7, 6)], {6: itself}, active) == [Ban(6, Reason.WRONG_NORM, 7)]
-    both = accused([(7, 4), (8, 5)], {4: TRUE, 5: Finding(False)}, active)
+    both = accused([(7, 4), (8, 5)], {4: TRUE, 5: Recomputed(False)}, active)
     assert both == [Ban(7, Reason.FALSE_ACCUSATION, 4), Ban(5, Reason.WRONG_GRADIENT, 8)]
 
 
