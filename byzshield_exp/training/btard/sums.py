@@ -95,7 +95,8 @@ def unbalanced(
     with np.errstate(invalid="ignore", over="ignore"):  # a liar may post anything
         slack = _SUMMING * np.abs(taken).sum(axis=0)
         balanced = np.abs(taken.sum(axis=0)) <= bound[:, None] + slack
-    return np.logical_not(balanced.all(axis=1))
+    found: np.ndarray = ~balanced.all(axis=1)
+    return found
 
 
 def suspicious(
@@ -104,4 +105,5 @@ def suspicious(
     """V3: the parts from which more than half of the peers are farther than ``delta_max``."""
     if math.isinf(delta_max):
         return np.zeros(nu.shape[1], dtype=bool)
-    return np.greater(2 * ((nu > delta_max) & counted).sum(axis=0), len(nu))
+    found: np.ndarray = 2 * ((nu > delta_max) & counted).sum(axis=0) > len(nu)
+    return found
