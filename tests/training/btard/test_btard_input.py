@@ -53,7 +53,7 @@ NAMES = {
     "unknown cheat": (["cheat=wrong_agregate"], "cheat=wrong_agregate: no such choice, there are"),
     "no radius": (
         ["K=16", "batch_size=16", "dataset.size=2", "dataset.num_classes=2", "attack=none"],
-        "gradients at the initial parameters are 0.0 from their median: give a number",
+        "aggregator.tau=calibrated: the files' gradients at the initial parameters are 0.0 from",
     ),
 }
 
