@@ -79,7 +79,8 @@ def unbalanced(
     """V2: the parts whose sums do not add up to zero in some direction.
 
     Up to six standard deviations of what is allowed: the residual at which clipping may end, and
-    the rounding of the aggregate to float32. Both follow from what all peers know.
+    the rounding of the aggregate to float32, of which a row that is clipped sees its share. Both
+    follow from what all peers know.
 
     Args:
         s: as posted.
@@ -91,8 +92,12 @@ def unbalanced(
     taken = np.where(counted[:, :, None], s, 0.0)
     with np.errstate(invalid="ignore", over="ignore"):  # a liar may post anything
         within = np.minimum(nu, clipping.tau).sum(axis=0, where=counted)
-        rounding = counted.sum(axis=0) * (_ROUNDING * norms + _SMALLEST)
-        bound = _DEVIATIONS * (clipping.tolerance * within + rounding)
+        rounding = _ROUNDING * norms + _SMALLEST
+        shares = clipping.tau / np.maximum(nu - rounding, clipping.tau)
+        shares = np.where(math.isinf(clipping.tau), 1.0, shares)
+        bound = _DEVIATIONS * (
+            clipping.tolerance * within + shares.sum(axis=0, where=counted) * rounding
+        )
         slack = _SUMMING * np.abs(taken).sum(axis=0)
         balanced = np.abs(taken.sum(axis=0)) <= bound[:, None] + slack
     found: np.ndarray = ~balanced.all(axis=1)
