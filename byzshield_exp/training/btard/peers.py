@@ -204,8 +204,9 @@ class Btard:
         with self._watch("compute"):
             lying = tuple(peer for peer in places.roster.active if peer in forging)
             self._rows.begin(step, lying, places)
+        silent = self._experiment.choose.choose(step=step)  # also when banned, as for the coin
         with self._watch("validate"):
-            return self._validation.accusing(places, self._byzantine(step))
+            return self._validation.accusing(places, silent)
 
     def _ban(self, bans: list[Ban], step: int) -> list[Ban]:
         new = self._ledger.ban(bans, step)

@@ -41,7 +41,8 @@ class Validation:
 
         Args:
             places: of this step.
-            silent: liars, who never accuse.
+            silent: liars, who never accuse; nor do honest peers that took their places, so that
+                a liar is found at the rate of the papers.
         """
         return {
             validator: validator not in silent and self._found(target).reason is not None
