@@ -27,7 +27,8 @@ def bind(
         key: the group, for messages: ``"aggregator"``.
         choice: ``_target_`` (dotted path of a function) and its arguments by name.
         reserved: arguments that the caller of the result passes; they cannot be configured, nor
-            can those of an argument that is a function, which is a choice of its own.
+            can those of an argument that is a function, which is a choice of its own, or functions
+            by name.
         given: arguments that follow from other parts; bound if the function takes them.
 
     Raises:
@@ -43,6 +44,10 @@ def bind(
         path = f"{key}.{name}"
         if name in options and get_origin(hints.get(name)) is collections.abc.Callable:
             arguments[name] = _bound_function(path, value, reserved)
+        elif name in options and _is_of_functions(hints.get(name)) and isinstance(value, Mapping):
+            arguments[name] = {
+                key: _bound_function(f"{path}.{key}", one, reserved) for key, one in value.items()
+            }
         else:
             arguments[name] = _checked_argument(path, value, name, options, hints)
     for name in options:
@@ -81,6 +86,12 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """Return ``"; did you mean 'alie'?"``, or ``""`` when no known name is near."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _is_of_functions(hint: Any) -> bool:
+    """Whether a type is a mapping of names to functions."""
+    is_mapping = get_origin(hint) is collections.abc.Mapping
+    return is_mapping and get_origin(get_args(hint)[1]) is collections.abc.Callable
 
 
 def _bound_function(key: str, value: Any, reserved: tuple[str, ...]) -> "partial[Any]":

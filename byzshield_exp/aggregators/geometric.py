@@ -87,7 +87,9 @@ def centered_clip(
         rows: one gradient per row.
         num_corrupt: not used.
         tau: clipping radius, > 0; ``inf`` is the mean; ``auto``: the (lower) median distance of
-            the rows to the start.
+            the rows to the start. A run with ``calibrated`` passes a number, the (lower) median
+            distance of the true gradients of step 0 to their coordinate-wise median; elsewhere it
+            is ``auto``.
         iterations: of the formula, at least 1 (the paper's L); null: 1. With ``tolerance`` the most
             of them; null: 1000.
         start: v before the first iteration. Without a previous result ``previous`` starts at the
@@ -105,11 +107,8 @@ def centered_clip(
     radius and the reweighted step are our own.
     """
     most = iterations if iterations is not None else 1 if tolerance is None else 1000
-    if (
-        most < 1
-        or (not isinstance(tau, str) and not tau > 0)
-        or not (tolerance is None or tolerance > 0)
-    ):
+    is_positive = isinstance(tau, str) or tau > 0
+    if most < 1 or not is_positive or not (tolerance is None or tolerance > 0):
         raise ValueError(
             f"needs tau > 0, iterations >= 1 and tolerance > 0, got {tau=} {iterations=} "
             f"{tolerance=}"

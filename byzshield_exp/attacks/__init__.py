@@ -8,6 +8,7 @@ from byzshield_exp.attacks.attack import (
     check_arguments,
     forged_files,
     is_declared,
+    shares,
     why_idle,
 )
 from byzshield_exp.attacks.bare import check_attack, check_forged, knowledge_of
@@ -16,6 +17,7 @@ from byzshield_exp.attacks.fang import fang_krum, fang_trimmed_mean
 from byzshield_exp.attacks.farthest import min_max, min_sum
 from byzshield_exp.attacks.forged import constant, reversed_gradient
 from byzshield_exp.attacks.knowledge import Knowledge
+from byzshield_exp.attacks.mixed import mixed
 from byzshield_exp.attacks.noise import gaussian, gaussian_noise, random_direction, scalar_noise
 from byzshield_exp.attacks.optimised import alie_optimised, ipm_optimised
 from byzshield_exp.attacks.past import PastParameters
@@ -58,8 +60,10 @@ __all__ = [
     "mimic",
     "min_max",
     "min_sum",
+    "mixed",
     "random_direction",
     "reversed_gradient",
     "scalar_noise",
+    "shares",
     "why_idle",
 ]

@@ -1,19 +1,22 @@
 """What an attack declares about itself, and the questions a run asks a bound attack.
 
 An attack without a declaration is taken to lie on all files from the first step on, and to read no
-parameters of earlier steps. If an argument of an attack is an attack, both are asked.
+parameters of earlier steps. If an argument of an attack is an attack, or several by name, all are
+asked.
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 from byzshield_exp.assignments import Assignment
 
 Arguments = Mapping[str, Any]  # of a bound attack by name, defaults filled in
 Liars = tuple[int, ...]
+Share = tuple[Callable[..., Any], Liars]  # an attack, and the liars that make it
 Forge = TypeVar("Forge", bound=Callable[..., Any])
 
 
@@ -44,6 +47,8 @@ class AttackTraits:
         targets: ``targets(assignment, liars)``: the files on which it lies; None: on all that
             liars hold.
         why_idle: ``why_idle(arguments, setting)``: why it never changes a row, or ``""``.
+        shares: ``shares(arguments, liars)``: which liars make which of the attacks that it wraps,
+            by name; raises ValueError where that is undefined. None: all make the attack itself.
         is_declared: whether a trial on zeros before the run is safe, as for all of ours.
     """
 
@@ -52,9 +57,11 @@ class AttackTraits:
     is_initial_read: Callable[[Arguments], bool] = lambda arguments: False
     targets: Callable[[Assignment, Liars], Iterable[int]] | None = None
     why_idle: Callable[[Arguments, Setting], str] = lambda arguments, setting: ""
+    shares: Callable[[Arguments, Liars], dict[str, Share]] | None = None
     is_declared: bool = True
 
 
+Layer = tuple[str, AttackTraits, Arguments]  # after a path of argument names: ".attack"
 _UNDECLARED = AttackTraits(is_declared=False)
 
 
@@ -103,37 +110,71 @@ def check_arguments(key: str, attack: Callable[..., Any], num_files: int) -> Non
             raise ValueError(f"{key}{path}.{error}") from error
 
 
+def shares(attack: Callable[..., Any], liars: Liars) -> dict[str, Share]:
+    """Which liars make which attack, by a name; all the bound attack itself, unless it is mixed.
+
+    Args:
+        attack: bound.
+        liars: all of them, at least one.
+
+    Raises:
+        ValueError: unless each liar has one attack and each attack a liar.
+    """
+    split = _traits(attack).shares
+    return {"": (attack, liars)} if split is None else split(_arguments(attack), liars)
+
+
 def forged_files(
     attack: Callable[..., Any] | None, assignment: Assignment, liars: Liars
 ) -> set[int] | None:
     """The files on which a bound attack lies; None: all that liars hold."""
-    limits = [
-        set(traits.targets(assignment, liars))
-        for _, traits, _ in _layers(attack)
-        if traits.targets is not None
-    ]
-    return set.intersection(*limits) if limits else None
+    found: set[int] = set()
+    for layers in _chains(attack):
+        targets = [traits.targets for _, traits, _ in layers if traits.targets is not None]
+        if not targets:
+            return None
+        found |= set.intersection(*(set(limit(assignment, liars)) for limit in targets))
+    return None if attack is None else found
 
 
 def why_idle(attack: Callable[..., Any], setting: Setting) -> str:
-    """Why a bound attack never changes a row in this setting, or ``""``.
+    """Why a bound attack never changes a row in this setting, or ``""``; of several, all of them.
 
     Raises:
         ValueError: if its strength is undefined there.
     """
-    said = (traits.why_idle(given, setting) for _, traits, given in _layers(attack))
-    return next(filter(None, said), "")
+    said = [
+        next(filter(None, (traits.why_idle(given, setting) for _, traits, given in layers)), "")
+        for layers in _chains(attack)
+    ]
+    return said[0] if all(said) else ""
 
 
-def _layers(attack: Callable[..., Any] | None) -> Iterator[tuple[str, AttackTraits, Arguments]]:
-    """Yield an attack and those that it wraps: the path of argument names, traits, arguments."""
-    path = ""
-    while attack is not None:
-        given = _arguments(attack)
-        yield path, _traits(attack), given
-        inner = ((name, value) for name, value in given.items() if _is_attack(value))
-        name, attack = next(inner, ("", None))
-        path = f"{path}.{name}"
+def _layers(attack: Callable[..., Any] | None) -> Iterator[Layer]:
+    """Yield an attack and all that it wraps."""
+    return chain.from_iterable(_chains(attack))
+
+
+def _chains(attack: Callable[..., Any] | None, path: str = "") -> Iterator[list[Layer]]:
+    """Yield each way from an attack through those that it wraps, the outermost first."""
+    if attack is None:
+        return
+    given = _arguments(attack)
+    layer = path, _traits(attack), given
+    inner = {f"{path}.{name}": one for name, one in _inner(given)}
+    if not inner:
+        yield [layer]
+    for name, one in inner.items():
+        for rest in _chains(one, name):
+            yield [layer, *rest]
+
+
+def _inner(given: Arguments) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for name, value in given.items():
+        if _is_attack(value):
+            yield name, value
+        elif isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", one) for key, one in value.items() if _is_attack(one))
 
 
 def _is_attack(value: object) -> bool:

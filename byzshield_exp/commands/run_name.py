@@ -30,7 +30,13 @@ def run_name(cfg: DictConfig) -> str:
     and an aggregator that an approach implies is not named.
     """
     choices = chosen(HydraConfig.get().runtime.choices, cfg)
-    reference = _composed(*(f"{group}={choice}" for group, choice in choices.items())).values
+    typed = {override.partition("=")[0] for override in HydraConfig.get().overrides.task}
+    reference = _composed(
+        *(
+            f"{'+' * (f'+{group}' in typed)}{group}={choice}"  # appended to the defaults
+            for group, choice in choices.items()
+        )
+    ).values
     parts: dict[str, Any] = _choices_to_name(choices)
     chosen_elsewhere = {"cluster.num_processes"} if torchrun_size() else set()
     parts |= {

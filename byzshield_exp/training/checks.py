@@ -20,6 +20,7 @@ from byzshield_exp.attacks import (
     check_attack,
     forged_files,
     is_declared,
+    shares,
     why_idle,
 )
 from byzshield_exp.datasets import nearest_batch_size
@@ -111,6 +112,21 @@ def check_attack_arguments(forge: Forge | None, num_files: int) -> None:
         check_arguments("attack", forge, num_files)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def check_attack_shares(forge: Forge | None, sets: Sequence[Liars]) -> None:
+    """Refuse a mixed attack that leaves a liar without an attack, or an attack without a liar.
+
+    Raises:
+        ConfigError: with the liars.
+    """
+    if forge is None:
+        return
+    try:
+        for liars in filter(None, sets):
+            shares(forge, liars)
+    except ValueError as error:
+        raise ConfigError(f"attack.{error}") from error
 
 
 def find_idle_reason(

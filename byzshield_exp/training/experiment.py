@@ -54,6 +54,7 @@ class Experiment:
         is_stochastic: whether the network draws random numbers while it learns (dropout).
         is_poisoning_statistics: whether liars send false running statistics.
         activations: what the network keeps of a few samples for their backward pass.
+        tau: the radius of centred clipping, once it was calibrated.
     """
 
     assignment: Assignment
@@ -76,6 +77,7 @@ class Experiment:
     is_stochastic: bool
     is_poisoning_statistics: bool
     activations: Activations
+    tau: float | None = None
 
     @property
     def params(self) -> Float[Tensor, " d"]:
@@ -129,6 +131,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
     num_files, num_statistics = assignment.num_files, len(parts.flat.statistics)
     sets = parts.choose.first_sets(_STEPS_TRIED)
     checks.check_attack_arguments(forge, num_files)
+    checks.check_attack_shares(forge, sets)
     idle_reason = checks.find_idle_reason(
         config, assignment, forge, sets, parts.is_poisoning_statistics
     )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from byzshield_exp.attacks import shares
 from byzshield_exp.clusters import Seats
 from byzshield_exp.datasets.dataset import EVALUATED_AT_ONCE
 from byzshield_exp.errors import ConfigError, RunError, first_line
@@ -176,11 +177,13 @@ def _count_made(experiment: Experiment, seats: Seats, rank: int) -> int:
     """
     workers = seats.workers_of(rank)
     (liars,) = experiment.choose.first_sets(1) if experiment.forge is not None else [()]
-    forged = seats.holders([worker for worker in workers if worker in liars])
+    made = shares(experiment.forge, liars).values() if experiment.forge and liars else ()
+    mine = [[worker for worker in workers if worker in its] for _, its in made]
+    forged = sum(len(seats.holders(some)) for some in mine)
     if seats.world_size == 1:
-        return len(forged)
+        return forged
     num_files = experiment.assignment.num_files
-    return len(forged) + num_files if forged else len(seats.holders(workers))
+    return forged + num_files if forged else len(seats.holders(workers))
 
 
 def _optimizer_vectors(experiment: Experiment) -> int:

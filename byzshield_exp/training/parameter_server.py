@@ -31,6 +31,7 @@ from byzshield_exp.training.gpu_memory import GpuMemory, gpu_need
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.introducing import introduction
 from byzshield_exp.training.protocol import Report, protocol_traits
+from byzshield_exp.training.radius import with_radius
 from byzshield_exp.training.stopwatch import Stopwatch
 from byzshield_exp.training.tables import listed, middle_loss, phases, profile
 from byzshield_exp.training.true_gradients import true_gradients
@@ -125,8 +126,9 @@ class ParameterServer:
         """Do nothing: they came with the rows."""
 
     def facts(self) -> dict[str, Any]:
-        """Nothing more."""
-        return {}
+        """The radius that was calibrated, if one was."""
+        tau = self._experiment.tau
+        return {} if tau is None else {"tau": tau}
 
     def end(self) -> None:
         """Let the other ranks end as well."""
@@ -277,6 +279,7 @@ def parameter_server(
         need = gpu_need(experiment, config, seats, channel.rank, channel.backend)
         need.check(GpuMemory.here(), gpu_sharers)
     truth = true_gradients(experiment, config, len(seats.players) * runs)
+    experiment = with_radius(experiment, truth, is_heard=channel.rank == 0)
     if channel.world_size == 1:
         rows = truth.table  # winners stay where they are computed
     else:

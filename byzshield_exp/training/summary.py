@@ -4,6 +4,7 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
+from byzshield_exp.attacks import shares
 from byzshield_exp.networks import parameters_sha256
 from byzshield_exp.training.experiment import Experiment
 
@@ -15,11 +16,13 @@ def facts_of(experiment: Experiment, steps: int) -> dict[str, Any]:
         experiment: as it is after the run.
         steps: that were done.
     """
+    liars = experiment.choose.last_set(max(1, steps))
     return {
         "num_parameters": len(experiment.params),
         "num_corrupt": experiment.num_corrupt,
         "epsilon_hat": experiment.epsilon_hat,
-        "byzantine": list(experiment.choose.last_set(max(1, steps))),
+        "byzantine": list(liars),
+        **_attackers(experiment, liars),
         "parameters_sha256": parameters_sha256(experiment.params),
         "buffers_sha256": parameters_sha256(experiment.flat.statistics),
         "attack_effective": experiment.is_attack_effective,
@@ -28,3 +31,10 @@ def facts_of(experiment: Experiment, steps: int) -> dict[str, Any]:
             **{name: version(name) for name in ("torch", "numpy", "byzshield_exp")},
         },
     }
+
+
+def _attackers(experiment: Experiment, liars: tuple[int, ...]) -> dict[str, Any]:
+    """Who made which of several attacks."""
+    made = shares(experiment.forge, liars) if experiment.forge and liars else {}
+    named = {name: list(workers) for name, (_, workers) in made.items()}
+    return {"attackers": named} if len(named) > 1 else {}

@@ -20,8 +20,11 @@ from picture_files import (
 )
 
 CONF = Path(__file__).parents[2] / "conf"
-CHOICES = sorted(  # the scale of an experiment is chosen in test_experiments.py
-    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "scale"
+ELSEWHERE = ("scale", "cheat")  # chosen in test_experiments.py and test_cheats.py
+CHOICES = sorted(
+    (path.parent.name, path.stem)
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name not in ELSEWHERE
 )
 TINY = ("steps=2", "eval_every=2", "q=2")
 RESNETS = (18, 20, 32, 34, 44, 50, 56, 101, 110, 152)
@@ -35,6 +38,7 @@ NEEDS = {
     ("adversary", "one_per_group"): ("approach=maj_vote",),
     ("adversary", "whole_group"): ("approach=detox",),
     ("cluster", "processes"): ("cluster.num_processes=2",),
+    ("protocol", "btard"): ("approach=btard", "batch_size=30"),
     ("experiment", "mnist_lenet"): ("dataset.root={data}",),
     ("dataset", "npz"): ("dataset.root={data}", "dataset.file=mine.npz"),
     **{
@@ -136,7 +140,7 @@ def test_every_rule_names_its_source(module):
     own = {
         "check_attack", "check_forged",
         "baseline", "random", "custom", "squared_distances",
-        "attack_traits", "check_arguments", "forged_files", "is_declared", "why_idle",
+        "attack_traits", "check_arguments", "forged_files", "is_declared", "shares", "why_idle",
     }  # of no paper  # fmt: skip
     for name in package.__all__:
         function = getattr(package, name)

@@ -26,7 +26,7 @@ BOUND = {
     **{
         name: partial(function, **OPTIONS.get(name, {}))
         for name, function in FUNCTIONS.items()
-        if name not in WRAPPERS
+        if name not in (*WRAPPERS, "mixed")
     },
     **{f"{name}-alie": partial(FUNCTIONS[name], attack=partial(alie, z=1.0)) for name in WRAPPERS},
     **{f"{name}-noise": partial(FUNCTIONS[name], attack=gaussian) for name in WRAPPERS},

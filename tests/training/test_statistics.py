@@ -19,7 +19,7 @@ from byzshield_exp.binding import bind
 from byzshield_exp.commands.evaluate import main as evaluate
 from byzshield_exp.networks import are_variances, entries_of, flatten, running_statistics, twin
 from byzshield_exp.results import checkpoint
-from byzshield_exp.training import work
+from byzshield_exp.training import forging
 from byzshield_exp.training.experiment import build
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.votes import tolerant
@@ -101,7 +101,7 @@ def test_statistics_that_are_not_finite_are_left_out(network, run, tmp_path):
 
 def test_a_message_with_bad_statistics_is_set_aside_whole(network, run, tmp_path, monkeypatch):
     """Its gradient too: the rest is what is left without the liars' rows."""
-    monkeypatch.setattr(work, "_POISON", float("nan"))
+    monkeypatch.setattr(forging, "_POISON", float("nan"))
     options = (*SMALL, "approach=baseline", "K=15", "q=3", "aggregator=mean")
     losses = {}
     for attack in ("constant", "not_a_number"):

@@ -119,7 +119,7 @@ def _groups(more: str | None, as_json: bool) -> str:
     lines = ["Groups, how many choices each has, and its default:", ""]
     for one in found:
         default = one["default"] or "-"
-        lines.append(f"  {one['group']:<15}{one['choices']:>3}  {default:<12}{one['line']}")
+        lines.append(f"  {one['group']:<15}{one['choices']:>3}  {default:<18}{one['line']}")
     lines += ["", "byzshield list GROUP describes the choices, byzshield list GROUP CHOICE one."]
     return "\n".join(lines)
 

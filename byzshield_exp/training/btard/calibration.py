@@ -3,21 +3,19 @@
 import math
 from dataclasses import replace
 
-import torch
-
-from byzshield_exp.aggregators.coordinates import coordinate_median
-from byzshield_exp.training.btard.checks import Options
+from byzshield_exp.training.btard.agreed import PeerOptions
 from byzshield_exp.training.btard.clip import Clipping
 from byzshield_exp.training.btard.parts import parts
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.gradients import TrueGradients
+from byzshield_exp.training.radius import calibrated_tau, distances, public_rows
 
 _FILES = 8  # at most: their rows are in memory together
 _FAR = 10.0  # times the usual distance, where a part is checked in public
 
 
 def calibrated(
-    experiment: Experiment, truth: TrueGradients, clipping: Clipping | None, options: Options
+    experiment: Experiment, truth: TrueGradients, clipping: Clipping | None, options: PeerOptions
 ) -> tuple[Clipping, float]:
     """Fill in ``tau`` and ``delta_max`` where they are to be found.
 
@@ -33,13 +31,10 @@ def calibrated(
     if not (math.isnan(clipping.tau) or asks_delta):
         return clipping, delta
     num_files = experiment.assignment.num_files
-    rows = truth.rows_at(0, experiment.params, range(min(num_files, _FILES)))
-    apart = (rows - coordinate_median(rows)).double()
-    every = torch.stack(
-        [apart[:, where].norm(dim=1) for where in parts(rows.shape[1], num_files)], dim=1
-    )
+    rows = public_rows(experiment, truth, _FILES)
+    every = distances(rows, parts(rows.shape[1], num_files))
     if math.isnan(clipping.tau):
-        clipping = replace(clipping, tau=float(every.median()))
+        clipping = replace(clipping, tau=calibrated_tau(every))
     if asks_delta:
         usual = float(every.median(dim=0).values.max())
         delta = _FAR * usual + (0 if math.isinf(clipping.tau) else clipping.tau)

@@ -13,7 +13,7 @@ from byzshield_exp.training.btard.lottery import directions
 from byzshield_exp.training.btard.parts import parts
 from byzshield_exp.training.btard.postings import part_digest
 from byzshield_exp.training.btard.sums import numbers
-from byzshield_exp.training.btard.verdicts import Finding
+from byzshield_exp.training.btard.verdicts import Recomputed
 
 _NAMES = ("finite", "digests", "s", "nu")
 _KEY = "btard_"  # of the state
@@ -57,7 +57,7 @@ class Posted:
         where = self.parts[part]
         return directions(self.drawn, part, self.s.shape[2], where.stop - where.start)
 
-    def finding(self, peer: int, row: Float[Tensor, " d"]) -> Finding:
+    def finding(self, peer: int, row: Float[Tensor, " d"]) -> Recomputed:
         """Compare what a peer posted with its true row, bit by bit.
 
         Args:
@@ -70,7 +70,7 @@ class Posted:
             flag = is_finite(piece)
             digest = part_digest(self.step, self.attempt, peer, part, piece, flag)
             if flag != self.finite[place, part] or digest != self.digests[place, part].tobytes():
-                return Finding(False)
+                return Recomputed(False)
         wrong_sums, wrong_norms = [], []
         for part, piece in enumerate(pieces):
             middle, finite = self.aggregate[self.parts[part]], bool(self.finite[place, part])
@@ -79,7 +79,7 @@ class Posted:
                 wrong_sums.append(part)
             if nu[0].tobytes() != self.nu[place, part].tobytes():
                 wrong_norms.append(part)
-        return Finding(True, tuple(wrong_sums), tuple(wrong_norms))
+        return Recomputed(True, tuple(wrong_sums), tuple(wrong_norms))
 
     def state(self) -> dict[str, Tensor]:
         """As tensors, for a checkpoint."""

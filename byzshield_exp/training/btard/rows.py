@@ -8,6 +8,7 @@ from torch import Tensor
 
 from byzshield_exp.aggregators import Defence
 from byzshield_exp.attacks import PastParameters
+from byzshield_exp.errors import RunError
 from byzshield_exp.rows.message import Message
 from byzshield_exp.training.btard.clip import Clipping, centre
 from byzshield_exp.training.btard.parts import parts
@@ -89,7 +90,11 @@ class PeerRows:
     def _forged(self, peers: list[int]) -> dict[int, Message]:
         if not peers:
             return {}
-        lies = self._forging.lies(self._step, self._liars, peers, self._absent, self._defence())
+        forge = partial(self._forging.lies, self._step, self._liars, peers)
+        try:
+            lies = forge(self._absent, self._defence())
+        except RunError:  # undefined for those who are left: as if all were there
+            lies = forge((), self._defence())
         return {peer: message for (peer, _), message in lies.items()}
 
     def _defence(self) -> Defence | None:

@@ -110,7 +110,7 @@ def false_emptiness(
     ]
 
 
-class Finding(NamedTuple):
+class Recomputed(NamedTuple):
     """What everybody finds who computes an accused peer's row again.
 
     Attributes:
@@ -140,7 +140,7 @@ class Finding(NamedTuple):
 
 def accused(
     accusations: Collection[tuple[int, int]],
-    findings: Mapping[int, Finding],
+    findings: Mapping[int, Recomputed],
     active: Sequence[int],
     spoken: Collection[tuple[int, int]] = (),
 ) -> list[Ban]:

@@ -18,10 +18,10 @@ from byzshield_exp.errors import RunError, TooFewReplicas
 from byzshield_exp.rows.parallel import new_rows
 from byzshield_exp.streams import Stream, generator
 from byzshield_exp.training.btard import lottery, verdicts
+from byzshield_exp.training.btard.agreed import PeerOptions, check_experiment, clipping_of
 from byzshield_exp.training.btard.attempt import Attempt, Counts, Rules
 from byzshield_exp.training.btard.calibration import calibrated
 from byzshield_exp.training.btard.cheating import Cheating
-from byzshield_exp.training.btard.checks import Options, check_experiment, clipping_of
 from byzshield_exp.training.btard.clip import Centre, Clipping, centre
 from byzshield_exp.training.btard.evaluation import refresh_statistics
 from byzshield_exp.training.btard.ledger import Ledger
@@ -30,7 +30,7 @@ from byzshield_exp.training.btard.posted import Posted
 from byzshield_exp.training.btard.postings import params_digest
 from byzshield_exp.training.btard.roster import Places
 from byzshield_exp.training.btard.rows import PeerRows
-from byzshield_exp.training.btard.verdicts import Ban, Finding, Reason
+from byzshield_exp.training.btard.verdicts import Ban, Reason, Recomputed
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.introducing import introduction
@@ -72,7 +72,7 @@ class Btard:
         experiment: Experiment,
         transport: Transport,
         truth: TrueGradients,
-        options: Options,
+        options: PeerOptions,
         rules: Rules,
         is_profiled: bool = False,
     ) -> None:
@@ -211,7 +211,7 @@ class Btard:
             if validator in places.live
         }
 
-    def _found(self, target: int) -> Finding:
+    def _found(self, target: int) -> Recomputed:
         """Compute a peer's row of the step before again, and compare."""
         posted = self._posted
         assert posted is not None
@@ -358,7 +358,7 @@ def btard(
             have it checked in public; ``auto``: from public files at the first parameters.
         ban_probability: of ``bernoulli``, in [0, 1], at each attack; ``auto``: ``(K - q) / K^2``.
     """
-    options = Options.of(config)
+    options = PeerOptions.of(config)
     plays = server_plays(config, channel.backend)
     seats = Seats(experiment.assignment, channel.world_size, plays)
     truth = true_gradients(experiment, config, len(seats.players) * runs)
@@ -377,7 +377,7 @@ def btard(
 
 
 def _aggregation(
-    experiment: Experiment, clipping: Clipping, options: Options
+    experiment: Experiment, clipping: Clipping, options: PeerOptions
 ) -> Callable[[Tensor], Centre]:
     """What a peer makes of the rows of its part: clipping, or without checks any rule."""
     if options.is_clipping:

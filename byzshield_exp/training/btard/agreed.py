@@ -18,7 +18,7 @@ Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Options:
+class PeerOptions:
     """The keys of ``protocol``, in their ranges.
 
     Attributes:
@@ -40,7 +40,7 @@ class Options:
     is_clipping: bool
 
     @classmethod
-    def of(cls, config: Config) -> "Options":
+    def of(cls, config: Config) -> "PeerOptions":
         """Read the keys.
 
         Raises:
@@ -89,7 +89,7 @@ def check_experiment(experiment: "Experiment", config: Config) -> list[str]:
     Raises:
         ConfigError: in one line.
     """
-    options = Options.of(config)
+    options = PeerOptions.of(config)
     _check_placement(experiment, config)
     _check_defence(config, options)
     peers, liars = config["K"], config["q"]
@@ -115,7 +115,7 @@ def _check_placement(experiment: "Experiment", config: Config) -> None:
         raise ConfigError("cluster.majority_of=present protocol=btard: nothing is voted")
 
 
-def _check_defence(config: Config, options: Options) -> None:
+def _check_defence(config: Config, options: PeerOptions) -> None:
     if config["pre_aggregator"]:
         name = config["choices"]["pre_aggregator"]
         raise ConfigError(f"pre_aggregator={name} protocol=btard: peers cannot check it")
