@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
+from byzshield_exp.clusters.bundle import check
 from byzshield_exp.clusters.inbox import Inbox, Statement
 from byzshield_exp.clusters.said import Said
 from byzshield_exp.clusters.seats import Seats
@@ -76,6 +77,7 @@ class Alone:
         expected: Mapping[tuple[int, int], int],
     ) -> dict[tuple[int, int], Tensor]:
         """Return the vectors themselves."""
+        check(vectors, expected)
         return {pair: vectors[pair] for pair in expected if pair in vectors}
 
     def end(self) -> None:

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import P2POp, Work
+from torch.distributed import P2POp
 
 from byzshield_exp.clusters.inbox import Inbox, Statement
 from byzshield_exp.clusters.introduction import MOST_INTRODUCTION
+from byzshield_exp.clusters.peer_group import PeerGroup
 from byzshield_exp.clusters.received import RankReport, Received, as_tensor
 from byzshield_exp.clusters.said import HostCopies, Said
 from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.transport import Fetched, TransportOptions
-from byzshield_exp.clusters.vigil import OnDevice, Vigil, Waitable, finish
-from byzshield_exp.errors import LostRank, RunError, Stopped
+from byzshield_exp.clusters.vigil import Vigil, Waitable, all_of, finish, start
+from byzshield_exp.errors import LostRank, LostServer, RunError, Stopped
 from byzshield_exp.rows.digests import row_digest
 from byzshield_exp.rows.finite import is_finite
 from byzshield_exp.rows.message import Message
@@ -65,6 +66,8 @@ class ProcessGroup:
         self._sending: list[Waitable] = []
         self._distrusted: set[int] = set()  # ranks that sent another row than they had said
         self._inbox = Inbox.empty(seats.assignment, self._reads_digests)
+        self._is_mesh = options.is_mesh
+        self._peer_group = PeerGroup(seats, self.rank, rows.device, self._do)
         self._bytes_in = self._bytes_out = 0
         # Run, step, and by file the worker whose row rank 0 requests; none: the step begins.
         self._word = torch.full((2 + seats.assignment.num_files,), _NOBODY)
@@ -75,7 +78,8 @@ class ProcessGroup:
     @property
     def traffic(self) -> tuple[int, int]:
         """Bytes received and sent since the step began."""
-        return self._bytes_in, self._bytes_out
+        between = self._peer_group
+        return self._bytes_in + between.bytes_in, self._bytes_out + between.bytes_out
 
     def introduce(self, said: bytes) -> dict[int, bytes] | None:
         """Send it to rank 0.
@@ -129,6 +133,7 @@ class ProcessGroup:
             return None
         if params is not None:
             self._broadcast(params)
+        self._others_await_word = self._is_mesh
         return number
 
     def send(self, step: int, worker: int, file: int, message: Message) -> None:
@@ -148,7 +153,7 @@ class ProcessGroup:
             self._said.keep(worker, file, row, step)
         elif self.rank > 0:
             with self._vigil.blaming():
-                self._sending += _start([P2POp(dist.isend, row, 0, tag=_ROW)])
+                self._sending += start([P2POp(dist.isend, row, 0, tag=_ROW)])
             self._bytes_out += row.nbytes
 
     def collect(self, step: int, statement: Statement, lying: Collection[int]) -> Inbox | None:
@@ -194,6 +199,36 @@ class ProcessGroup:
         self._others_await_word = True
         return answers
 
+    def round(
+        self, step: int, posts: Mapping[int, bytes], expected: Sequence[int], size: int
+    ) -> dict[int, bytes]:
+        """Gather what is posted on all ranks.
+
+        Raises:
+            LostServer: on other ranks than 0, if the run is over; this rank can still ``publish``.
+        """
+        self._await_word(step)
+        found = self._peer_group.round(posts, expected, size)
+        self._others_await_word = True
+        return found
+
+    def swap(
+        self,
+        step: int,
+        vectors: Mapping[tuple[int, int], Tensor],
+        expected: Mapping[tuple[int, int], int],
+    ) -> dict[tuple[int, int], Tensor]:
+        """Send and receive what is not withheld; what came is on the device of ``rows``.
+
+        Raises:
+            RunError: if this rank would send a vector of another type or size.
+            LostServer: as :meth:`round`.
+        """
+        self._await_word(step)
+        found = self._peer_group.swap(vectors, expected)
+        self._others_await_word = True
+        return found
+
     def end(self) -> None:
         """On rank 0, tell the others that the run is over, if they wait for its word.
 
@@ -216,6 +251,19 @@ class ProcessGroup:
 
     # What every rank does.
 
+    def _await_word(self, step: int) -> None:
+        """Begin a round or a swap with rank 0's word: until it, rank 0 may end the run."""
+        self._others_await_word = False
+        if self.rank == 0:
+            self._send_word(step, {})
+            return
+        if not self._word_came:
+            self._hear_word()
+        self._word_came = int(self._word[1]) == _OVER
+        if self._word_came:
+            self._has_ended, self._vigil.is_needed = True, False
+            raise LostServer("the run ended in the middle of a step")
+
     def _begin(self) -> None:
         self._others_await_word = False
         self._inbox = Inbox.empty(self.seats.assignment, self._reads_digests)
@@ -224,6 +272,7 @@ class ProcessGroup:
         self._received.clear()
         self._own.clear()
         self._sending.clear()
+        self._peer_group.begin()
         self._bytes_in = self._bytes_out = 0
 
     def _hear_word(self) -> bool:
@@ -240,7 +289,7 @@ class ProcessGroup:
     def _broadcast(self, content: Tensor, seconds: float | None = None) -> None:
         """Overwrite a tensor with rank 0's; gloo carries what is on a GPU through host memory."""
         travels = content if content.device == self._rows.device else content.cpu()
-        self._do(lambda: _all_of([dist.broadcast(travels, 0, async_op=True)], travels), seconds)
+        self._do(lambda: all_of([dist.broadcast(travels, 0, async_op=True)], travels), seconds)
         if self.rank > 0 and travels is not content:
             content.copy_(travels)
         if self.rank == 0:
@@ -276,7 +325,7 @@ class ProcessGroup:
         rows = [self._said.row(worker, file)[0] for file, worker in asked if worker in mine]
         sends = [P2POp(dist.isend, row, 0, tag=_ROW) for row in rows if row is not None]
         if sends:
-            self._do(lambda: _start(sends))
+            self._do(lambda: start(sends))
         self._bytes_out += sum(send.tensor.nbytes for send in sends)
 
     # What rank 0 does.
@@ -319,7 +368,7 @@ class ProcessGroup:
     def _start_turn(self, orders: Mapping[int, Order], turn: int) -> list[Waitable]:
         ranks = [rank for rank, order in orders.items() if turn < len(order)]
         slots = [(rank, self._received.slot(rank, turn)) for rank in ranks]
-        return _start([P2POp(dist.irecv, slot, rank, tag=_ROW) for rank, slot in slots])
+        return start([P2POp(dist.irecv, slot, rank, tag=_ROW) for rank, slot in slots])
 
     def _read(self, rank: int, order: Order, report: RankReport) -> None:
         """Put what a rank reports into the inbox."""
@@ -361,7 +410,7 @@ class ProcessGroup:
         """Receive the rows of files, each into its own place; they are hashed as they come."""
         ranks = {file: self.seats.rank_of[worker] for file, worker in asked.items()}
         remote = [file for file in asked if ranks[file] > 0]
-        works = _start(
+        works = start(
             [P2POp(dist.irecv, self._rows[file], ranks[file], tag=_ROW) for file in remote]
         )
         if len(works) < len(remote):  # NCCL: one for all
@@ -385,16 +434,3 @@ class ProcessGroup:
     def _digest(self, file: int) -> bytes:
         row = self._rows[file]
         return row_digest(row, int(self._word[1]), file, is_finite(row))
-
-
-def _start(operations: list[P2POp]) -> list[Waitable]:
-    """Begin operations between two ranks each; gloo returns one work for each, NCCL one for all."""
-    if not operations:
-        return []
-    return _all_of(dist.batch_isend_irecv(operations), operations[0].tensor)
-
-
-def _all_of(works: Sequence[Work | None], tensor: Tensor) -> list[Waitable]:
-    """The operations on a tensor that there are."""
-    there = [work for work in works if work is not None]
-    return [OnDevice(work) for work in there] if tensor.device.type == "cuda" else [*there]

@@ -168,12 +168,13 @@ class Transport(Protocol):
                 other; one that is withheld is not in it. Their memory must stay as it is until the
                 next step.
             expected: of all pairs of the run, equal and in equal order on all ranks: the entries of
-                each vector. Nobody sends to itself.
+                each vector. Nobody sends to itself, and an observer sends to nobody.
 
         Returns:
             The vectors whose receiver is an id of this process, in the order of ``expected``; one
-            that did not come, or is no such vector, is missing. Receivers do not write to them;
-            their memory is used again by the next swap or step.
+            that did not come, or is no such vector, is missing. They are good until the next step,
+            and receivers do not write to them. Those of other processes are where ``rows`` of
+            :meth:`Channel.open` are.
         """
         ...
 

@@ -10,7 +10,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
-from torch.distributed import Store, Work
+from torch import Tensor
+from torch.distributed import P2POp, Store, Work
 
 from byzshield_exp import interrupts
 from byzshield_exp.clusters.signs_of_life import BEAT_S, SignsOfLife
@@ -236,3 +237,16 @@ def finish(works: Iterable[Waitable | None]) -> None:
     for work in works:
         if work is not None:
             work.wait()
+
+
+def start(operations: list[P2POp]) -> list[Waitable]:
+    """Begin operations between two ranks each; gloo returns one work for each, NCCL one for all."""
+    if not operations:
+        return []
+    return all_of(dist.batch_isend_irecv(operations), operations[0].tensor)
+
+
+def all_of(works: Sequence[Work | None], tensor: Tensor) -> list[Waitable]:
+    """Return the operations on a tensor that there are."""
+    there = [work for work in works if work is not None]
+    return [OnDevice(work) for work in there] if tensor.device.type == "cuda" else [*there]

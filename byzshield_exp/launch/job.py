@@ -18,6 +18,7 @@ from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.results.status import LOG, read_status, recorded, write_status
 from byzshield_exp.training.experiment import Experiment, build
 from byzshield_exp.training.gpu_memory import GpuMemory, full_memory_named, gpu_need
+from byzshield_exp.training.protocol import traits_of
 
 JOB = "job.json"
 
@@ -221,6 +222,10 @@ def _cluster_lines(config: Mapping[str, Any], experiment: Experiment) -> list[st
     if backend == "alone" or (backend == "sockets" and count == 1):
         return []
     plays = count == 1 or server_plays(config, backend)
+    if not traits_of(config).has_server:
+        does = "carries posts and plays peers" if plays else "carries posts and follows"
+        lost = "who is silent or lost is banned" if backend == "sockets" else "none may be lost"
+        return [f"{count} processes of peers over {backend}: rank 0 {does}; {lost}"]
     if backend != "sockets":
         does = "is the parameter server and plays workers" if plays else "is the parameter server"
         ranks = "rank" if count == 1 else "ranks"

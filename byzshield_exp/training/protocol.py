@@ -113,16 +113,27 @@ class TrainingProtocol(Protocol):
 Check = Callable[["Experiment", Mapping[str, Any]], list[str]]
 
 
-def protocol_traits(check: Check) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare of a protocol's factory how an experiment is checked for it.
+@dataclass(frozen=True)
+class ProtocolTraits:
+    """What a protocol's factory declares.
 
-    Args:
+    Attributes:
         check: ``check(experiment, config) -> notes``, warnings for the user; raises
-            ``ConfigError`` where the protocol cannot run it.
+            ``ConfigError`` where the protocol cannot run it. None: it runs everything.
+        has_server: whether rank 0 is trusted and aggregates; else it only follows.
     """
 
+    check: Check | None = None
+    has_server: bool = True
+
+
+def protocol_traits(
+    check: Check | None = None, has_server: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare :class:`ProtocolTraits` of a protocol's factory."""
+
     def declare(factory: Callable[..., Any]) -> Callable[..., Any]:
-        factory.check = check  # type: ignore[attr-defined]
+        factory.protocol_traits = ProtocolTraits(check, has_server)  # type: ignore[attr-defined]
         return factory
 
     return declare
@@ -137,11 +148,21 @@ def bind_protocol(config: Mapping[str, Any]) -> "partial[TrainingProtocol]":
     return bind("protocol", config["protocol"], _GIVEN)
 
 
+def traits_of(config: Mapping[str, Any]) -> ProtocolTraits:
+    """What the protocol that is chosen declares.
+
+    Raises:
+        ConfigError: as :func:`bind_protocol`.
+    """
+    found: ProtocolTraits = getattr(bind_protocol(config).func, "protocol_traits", ProtocolTraits())
+    return found
+
+
 def check_protocol(experiment: "Experiment", config: Mapping[str, Any]) -> list[str]:
     """Check an experiment for the protocol that is chosen; return notes for the user.
 
     Raises:
         ConfigError: in one line.
     """
-    check: Check | None = getattr(bind_protocol(config).func, "check", None)
+    check = traits_of(config).check
     return check(experiment, config) if check else []

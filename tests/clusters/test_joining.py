@@ -11,7 +11,7 @@ from byzshield_exp.clusters import (
     join,
     meeting,
 )
-from byzshield_exp.clusters.sockets import joining
+from byzshield_exp.clusters.sockets import connecting
 from byzshield_exp.clusters.sockets.wire import (
     Header,
     Kind,
@@ -57,7 +57,7 @@ def test_strangers_are_sent_away(tmp_path, kind):
 def dial(address):
     while True:
         with contextlib.suppress(OSError):
-            return joining._dial(address)
+            return connecting.dial(address)
 
 
 def test_ranks_that_do_not_come_are_named(tmp_path, monkeypatch):

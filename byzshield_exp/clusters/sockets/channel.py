@@ -54,7 +54,7 @@ class WorkerChannel:
 
     def open(self, seats: Seats, options: TransportOptions, rows: Tensor) -> SocketWorker:
         """Open a worker's transport for a run."""
-        return SocketWorker(seats, self.rank, options.reads_digests, self._line, self.run)
+        return SocketWorker(seats, self.rank, options, self._line, self.run)
 
     def close(self) -> None:
         """Close the connection."""

@@ -42,6 +42,7 @@ class Peer:
     Attributes:
         rank: at its other end.
         is_alive: whether it is open.
+        is_held: whether nothing is read from it.
         bytes_in: received so far.
         bytes_out: sent so far.
     """
@@ -49,7 +50,7 @@ class Peer:
     def __init__(self, rank: int, connection: socket.socket) -> None:
         self.rank = rank
         self.connection = connection
-        self.is_alive = True
+        self.is_alive, self.is_held = True, False
         self.bytes_in = self.bytes_out = 0
         self.outbox: deque[memoryview] = deque()
         self.reader: Reader  # set by the hub
@@ -87,9 +88,21 @@ class Hub:
             bucket: bytes that are read at a time.
         """
         self._handler, self._bucket = handler, bucket
+        self.forget()  # what is of the run before
         for peer in self.alive:
-            peer.reader.forget()  # it is of the run before
             peer.reader.longest = max(peer.reader.longest, longest)
+            self.hold(peer, False)
+
+    def forget(self) -> None:
+        """Skip the rest of the payloads that are being read."""
+        for peer in self.alive:
+            peer.reader.forget()
+
+    def hold(self, peer: Peer, is_held: bool = True) -> None:
+        """Read nothing from a peer until it is held no longer."""
+        if peer.is_alive and peer.is_held != is_held:
+            peer.is_held = is_held
+            self._watch(peer)
 
     def send(self, peer: Peer, *parts: bytes | memoryview) -> None:
         """Queue a message and send what can be sent at once; the memory must stay as it is."""
@@ -155,7 +168,7 @@ class Hub:
             return
         peer.is_alive = False
         peer.outbox.clear()
-        self._selector.unregister(peer.connection)
+        self._unwatch(peer)
         peer.connection.close()
         if self._handler is not None:
             self._handler.lost(peer, reason)
@@ -205,5 +218,16 @@ class Hub:
         except OSError as error:
             self.lose(peer, error.strerror or str(error))
             return
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.outbox else 0)
-        self._selector.modify(peer.connection, wanted, peer)
+        self._watch(peer)
+
+    def _watch(self, peer: Peer) -> None:
+        """Wait for what there is to do at a connection."""
+        wanted = 0 if peer.is_held else selectors.EVENT_READ
+        wanted |= selectors.EVENT_WRITE if peer.outbox else 0
+        self._unwatch(peer)
+        if wanted:
+            self._selector.register(peer.connection, wanted, peer)
+
+    def _unwatch(self, peer: Peer) -> None:
+        if peer.connection in self._selector.get_map():
+            self._selector.unregister(peer.connection)

@@ -31,6 +31,13 @@ class Line:
         for work in (self._receive, self._deliver):
             threading.Thread(target=work, daemon=True).start()
 
+    @property
+    def host(self) -> str:
+        """This machine's address on the way to the server; empty: both are on one machine."""
+        if self._connection.family == socket.AF_UNIX:
+            return ""
+        return str(self._connection.getsockname()[0])
+
     def serve(self, answer: Callable[[Header], Parts]) -> None:
         """Answer requests for rows with ``answer(header)`` from now on."""
         self._answer = answer

@@ -5,11 +5,13 @@ from torch import Tensor
 from byzshield_exp.clusters.inbox import STATEMENT_BYTES, Inbox, Statement
 from byzshield_exp.clusters.introduction import MOST_INTRODUCTION
 from byzshield_exp.clusters.seats import Seats
+from byzshield_exp.clusters.sockets.dues import Dues
 from byzshield_exp.clusters.sockets.fetching import Fetching
 from byzshield_exp.clusters.sockets.hub import Hub, Peer
 from byzshield_exp.clusters.sockets.reader import Collect, Drain, Sink
 from byzshield_exp.clusters.sockets.shelf import Copy, Shelf
 from byzshield_exp.clusters.sockets.wire import (
+    BETWEEN_PEERS,
     DTYPES,
     FROM_WORKER,
     Header,
@@ -34,6 +36,7 @@ class Reception:
         reads_digests: whether the vote is on digests of rows.
         shelf: stores rows.
         fetching: the rows that are asked for.
+        is_mesh: whether it is a run of peers, where a rejected message is the end of its sender.
 
     Attributes:
         step: that is open.
@@ -42,6 +45,7 @@ class Reception:
         introduced: by rank, introductions that nobody has looked at.
         answers_at: by rank, when its statement of this step came, by the hub's clock.
         events: human-readable warnings.
+        dues: what is due between peers.
         is_early: whether rows are requested as soon as a majority has sent their digest; once the
             winners are delivered, only those are asked that were not asked before.
     """
@@ -54,6 +58,7 @@ class Reception:
         reads_digests: bool,
         shelf: Shelf,
         fetching: Fetching,
+        is_mesh: bool = False,
     ) -> None:
         self._hub, self._run, self._seats = hub, run, seats
         self._reads_digests, self._shelf, self._fetching = reads_digests, shelf, fetching
@@ -64,9 +69,11 @@ class Reception:
         self.introduced: dict[int, bytes] = {}
         self.answers_at: dict[int, float] = {}
         self.events: list[str] = []
+        self.dues = Dues(hub, run)
         self.is_early = True
         self._came: set[tuple[int, int]] = set()  # file and place
         self._num_rejected: dict[int, int] = {}
+        self._most_rejected = 1 if is_mesh else _MOST_REJECTED
 
     def begin(self, step: int) -> None:
         """Open a step."""
@@ -94,6 +101,8 @@ class Reception:
         """
         if header.kind not in FROM_WORKER or header.kind is Kind.HELLO:
             raise Rejected(f"a message of kind {header.kind.name}")
+        if header.kind in BETWEEN_PEERS:
+            return self.dues.accept(peer, header)
         if header.run < self._run:
             return Drain()  # of a run that ended before all had answered
         expect("run", header.run, self._run)
@@ -118,12 +127,13 @@ class Reception:
         if count <= _TOLD:
             more = "; more of it are only counted" if count == _TOLD else ""
             self.say(f"rejected a message of {self._seats.name(peer.rank)}: {rejected}{more}")
-        if count >= _MOST_REJECTED:
+        if count >= self._most_rejected:
             self._hub.lose(peer, f"{count} of its messages were rejected")
 
     def lost(self, peer: Peer, reason: str) -> None:
         """Note that a rank's workers are absent from now on."""
         self.owed.pop(peer.rank, None)
+        self.dues.lose(peer.rank)
         self.say(f"lost {self._seats.name(peer.rank)} for the rest of the run: {reason}")
         self._fetching.lose(peer.rank)
 

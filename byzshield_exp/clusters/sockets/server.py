@@ -7,10 +7,12 @@ from torch import Tensor
 
 from byzshield_exp.clusters.inbox import STATEMENT_BYTES, Inbox, Statement
 from byzshield_exp.clusters.seats import Seats
+from byzshield_exp.clusters.sockets.dues import ANY_LENGTH
 from byzshield_exp.clusters.sockets.fetching import Fetching
 from byzshield_exp.clusters.sockets.hub import Hub, Peer
 from byzshield_exp.clusters.sockets.patience import Patience
 from byzshield_exp.clusters.sockets.reception import INTRODUCTION, Reception
+from byzshield_exp.clusters.sockets.rounds import Rounds
 from byzshield_exp.clusters.sockets.shelf import Shelf
 from byzshield_exp.clusters.sockets.wire import Header, Kind
 from byzshield_exp.clusters.transport import Fetched, TransportOptions
@@ -45,12 +47,16 @@ class SocketServer:
         self._patience = Patience(hub.peers, options.worker_timeout)
         self._fetching = Fetching(hub, seats, self._patience, rows, run)
         self._reception = Reception(
-            hub, run, seats, options.reads_digests, self._shelf, self._fetching
+            hub, run, seats, options.reads_digests, self._shelf, self._fetching, options.is_mesh
         )
+        self._rounds = Rounds(hub, self._reception.dues, seats, run, options.worker_timeout)
         self._ordered_at = 0.0
         self._bytes_before = self._bytes()
         self._has_ended = False
-        hub.listen_to(self._reception, STATEMENT_BYTES + _SLACK, options.bucket)
+        longest = ANY_LENGTH if options.is_mesh else STATEMENT_BYTES + _SLACK
+        hub.listen_to(self._reception, longest, options.bucket)
+        if options.is_mesh:
+            self._rounds.open()
 
     @property
     def events(self) -> list[str]:
@@ -76,6 +82,9 @@ class SocketServer:
         self._hub.pump(lambda: not owed, lambda: deadline)
         if not self._reception.introduced:
             raise RunError("no rank with workers answers before the first step")
+        if self._options.is_mesh:
+            for rank in sorted(owed):
+                self.drop(rank, "it is silent before the first step")
         self._note_silence(sorted(owed))
         return self._hand_out_introductions()
 
@@ -88,21 +97,21 @@ class SocketServer:
         self._send(self._hub.alive, Header(Kind.SHARE, self._run, 0), content)
 
     def publish(self, step: int | None, params: Tensor | None) -> int | None:
-        """Order a step from all ranks that have answered the previous one."""
+        """Order a step: among peers from all, else from those that have answered the last one."""
         if step is None:
             self.end()
             return None
-        if self._reception.step < 0:  # rows may come from now on
+        if self._reception.step < 0 and not self._options.is_mesh:  # rows may come from now on
             longest = self._shelf.matrix.shape[1] * self._shelf.matrix.element_size()
             self._hub.listen_to(self._reception, longest + _SLACK, self._options.bucket)
         self._readmit()
         self._shelf.clear()
         self._fetching.begin(step)
         self._reception.begin(step)
+        if self._options.is_mesh:
+            self._rounds.begin()
         self._bytes_before = self._bytes()
-        ready = [peer for peer in self._hub.alive if self._is_ready(peer)]
-        self._reception.owed |= {peer.rank: step for peer in ready}
-        self._patience.ask(len(ready))
+        ready = self._hub.alive if self._options.is_mesh else self._ask(step)
         self._send(ready, Header(Kind.ORDER, self._run, 0, step=step), params)
         self._ordered_at = self._hub.now()
         return step
@@ -151,6 +160,21 @@ class SocketServer:
         over = [file for file in wanted if not self._fetching.is_waited_for(file)]
         return [self._fetching.answer(file) for file in over]
 
+    def round(
+        self, step: int, posts: Mapping[int, bytes], expected: Sequence[int], size: int
+    ) -> dict[int, bytes]:
+        """Collect the posts and send all to each; who is late or talks nonsense is dropped."""
+        return self._rounds.round(step, posts, expected, size)
+
+    def swap(
+        self,
+        step: int,
+        vectors: Mapping[tuple[int, int], Tensor],
+        expected: Mapping[tuple[int, int], int],
+    ) -> dict[tuple[int, int], Tensor]:
+        """Wait for the vectors to rank 0, for half of the timeout."""
+        return self._rounds.swap(step, expected)
+
     def _next_look(self, soon: float) -> float:
         return min(soon, self._fetching.first_deadline())
 
@@ -180,6 +204,13 @@ class SocketServer:
 
     def _deadline(self, step: int) -> float:
         return self._ordered_at + max(map(self._patience.of, self._still_owing(step)))
+
+    def _ask(self, step: int) -> list[Peer]:
+        """Return the ranks that can begin a step, which they owe from now on."""
+        ready = [peer for peer in self._hub.alive if self._is_ready(peer)]
+        self._reception.owed |= {peer.rank: step for peer in ready}
+        self._patience.ask(len(ready))
+        return ready
 
     def _is_ready(self, peer: Peer) -> bool:
         """Whether a rank has done all that it was asked for, so that it can begin a step."""

@@ -28,9 +28,17 @@ class Kind(IntEnum):
     ORDER = 8  # server: the parameters of a step
     FETCH = 9  # server: send the row of this worker and file
     END = 10  # server: the run is over
+    PLACE = 11  # worker: where it listens for other workers
+    PLACES = 12  # server: where all listen, and the secret between each two
+    CONNECTED = 13  # worker: with the other workers
+    POSTS = 14  # worker: what its ids post in a round
+    BUNDLE = 15  # server: what all have posted
+    VECTOR = 16  # worker, also to another one: float32 numbers
+    WITHHELD = 17  # worker, also to another one: in place of a vector
 
 
-FROM_WORKER = frozenset({Kind.HELLO, Kind.CHECK, Kind.DIGEST, Kind.ROW, Kind.DONE})
+BETWEEN_PEERS = frozenset({Kind.PLACE, Kind.CONNECTED, Kind.POSTS, Kind.VECTOR, Kind.WITHHELD})
+FROM_WORKER = BETWEEN_PEERS | {Kind.HELLO, Kind.CHECK, Kind.DIGEST, Kind.ROW, Kind.DONE}
 
 
 class Rejected(Exception):
@@ -63,8 +71,8 @@ class Header:
         kind: what it is.
         run: counts the runs of a group.
         sender: rank.
-        worker: whose replica.
-        file: of which file.
+        worker: whose replica; of a vector, which one of its sender in this swap.
+        file: of which file; between peers, the number of the round or swap in the run.
         step: of which step.
         length: bytes that follow.
         dtype: code of :data:`DTYPES`, 0 where there are no numbers.

@@ -9,8 +9,9 @@ from byzshield_exp.clusters.inbox import Statement
 from byzshield_exp.clusters.said import HostCopies, Said
 from byzshield_exp.clusters.seats import Seats
 from byzshield_exp.clusters.sockets.line import Line, Parts
+from byzshield_exp.clusters.sockets.member import Member
 from byzshield_exp.clusters.sockets.wire import DTYPES, Header, Kind
-from byzshield_exp.clusters.transport import Fetched
+from byzshield_exp.clusters.transport import Fetched, TransportOptions
 from byzshield_exp.errors import LostServer
 from byzshield_exp.rows.digests import bytes_of
 from byzshield_exp.rows.message import Message
@@ -22,13 +23,21 @@ class SocketWorker:
     See :class:`~byzshield_exp.clusters.transport.Transport` for the verbs.
     """
 
-    def __init__(self, seats: Seats, rank: int, reads_digests: bool, line: Line, run: int) -> None:
+    def __init__(
+        self, seats: Seats, rank: int, options: TransportOptions, line: Line, run: int
+    ) -> None:
         self.seats, self.rank = seats, rank
-        self.events: list[str] = []
-        self._reads_digests, self._line, self._run = reads_digests, line, run
+        self._reads_digests, self._line, self._run = options.reads_digests, line, run
+        self._is_mesh = options.is_mesh
+        self._member = Member(seats, rank, options, line, run, self._next)
         self._at_start = 0, 0
         self._said, self._copies = Said(), HostCopies()
         line.serve(self._answer)
+
+    @property
+    def events(self) -> list[str]:
+        """Human-readable warnings; the reader clears them."""
+        return self._member.events
 
     def introduce(self, said: bytes) -> None:
         """Send it to the server."""
@@ -50,6 +59,8 @@ class SocketWorker:
 
     def publish(self, step: int | None, params: Tensor | None) -> int | None:
         """Wait for the next order."""
+        if self._is_mesh and not self._member.begin():
+            return None
         header, content = self._next()
         if header.kind is not Kind.ORDER:
             return None
@@ -57,7 +68,8 @@ class SocketWorker:
         self._copies.clear()
         if params is not None:
             params.copy_(torch.frombuffer(content, dtype=params.dtype))
-        self._at_start = self._line.bytes_in - header.length, self._line.bytes_out
+        came, left = self._bytes()
+        self._at_start = came - header.length, left
         return header.step
 
     def send(self, step: int, worker: int, file: int, message: Message) -> None:
@@ -86,13 +98,39 @@ class SocketWorker:
         """A thread of the connection answers, also while this one computes."""
         return []
 
+    def round(
+        self, step: int, posts: Mapping[int, bytes], expected: Sequence[int], size: int
+    ) -> dict[int, bytes]:
+        """Post by way of the server.
+
+        Raises:
+            LostServer: if the run is over, or the server gone; if it is over, ``publish`` still
+                says so.
+        """
+        return self._member.round(step, posts, expected, size)
+
+    def swap(
+        self,
+        step: int,
+        vectors: Mapping[tuple[int, int], Tensor],
+        expected: Mapping[tuple[int, int], int],
+    ) -> dict[tuple[int, int], Tensor]:
+        """Swap with the other workers, for half of the timeout."""
+        return self._member.swap(step, vectors, expected)
+
     def end(self) -> None:
-        """Do nothing: only the server does that."""
+        """Close the connections to the other workers; the server ends the run."""
+        self._member.close()
 
     @property
     def traffic(self) -> tuple[int, int]:
         """Bytes received and sent since the order of this step came, without what is queued."""
-        return self._line.bytes_in - self._at_start[0], self._line.bytes_out - self._at_start[1]
+        came, left = self._bytes()
+        return came - self._at_start[0], left - self._at_start[1]
+
+    def _bytes(self) -> tuple[int, int]:
+        came, left = self._member.traffic
+        return self._line.bytes_in + came, self._line.bytes_out + left
 
     def _next(self) -> tuple[Header, memoryview]:
         """The next message of this run."""

@@ -3,6 +3,6 @@
 Source: Gorbunov, Borzunov, Diskin and Ryabinin, "Secure Distributed Training at Scale", ICML 2022.
 """
 
-from byzshield_exp.training.btard.peers import btard
+from byzshield_exp.training.btard.factory import btard
 
 __all__ = ["btard"]

@@ -14,7 +14,8 @@ class Roster:
 
     Attributes:
         live: all who are there, ascending.
-        duties: (validator, target) of the step before; a validator computes nothing of its own.
+        duties: (validator, target) of the step before; a validator computes nothing of its own
+            unless only validators are left.
     """
 
     live: tuple[int, ...]
@@ -24,7 +25,7 @@ class Roster:
     def active(self) -> tuple[int, ...]:
         """Those who compute and aggregate, in the order of their parts."""
         busy = {validator for validator, _ in self.duties}
-        return tuple(peer for peer in self.live if peer not in busy)
+        return tuple(peer for peer in self.live if peer not in busy) or self.live
 
     @cached_property
     def place_of(self) -> dict[int, int]:

@@ -69,6 +69,8 @@ class PeerRows:
 
     def loss(self, peer: int) -> float:
         """The loss that a peer of this process reports."""
+        if peer not in self._liars:
+            self._truth.compute([peer])  # it may have come late, for others who are banned
         return float(self._truth.losses[peer])
 
     def again(self, peer: int) -> Float[Tensor, " d"]:
