@@ -4,6 +4,7 @@
     python scripts/bench_step.py --votes majority --only mols,local --repeats 1
     python scripts/bench_step.py --resnet              # large rows: bytes and memory, up to 18 GB
     python scripts/bench_step.py --only mols --backends sockets,gloo      # each against the first
+    python scripts/bench_step.py --peers               # BTARD's checks over the butterfly alone
 
 Every measurement is a run of the program (``profile=metrics``) or of plain SGD in new processes
 (Linux only). In each repeat every variant has its turn, so that noise on the machine affects all
@@ -44,6 +45,10 @@ RESNET: tuple[str, ...] = (
     "dataset=synthetic", "dataset.channels=3", "dataset.size=32", "dataset.num_train=200",
     "dataset.num_test=20", "network=resnet18", "network.norm=group", "q=3", "adversary=worst_case",
     "approach=ramanujan_two", "K=25", "r=5",
+)  # fmt: skip
+PEERS: tuple[str, ...] = (
+    "dataset=synthetic", "dataset.size=28", "dataset.num_train=7680", "dataset.num_test=500",
+    "network=l46_net", "batch_size=1536", "approach=btard", "K=6", "q=0", "attack=none",
 )  # fmt: skip
 _CORES = len(os.sched_getaffinity(0))
 _NEVER = 1_000_000
@@ -97,6 +102,16 @@ RESNET_VARIANTS = {
     for attack in ("none", "alie")
 }
 
+PEERS_VARIANTS = {
+    f"{place} {ban}": Variant((*cluster, f"protocol.ban={ban}"))
+    for place, cluster in {
+        "local": ("cluster=local",),
+        "sockets": ("cluster=processes", "cluster.num_processes=7", "cluster.backend=sockets"),
+        "gloo": ("cluster=processes", "cluster.num_processes=7", "cluster.backend=gloo"),
+    }.items()
+    for ban in ("off", "validate")
+}
+
 
 def main() -> None:
     """Measure all variants in turn, then print; or be a run of plain SGD."""
@@ -109,7 +124,7 @@ def main() -> None:
     runs: dict[str, list[Figures]] = {name: [] for name in variants}
     floors: list[dict[int, Figures]] = []
     for _ in range(options.repeats):
-        if not options.resnet:
+        if not (options.resnet or options.peers):
             floors.append({threads: _floor(threads, options) for threads in (1, _CORES)})
         for name, variant in variants.items():
             figures = _measure(variant, options)
@@ -120,7 +135,9 @@ def main() -> None:
     medians = {name: _medians(figures) for name, figures in runs.items()}
     if options.backends:
         _print_against_first(runs, options)
-    if options.resnet:
+    if options.peers:
+        _print_peers(runs, options)
+    elif options.resnet:
         _print_resnet(medians, options)
     else:
         lenet_floor = {
@@ -132,11 +149,14 @@ def main() -> None:
 def _chosen(options: argparse.Namespace) -> dict[str, Variant]:
     """Choose the variants to run, by name and vote, with all their overrides."""
     known, common = (RESNET_VARIANTS, RESNET) if options.resnet else (VARIANTS, LENET)
+    known, common = (PEERS_VARIANTS, PEERS) if options.peers else (known, common)
     if options.resnet:
         common += (f"batch_size={options.batch_size}", f"network.width={options.width}")
     names = options.only.split(",") if options.only else list(known)
     if unknown := [name for name in names if name not in known]:
         sys.exit(f"no such variant: {', '.join(unknown)}; there are {', '.join(known)}")
+    if options.peers:  # nothing is voted
+        return {name: Variant((*common, *known[name].overrides)) for name in names}
     return {
         ", ".join(filter(None, (name, vote, backend))): Variant(
             (*common, *known[name].overrides, f"vote={vote}", *_over(backend)),
@@ -341,6 +361,23 @@ def _print_resnet(medians: dict[str, Figures], options: argparse.Namespace) -> N
     _print_phases(medians, options)
 
 
+def _print_peers(runs: dict[str, list[Figures]], options: argparse.Namespace) -> None:
+    """Print wall and CPU seconds, and those with checks over those without in the same repeat."""
+    rows = []
+    for name, repeats in runs.items():
+        medians, base = _medians(repeats), runs.get(f"{name.split()[0]} off", repeats)
+        ratios = [
+            median(mine[key] / theirs[key] for mine, theirs in zip(repeats, base, strict=True))
+            for key in ("wall", "cpu total")
+        ]
+        cells = _cells([medians["wall"], ratios[0], medians["cpu total"], ratios[1]])
+        rows.append([name, *cells, *_cells([medians["bytes"] / _MB, _memory(medians, _MIB)], 2)])
+    print(f"BTARD, l46_net, d = 21,840, 6 peers of 256 samples, {_CORES} cores\n")
+    head = ["variant", "s/step", "of off", "CPU s/step", "of off", "MB in", "rank 0 MiB"]
+    _print_table(head, rows, options.markdown)
+    _print_phases({name: _medians(repeats) for name, repeats in runs.items()}, options)
+
+
 def _memory(figures: Figures, unit: float) -> float | None:
     return figures["memory"] / unit if "memory" in figures else None
 
@@ -387,6 +424,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="variants, separated by commas; default all")
     parser.add_argument("--backends", default="", help="of processes: sockets, gloo, gloo+")
     parser.add_argument("--resnet", action="store_true")
+    parser.add_argument("--peers", action="store_true")
     parser.add_argument("--batch-size", type=int, default=FILES, help="of --resnet")
     parser.add_argument("--width", type=int, default=64, help="of --resnet")
     parser.add_argument("--steps", type=int, help="counted; default 10, with --resnet 2")

@@ -1,23 +1,37 @@
-"""BTARD's protocol in this process, without records; as a program for many short runs.
-
-    python peers_alone.py < {"configs": [...], "steps": 100, "until": 1} > [run, ...]
-
-A process of its own, as the tests' type checks take three times as long as the protocol.
-"""
+"""BTARD's protocol in one process, without records."""
 
 import json
+import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 
-def run_alone(
-    config: Mapping[str, Any], steps: int, until: Callable[[int], bool] = lambda banned: False
-) -> dict[str, Any]:
-    """Do up to ``steps`` steps in this process, to ``until(banned)``; return bans and steps."""
+def runs_apart(
+    configs: list[dict[str, Any]], steps: int, until: int = sys.maxsize
+) -> list[dict[str, Any]]:
+    """Do runs in a process of their own, each up to a number of bans.
+
+    The tests' type checks, which are not there, take three times as long as the protocol.
+    """
+    done = subprocess.run(
+        [sys.executable, __file__],
+        input=json.dumps({"configs": configs, "steps": steps, "until": until}),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def run_alone(config: Mapping[str, Any], steps: int, until: int = sys.maxsize) -> dict[str, Any]:
+    """Do steps in this process up to a number of bans; return what is known of the run."""
     from byzshield_exp.clusters import AloneChannel
+    from byzshield_exp.training.btard.postings import params_digest
     from byzshield_exp.training.experiment import build
     from byzshield_exp.training.protocol import bind_protocol
     from byzshield_exp.training.updates import Updates
@@ -33,14 +47,14 @@ def run_alone(
         assert done is not None
         updates.apply(done[0], done[1].statistics)
         tables.append(done[1].table)
-        if until(tables[-1]["banned"]):
+        if tables[-1]["banned"] >= until:
             break
-    params = experiment.params.clone()
     return {
         **protocol.facts(),
         "tables": tables,
+        "loss": done[1].loss,
         "liars": experiment.choose.choose(step=0),
-        "params": params,
+        "parameters": params_digest(experiment.params).hex(),
     }
 
 
@@ -48,11 +62,8 @@ def main() -> None:
     """Read configurations, do the runs, and write what became of them."""
     torch.set_num_threads(1)
     asked = json.load(sys.stdin)
-    runs = [
-        run_alone(config, asked["steps"], lambda banned: banned >= asked["until"])
-        for config in asked["configs"]
-    ]
-    json.dump([{**run, "params": None} for run in runs], sys.stdout)
+    runs = [run_alone(config, asked["steps"], asked["until"]) for config in asked["configs"]]
+    json.dump(runs, sys.stdout)
 
 
 if __name__ == "__main__":

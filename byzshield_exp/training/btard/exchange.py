@@ -37,8 +37,11 @@ def scatter(attempt: Attempt) -> None:
 def clip(attempt: Attempt) -> list[Ban]:
     """Aggregate the rows of this process's parts, and commit to the result."""
     for peer in attempt.places.active:
-        pieces = [attempt.received.get((sender, peer)) for sender in attempt.active]
-        usable = [piece for piece in pieces if piece is not None and is_finite(piece)]
+        usable = [
+            attempt.received[sender, peer]
+            for sender in attempt.active
+            if (sender, peer) in attempt.received and _takes_part(attempt, sender, peer)
+        ]
         size = attempt.sizes[attempt.part_of(peer)]
         rows = torch.stack(usable) if usable else torch.empty(0, size)
         attempt.centres[peer] = found = attempt.rules.aggregate(rows)
@@ -129,6 +132,14 @@ def _is_part(attempt: Attempt, sender: int, receiver: int, piece: Tensor) -> boo
         return True
     digest = part_digest(attempt.step, attempt.number, sender, part, piece, True)
     return digest == said["digests"][part].tobytes() and is_finite(piece)
+
+
+def _takes_part(attempt: Attempt, sender: int, receiver: int) -> bool:
+    """Whether a part that came is clipped: not if its sender said that it is not finite."""
+    said = attempt.committed[sender]
+    if attempt.rules.verifies and not said["finite"][attempt.part_of(receiver)]:
+        return False  # sums leave it out as well, whatever came
+    return is_finite(attempt.received[sender, receiver])
 
 
 def _is_aggregate(attempt: Attempt, sender: int, vector: Tensor) -> bool:

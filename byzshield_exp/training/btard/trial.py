@@ -53,7 +53,8 @@ def _without_evidence(posted: Posted, part: int, pieces: Mapping[int, Tensor]) -
         if peer in pieces:
             flag = bool(posted.finite[place, part])
             digest = part_digest(posted.step, posted.attempt, peer, part, pieces[peer], flag)
-            if digest == posted.digests[place, part].tobytes():
+            is_shown = digest == posted.digests[place, part].tobytes()
+            if is_shown and (is_finite(pieces[peer]) or not flag):
                 continue
         bans.append(Ban(peer, Reason.NO_EVIDENCE))
     return bans

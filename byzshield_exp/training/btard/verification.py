@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from byzshield_exp.rows.finite import is_finite
@@ -37,18 +36,16 @@ def verify(attempt: Attempt) -> tuple[list[Ban], list[int]]:
         attempt.aggregate, counted, column(attempt.committed, active, "digests"), s, nu,
     )  # fmt: skip
     accusations, bans = _first_verification(attempt)
-    norms = [attempt.aggregate[where].double().norm().nan_to_num() for where in attempt.parts]
-    there = torch.from_numpy(counted)
-    wrong = sums.unbalanced(
-        sums.as_tensor(s), sums.as_tensor(nu), there, torch.stack(norms), attempt.rules.clipping
-    )
-    bans += verdicts.unexplained(flagged(wrong.numpy()), active, accusations)
+    vector = attempt.aggregate.numpy()
+    norms = np.array([np.linalg.norm(vector[where]) for where in attempt.parts])
+    clipping, delta_max = attempt.rules.clipping, attempt.rules.delta_max
+    wrong = sums.unbalanced(s, nu, counted, np.nan_to_num(norms.astype(np.float64)), clipping)
+    bans += verdicts.unexplained(flagged(wrong), active, accusations)
     if accusations:
         accused = sorted({other for _, other in accusations})
         findings = {one: posted.finding(one, attempt.gradients.again(one)) for one in accused}
         bans += verdicts.accused(accusations, findings, active, accusations)
-    far = sums.suspicious(sums.as_tensor(nu), there, attempt.rules.delta_max)
-    return bans, flagged(far.numpy())
+    return bans, flagged(sums.suspicious(nu, counted, delta_max))
 
 
 def _find_numbers(attempt: Attempt, part: int) -> None:

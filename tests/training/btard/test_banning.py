@@ -1,10 +1,6 @@
 """How soon liars are banned, in runs of the protocol itself, within three standard errors."""
 
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 from statistics import mean, stdev
 
 import peers_alone
@@ -27,15 +23,7 @@ def bans(plain_config):
             *overrides,
         )  # fmt: skip
         configs = [{**config, "seed": seed} for seed in range(runs)]
-        done = subprocess.run(
-            [sys.executable, str(Path(peers_alone.__file__))],
-            input=json.dumps({"configs": configs, "steps": steps, "until": until or steps}),
-            capture_output=True,
-            text=True,
-            timeout=280,
-        )
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
+        found = peers_alone.runs_apart(configs, steps, until or steps)
         for run in found:
             assert {ban["peer"] for ban in run["bans"]} <= set(run["liars"])
         return found
@@ -61,7 +49,7 @@ SLOW = pytest.mark.slow
 def test_an_attack_is_caught_as_often_as_the_draw_says(bans, peers, liars, validators, rate):
     expected = validators / (peers - validators) * (peers - liars) / (peers - 1)
     assert expected == pytest.approx(rate, abs=5e-5)
-    runs = bans(peers, liars, 60, 1, f"protocol.validators={validators}")
+    runs = bans(peers, liars, 50, 1, f"protocol.validators={validators}")
     caught = sum(len(run["bans"]) for run in runs)
     tried = sum(table["attacking"] for run in runs for table in run["tables"][:-1])
     assert is_within(caught, expected * tried, math.sqrt(expected * (1 - expected) * tried))
@@ -71,7 +59,7 @@ def test_an_attack_is_caught_as_often_as_the_draw_says(bans, peers, liars, valid
 @pytest.mark.parametrize(("on_ban", "steps"), [("drop", 38.0), ("replace_honest", 48.9)])
 def test_seven_of_sixteen_are_gone_after(bans, on_ban, steps):
     """The steps are those of a simulation of the draw alone."""
-    runs = bans(16, 7, 20, 7, f"protocol.on_ban={on_ban}", "adversary.start=1")
+    runs = bans(16, 7, 15, 7, f"protocol.on_ban={on_ban}", "adversary.start=1")
     taken = [len(run["tables"]) for run in runs]
     assert is_within(mean(taken), steps, stdev(taken) / math.sqrt(len(taken)))
 
@@ -79,7 +67,7 @@ def test_seven_of_sixteen_are_gone_after(bans, on_ban, steps):
 @SLOW
 def test_the_coin_of_the_public_codes_bans_after_as_many_attacks(bans):
     probability = 9 / 256
-    runs = bans(16, 7, 20, 7, "protocol.ban=bernoulli", "protocol.on_ban=replace_honest")
+    runs = bans(16, 7, 12, 7, "protocol.ban=bernoulli", "protocol.on_ban=replace_honest")
     attacks = [count for run in runs for count in run["attacks"].values()]
     assert len(attacks) == 7 * len(runs)
     error = math.sqrt(1 - probability) / probability / math.sqrt(len(attacks))

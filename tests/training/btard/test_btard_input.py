@@ -53,7 +53,7 @@ NAMES = {
     "unknown cheat": (["cheat=wrong_agregate"], "cheat=wrong_agregate: no such choice, there are"),
     "no radius": (
         ["K=16", "batch_size=16", "dataset.size=2", "dataset.num_classes=2", "attack=none"],
-        "aggregator.tau=calibrated: the first gradients of public files lie 0.0 apart: take a",
+        "aggregator.tau=calibrated: the files' gradients at the initial parameters are 0.0 from",
     ),
 }
 
