@@ -28,8 +28,9 @@ def chaos(move: Move, chance: float = 0.1) -> Any:
     name = str(random.choice(names))
     field = np.atleast_1d(content[name])
     noise = np.frombuffer(random.bytes(field.nbytes), dtype=field.dtype).reshape(field.shape)
-    few = random.random(field.shape) < random.choice([0.2, 1])
-    content[name] = np.where(few, random.choice([0, 1]) * noise, field).reshape(content[name].shape)
+    new = noise if random.random() < 0.5 else np.zeros_like(noise)
+    is_new = random.random(field.shape) < random.choice([0.2, 1])
+    content[name] = np.where(is_new, new, field).reshape(content[name].shape)
     return content
 
 

@@ -17,7 +17,7 @@ from byzshield_exp.rows.finite import is_finite
 from byzshield_exp.training.btard.clip import Clipping
 
 _CHUNK = 1 << 14  # coordinates added up at a time: fixed, as it decides the bits
-_ROUNDING = 2.0**-24  # of float32
+_ROUNDING, _SMALLEST = 2.0**-24, 2.0**-126  # of float32: relative, down to this number
 _DEVIATIONS = 6.0  # of a normal number: what is above has a chance of 2e-9
 _SUMMING = 1e-11  # relative, of float64 sums
 
@@ -79,7 +79,8 @@ def unbalanced(
     """V2: the parts whose sums do not add up to zero in some direction.
 
     Up to six standard deviations of what is allowed: the residual at which clipping may end, and
-    the rounding of the aggregate to float32. Both follow from what all peers know.
+    the rounding of the aggregate to float32, of which a row that is clipped sees its share. Both
+    follow from what all peers know.
 
     Args:
         s: as posted.
@@ -88,11 +89,15 @@ def unbalanced(
         norms: of the aggregates.
         clipping: as all peers know it.
     """
-    within = np.minimum(nu, clipping.tau).sum(axis=0, where=counted)
-    rounding = counted.sum(axis=0) * _ROUNDING * norms
-    bound = _DEVIATIONS * (clipping.tolerance * within + rounding)
     taken = np.where(counted[:, :, None], s, 0.0)
     with np.errstate(invalid="ignore", over="ignore"):  # a liar may post anything
+        within = np.minimum(nu, clipping.tau).sum(axis=0, where=counted)
+        rounding = _ROUNDING * norms + _SMALLEST
+        shares = clipping.tau / np.maximum(nu - rounding, clipping.tau)
+        shares = np.where(math.isinf(clipping.tau), 1.0, shares)
+        bound = _DEVIATIONS * (
+            clipping.tolerance * within + shares.sum(axis=0, where=counted) * rounding
+        )
         slack = _SUMMING * np.abs(taken).sum(axis=0)
         balanced = np.abs(taken.sum(axis=0)) <= bound[:, None] + slack
     found: np.ndarray = ~balanced.all(axis=1)

@@ -1,4 +1,8 @@
-"""CHECKAVERAGING: all show their rows of a part, and all clip them again."""
+"""CHECKAVERAGING: all show their rows of a part, and all clip them again.
+
+Done where V3 finds a part suspicious, and where V2 fails and the aggregator accuses nobody: as a
+rule it is guilty, but clipping that ended before it converged fails V2 as well.
+"""
 
 from collections.abc import Mapping, Sequence
 

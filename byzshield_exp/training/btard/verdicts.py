@@ -168,8 +168,8 @@ def accused(
 
 def unexplained(
     parts: Iterable[int], active: Sequence[int], accusations: Collection[tuple[int, int]]
-) -> list[Ban]:
-    """V2: aggregators whose sums are not balanced and who accuse nobody of that.
+) -> list[int]:
+    """V2: the parts whose sums are not balanced and whose aggregators accuse nobody of that.
 
     Args:
         parts: places of the parts that are not balanced.
@@ -177,6 +177,4 @@ def unexplained(
         accusations: (accuser, accused) of V1.
     """
     speaking = {accuser for accuser, _ in accusations}
-    return [
-        Ban(active[part], Reason.WRONG_AGGREGATE) for part in parts if active[part] not in speaking
-    ]
+    return [part for part in parts if active[part] not in speaking]

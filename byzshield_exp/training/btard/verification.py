@@ -36,16 +36,16 @@ def verify(attempt: Attempt) -> tuple[list[Ban], list[int]]:
         attempt.aggregate, counted, column(attempt.committed, active, "digests"), s, nu,
     )  # fmt: skip
     accusations, bans = _first_verification(attempt)
-    vector = attempt.aggregate.numpy()
+    vector = attempt.aggregate.numpy().astype(np.float64)  # squares of float32 overflow
     norms = np.array([np.linalg.norm(vector[where]) for where in attempt.parts])
     clipping, delta_max = attempt.rules.clipping, attempt.rules.delta_max
-    wrong = sums.unbalanced(s, nu, counted, np.nan_to_num(norms.astype(np.float64)), clipping)
-    bans += verdicts.unexplained(flagged(wrong), active, accusations)
+    wrong = sums.unbalanced(s, nu, counted, np.nan_to_num(norms), clipping)
+    doubtful = verdicts.unexplained(flagged(wrong), active, accusations)
     if accusations:
         accused = sorted({other for _, other in accusations})
         findings = {one: posted.finding(one, attempt.gradients.again(one)) for one in accused}
         bans += verdicts.accused(accusations, findings, active, accusations)
-    return bans, flagged(sums.suspicious(nu, counted, delta_max))
+    return bans, sorted({*doubtful, *flagged(sums.suspicious(nu, counted, delta_max))})
 
 
 def _find_numbers(attempt: Attempt, part: int) -> None:

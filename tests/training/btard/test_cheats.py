@@ -7,6 +7,10 @@ FIXED = "adversary=explicit", "adversary.workers=[2,5]", "attack=none"
 # Cheat, and the reasons for which the two liars are banned; whom else ELIMINATE takes.
 GUILTY = {
     "wrong_aggregate": ({"wrong_aggregate"}, 0),
+    "wrong_aggregate cheat.wrong_aggregate.shift=1e25 protocol.delta_max=inf": (
+        {"wrong_aggregate"},
+        0,
+    ),
     "covered_aggregate cheat.covered_aggregate.shift=100": ({"wrong_aggregate", "wrong_sum"}, 0),
     "wrong_sum": ({"wrong_sum", "wrong_aggregate"}, 0),
     "wrong_norm": ({"wrong_norm"}, 0),

@@ -55,12 +55,47 @@ def mixture(parts, seed):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 128), marks=pytest.mark.slow)])
-def test_honest_peers_are_banned_by_elimination_only(parts, seeds):
-    configs = [mixture(parts, seed) for seed in seeds]
-    *runs, again = peers_alone.runs_apart([*configs, configs[0]], steps=6)
+def strange(parts, seed):
+    """The same, with a cheat that is none of the program's."""
+    name = ("chaos", "denial", "claim")[seed % 3]
+    mixed = mixture(parts, seed)
+    mixed |= {"q": (mixed["K"] - 1) // 2, "adversary": parts[0]["adversary"]}
+    attack = parts[1][("sign_flip", "not_a_number")[seed % 2]]
+    return {**mixed, "cheat": {name: {"_target_": f"chaos.{name}"}}, "attack": attack}
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(110, marks=pytest.mark.slow)])
+def test_honest_peers_are_banned_by_elimination_only(parts, count):
+    configs = [make(parts, seed) for seed in range(count) for make in (mixture, strange)]
+    *runs, again = peers_alone.runs_apart([*configs, configs[0]], steps=5)
     assert again == runs[0]  # whatever ran before it in its process
-    for seed, run in zip(seeds, runs, strict=True):
+    for config, run in zip(configs, runs, strict=True):
         honest = [ban for ban in run["bans"] if ban["peer"] not in run["liars"]]
-        assert {ban["reason"] for ban in honest} <= {"eliminated"}, seed
-        assert len(honest) <= sum(peer in run["liars"] for peer in run["banned"]), seed
+        assert {ban["reason"] for ban in honest} <= {"eliminated"}, config
+        assert len(honest) <= sum(peer in run["liars"] for peer in run["banned"]), config
+
+
+def test_the_last_honest_peer_goes_on(parts):
+    """Each false complaint takes an honest peer, so one is left, who may be a validator."""
+    base = mixture(parts, 0)
+    for seed in range(10, 15):
+        config = {
+            **base, "seed": seed, "K": 5, "q": 2, "batch_size": 15, "attack": parts[1]["none"],
+            "approach": {**base["approach"], "num_workers": 5},
+            "adversary": {**base["adversary"], "start": 1, "every": 3},
+            "protocol": {**base["protocol"], "validators": 1, "on_ban": "drop"},
+            "cheat": {"false_complaint": parts[0]["cheat"]["false_complaint"]},
+        }  # fmt: skip
+        run = peers_alone.run_alone(config, steps=4)
+        assert [table["alive"] for table in run["tables"]] == [5, 5, 1, 1]
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(peers, tmp_path):
+    options = "attack=sign_flip", "adversary=fixed_random", "seed=3", "eval_every=100"
+    whole, _ = peers(*options, "steps=12")
+    first = whole["bans"][0]["step"]
+    assert first > 2
+    for steps in (first - 1, 12):  # a validator's finding waits in the checkpoint
+        resumed, _ = peers(*options, f"steps={steps}", folder=tmp_path / "resumed")
+    for name in ("bans", "attacks", "parameters_sha256"):
+        assert resumed[name] == whole[name]

@@ -20,7 +20,8 @@ def part_of(number):
     rows = random.standard_normal((n, size)) + random.choice([0, 30])
     rows[: (n - 1) // 2] *= random.choice([1, 1000, -1000])
     tau = math.sqrt(size) * random.choice([0.02, 0.3, 1, 10, math.inf])
-    rows, clipping = torch.from_numpy(rows).float(), Clipping(float(tau), 1e-6)
+    scale = random.choice([1, 1, 1e-42, 1e30])  # rounding is coarser below 1e-38
+    rows, clipping = torch.from_numpy(scale * rows).float(), Clipping(float(scale * tau), 1e-6)
     return rows, centre(rows, clipping).point, clipping
 
 
