@@ -15,6 +15,7 @@ from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import expand_user, write_atomically
 from byzshield_exp.notices import logged, say, warn
 from byzshield_exp.results.folder import RunFolder
+from byzshield_exp.results.outcome import final_accuracy
 from byzshield_exp.results.status import LOG, read_status, recorded, write_status
 from byzshield_exp.training.experiment import Experiment, build
 from byzshield_exp.training.gpu_memory import GpuMemory, full_memory_named, gpu_need
@@ -191,12 +192,11 @@ def announce(job: Job, folder: RunFolder) -> None:
 
 
 def _outcome(job: Job, summary: Mapping[str, Any]) -> str:
-    eval_split = next(key for key in summary if key.startswith("final_"))
-    name = eval_split.removeprefix("final_").replace("_", " ")
+    name, accuracy = final_accuracy(summary)
     diverged = summary["diverged_at_step"]
     end = f"diverged at step {diverged}" if diverged else "done"
     return (
-        f"{end}: {name} {summary[eval_split]:.4f} after {summary['steps']} steps "
+        f"{end}: {name.replace('_', ' ')} {accuracy:.4f} after {summary['steps']} steps "
         f"({summary['seconds_per_step']:.3f} s each), results in {job.folder}"
     )
 

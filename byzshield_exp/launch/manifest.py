@@ -18,14 +18,13 @@ from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import expand_user, write_atomically
 from byzshield_exp.launch.job import Job
 from byzshield_exp.notices import say
-from byzshield_exp.results.folder import RunFolder
-from byzshield_exp.results.recorder import flatten, read_summary
-from byzshield_exp.results.status import read_status
+from byzshield_exp.results.outcome import ACCURACIES, FINISHED, read_outcome
+from byzshield_exp.results.recorder import flatten
 
 MANIFEST = "sweep.csv"
-_RESULTS = ("state", "final_accuracy", "eps_hat", "seconds", "attempts", "error")
+_RESULTS = ("state", *ACCURACIES, "epsilon_hat", "seconds", "attempts", "error")
 _LOOK_S = 2.0
-_FINAL_STATES = ("done", "failed", "stopped", "invalid")
+_FINAL_STATES = (*FINISHED, "failed", "stopped", "invalid")
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Manifest:
             values = {key: given.get(key, "") for key in self._keys}
             return {"name": "", **values, "state": "invalid", "error": point.reason}
         named = {"name": point.job.name, **self._values(point.job.config)}
-        return named | _results(point.job.folder, "done" if point.plan == "done" else "new")
+        return named | _results(point.job.folder)
 
     def write(self) -> None:
         """Bring the table up to date.
@@ -96,8 +95,8 @@ class Manifest:
     def left(self) -> float | None:
         """Estimate the seconds of the remaining runs, one by one; None before any run is done."""
         rows = [self.row(point) for point in self._points]
-        took = [row["seconds"] for row in rows if row["state"] == "done" and row["seconds"]]
-        todo = [row for row in rows if row["state"] not in ("done", "invalid")]
+        took = [row["seconds"] for row in rows if row["state"] in FINISHED and row["seconds"]]
+        todo = [row for row in rows if row["state"] not in (*FINISHED, "invalid")]
         return mean(took) * len(todo) if took and todo else None
 
     @contextmanager
@@ -137,7 +136,7 @@ class Manifest:
             if run == folder or row["name"] in names or not run.is_dir():
                 continue
             is_over = row.get("state") in _FINAL_STATES
-            kept.append(self._values_of_run(run) | row | ({} if is_over else _results(run, "new")))
+            kept.append(self._values_of_run(run) | row | ({} if is_over else _results(run)))
         return kept
 
     def _values_of_run(self, run: Path) -> dict[str, Any]:
@@ -169,18 +168,9 @@ class Manifest:
             )  # at most 5% of the time, with many runs on a slow disk
 
 
-def _results(folder: Path, otherwise: str) -> dict[str, Any]:
-    """Return what a run's own files say; ``otherwise`` is its state where they name none."""
-    status, summary = read_status(folder), read_summary(folder)
-    state = status.get("state", otherwise)
-    if state == "running" and not RunFolder(folder).in_use:
-        state = "stopped"  # it was killed
-    row = {"state": state, "attempts": status.get("attempts", 0)}
-    row |= {"seconds": status.get("seconds", ""), "error": status.get("error") or ""}
-    if state == "done" and summary:
-        accuracy = next(key for key in summary if key.startswith("final_"))
-        row |= {"final_accuracy": summary[accuracy], "eps_hat": summary["epsilon_hat"]}
-    return row
+def _results(folder: Path) -> dict[str, Any]:
+    outcome = read_outcome(folder)
+    return {key: outcome.get(key) for key in _RESULTS}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from byzshield_exp.launch.job import Job, LauncherTraits, describe
 from byzshield_exp.launch.manifest import Manifest, Point, duration
 from byzshield_exp.notices import say, warn
 from byzshield_exp.results.folder import RunFolder
+from byzshield_exp.results.outcome import FINISHED
 from byzshield_exp.results.recorder import flatten
 from byzshield_exp.results.status import read_status, write_status
 
@@ -82,7 +83,7 @@ def sweep(
     manifest.write()
     if left_alone:
         say(f"sweep: {len(left_alone)} runs wait or go on elsewhere; the same command looks again")
-    _report_failures([row for row in ended if row["state"] != "done"], len(due), manifest)
+    _report_failures([row for row in ended if row["state"] not in FINISHED], len(due), manifest)
 
 
 def _report_failures(rows: Sequence[dict[str, Any]], due: int, manifest: Manifest) -> None:

@@ -110,7 +110,7 @@ def test_a_sweep_of_which_points_are_impossible_and_one_crashes(tmp_path):
         crashes = row["attack"] == "crashing" and row["q"] == "4"
         state = "invalid" if is_impossible else "failed" if crashes else "done"
         assert row["state"] == state, row
-        assert bool(row["final_accuracy"]) == (state == "done")
+        assert bool(row["test_accuracy"]) == (state == "done")
     second = start()
     assert second.returncode == 1
     assert "sweep: 8 runs: " in second.stdout

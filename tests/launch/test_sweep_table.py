@@ -20,8 +20,8 @@ def test_a_sweep_and_its_table(cli, tmp_path):
         summary = summary_of(tmp_path / name)
         status = states(tmp_path)[name]
         assert (row["state"], row["attempts"], row["error"]) == ("done", "1", "")
-        assert float(row["final_accuracy"]) == summary["final_test_accuracy"]
-        assert float(row["eps_hat"]) == summary["epsilon_hat"]
+        assert float(row["test_accuracy"]) == summary["final_test_accuracy"]
+        assert float(row["epsilon_hat"]) == summary["epsilon_hat"]
         assert float(row["seconds"]) == status["seconds"] > 0
         assert status["state"] == "done"
         assert "done: test accuracy" in (tmp_path / name / "log.txt").read_text()
@@ -61,7 +61,7 @@ def test_earlier_runs_stay_in_the_table(cli, tmp_path):
     assert code == 0, err
     rows = manifest(tmp_path)
     assert len(rows) == 4
-    assert all(rows[name]["final_accuracy"] == row["final_accuracy"] for name, row in first.items())
+    assert all(rows[name]["test_accuracy"] == row["test_accuracy"] for name, row in first.items())
     assert {row["attack"] for row in rows.values()} == {"alie", "none", "ipm"}
     shutil.rmtree(tmp_path / next(iter(first)))
     cli("-m", *SHORT, "attack=none,ipm", "q=1", f"output_dir={tmp_path}")
@@ -79,7 +79,7 @@ def test_the_table_says_what_became_of_the_runs_of_earlier_sweeps(cli, tmp_path)
     cli("-m", *SHORT, "q=2,3", f"output_dir={tmp_path}")
     rows = manifest(tmp_path)
     assert (rows[done]["state"], rows[killed]["state"]) == ("done", "stopped")
-    assert rows[done]["final_accuracy"]
+    assert rows[done]["test_accuracy"]
 
 
 def test_drivers_that_write_a_table_at_once_lose_no_row(tmp_path):
