@@ -52,6 +52,9 @@ class Manifest:
     Args of the constructor:
         points: points of the sweep.
         output_dir: folder of the table, for points that cannot run.
+
+    Attributes:
+        keys: the settings that were typed.
     """
 
     def __init__(self, points: Sequence[Point], output_dir: str) -> None:
@@ -65,18 +68,23 @@ class Manifest:
         self._lock = threading.Lock()
         self._configs: dict[Path, dict[str, Any]] = {}  # of runs of earlier sweeps
         typed = [override.partition("=")[0] for point in points for override in point.overrides]
-        self._keys = list(dict.fromkeys(key.lstrip("+~") for key in typed))
+        self.keys = list(dict.fromkeys(key.lstrip("+~") for key in typed))
 
     @property
     def place(self) -> str:
         """The paths of the tables, for the user."""
         return ", ".join(str(folder / MANIFEST) for folder in self._by_folder)
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What is known of all points now."""
+        return [self.row(point) for point in self._points]
+
     def row(self, point: Point) -> dict[str, Any]:
         """Return what is known of a point now."""
         if point.job is None:
-            given = dict(override.partition("=")[::2] for override in point.overrides)
-            values = {key: given.get(key, "") for key in self._keys}
+            given = dict(override.lstrip("+~").partition("=")[::2] for override in point.overrides)
+            values = {key: given.get(key, "") for key in self.keys}
             return {"name": "", **values, "state": "invalid", "error": point.reason}
         named = {"name": point.job.name, **self._values(point.job.config)}
         return named | _results(point.job.folder)
@@ -94,7 +102,7 @@ class Manifest:
 
     def left(self) -> float | None:
         """Estimate the seconds of the remaining runs, one by one; None before any run is done."""
-        rows = [self.row(point) for point in self._points]
+        rows = self.rows
         took = [row["seconds"] for row in rows if row["state"] in FINISHED and row["seconds"]]
         todo = [row for row in rows if row["state"] not in (*FINISHED, "invalid")]
         return mean(took) * len(todo) if took and todo else None
@@ -116,12 +124,12 @@ class Manifest:
 
     def _values(self, config: dict[str, Any]) -> dict[str, Any]:
         flat = {**flatten(config), **config.get("choices", {})}
-        return {key: flat.get(key, "") for key in self._keys}
+        return {key: flat.get(key, "") for key in self.keys}
 
     def _write(self, folder: Path, rows: list[dict[str, Any]]) -> None:
         kept = self._other_rows(folder, {row["name"] for row in rows})
         found = [key for row in kept for key in row if key not in ("name", *_RESULTS)]
-        columns = ["name", *dict.fromkeys([*self._keys, *found]), *_RESULTS]
+        columns = ["name", *dict.fromkeys([*self.keys, *found]), *_RESULTS]
         text = io.StringIO()
         table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         table.writeheader()
@@ -148,11 +156,11 @@ class Manifest:
         return self._values(self._configs[run])
 
     def _watch(self, over: threading.Event) -> None:
-        before, pause = [row["state"] for row in map(self.row, self._points)], _LOOK_S
+        before, pause = [row["state"] for row in self.rows], _LOOK_S
         start, first = time.monotonic(), sum(state in _FINAL_STATES for state in before)
         while not over.wait(pause):
             tick = time.monotonic()
-            states = [row["state"] for row in map(self.row, self._points)]
+            states = [row["state"] for row in self.rows]
             if states != before:
                 with suppress(ConfigError):  # a full disk; tried again
                     self.write()

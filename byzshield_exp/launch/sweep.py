@@ -10,6 +10,7 @@ from typing import Any
 from byzshield_exp.errors import ConfigError, InUse, Queued, RunError, first_line
 from byzshield_exp.launch.job import Job, LauncherTraits, describe
 from byzshield_exp.launch.manifest import Manifest, Point, duration
+from byzshield_exp.launch.overview import overview
 from byzshield_exp.notices import say, warn
 from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.results.outcome import FINISHED
@@ -81,6 +82,8 @@ def sweep(
             _record_failure(point.job, error)
         ended.append(manifest.row(point))
     manifest.write()
+    for line in overview(manifest.rows, manifest.keys):
+        say(line)
     if left_alone:
         say(f"sweep: {len(left_alone)} runs wait or go on elsewhere; the same command looks again")
     _report_failures([row for row in ended if row["state"] not in FINISHED], len(due), manifest)

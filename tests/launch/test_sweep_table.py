@@ -30,7 +30,17 @@ def test_a_sweep_and_its_table(cli, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
     code, out, err = cli("-m", *SHORT, "approach=mols,detox", "q=0,2", f"output_dir={tmp_path}")
     assert code == 0, err
-    assert said(out) == [f"sweep: 4 runs: 4 done; {tmp_path}/sweep.csv"]
+    first, header, *lines, best, last = said(out)
+    assert first == f"sweep: 4 runs: 4 done; {tmp_path}/sweep.csv"
+    assert header.split() == ["approach", "q", "test", "accuracy", "state", "seconds", "a", "run"]
+    shown = [line.split()[:3] for line in lines]
+    accuracies = [f"{float(row['test_accuracy']):.4f}" for row in rows.values()]
+    assert shown == [
+        ["mols", "0", accuracies[0]], ["mols", "2", accuracies[1]],
+        ["detox", "0", accuracies[2]], ["detox", "2", accuracies[3]],
+    ]  # fmt: skip
+    assert best.startswith(f"best test accuracy: {max(accuracies)} with approach=")
+    assert last == "4 of 4 done"
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")} == before
     assert list(manifest(tmp_path)) == list(rows)
 

@@ -21,8 +21,10 @@ def test_a_point_that_breaks_does_not_stop_the_others(cli, tmp_path, monkeypatch
         "-m", *SHORT, "attack._target_=crashing.forge", "+attack.how=raise,die,fine",
         f"output_dir={tmp_path}/out",
     )  # fmt: skip
-    code, _, err = cli(*points)
+    code, out, err = cli(*points)
     assert code == 1
+    why = "ArithmeticError: a rule of the user's own broke, and 1 more"
+    assert out.splitlines()[-1] == f"1 of 3 done, 2 failed ({why})"
     assert err.splitlines()[-1].startswith("byzshield_exp: of 3 runs 2 failed")
     raised, died, fine = manifest(tmp_path / "out").values()
     assert [row["state"] for row in (raised, died, fine)] == ["failed", "failed", "done"]
