@@ -108,11 +108,15 @@ class Manifest:
         return mean(took) * len(todo) if took and todo else None
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Keep the table up to date within, and tell the user the progress."""
+    def kept(self, is_told: bool) -> Iterator[None]:
+        """Keep the table up to date within.
+
+        Args:
+            is_told: whether to say how many runs are over.
+        """
         self.write()
         over = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(over,), daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(over, is_told), daemon=True)
         watcher.start()
         try:
             yield
@@ -155,7 +159,7 @@ class Manifest:
                 self._configs[run] = yaml.safe_load((run / "config.yaml").read_text()) or {}
         return self._values(self._configs[run])
 
-    def _watch(self, over: threading.Event) -> None:
+    def _watch(self, over: threading.Event, is_told: bool) -> None:
         before, pause = [row["state"] for row in self.rows], _LOOK_S
         start, first = time.monotonic(), sum(state in _FINAL_STATES for state in before)
         while not over.wait(pause):
@@ -165,9 +169,8 @@ class Manifest:
                 with suppress(ConfigError):  # a full disk; tried again
                     self.write()
                 done = sum(state in _FINAL_STATES for state in states)
-                if len(states) > done > first and done != sum(
-                    state in _FINAL_STATES for state in before
-                ):
+                was_done = sum(state in _FINAL_STATES for state in before)
+                if is_told and len(states) > done > first and done != was_done:
                     left = (tick - start) / (done - first) * (len(states) - done)
                     say(f"sweep: {done} of {len(states)} runs over, {duration(left)} left")
                 before = states

@@ -71,7 +71,7 @@ def sweep(
         return
     say(f"sweep: {_counts_line(checked)}; {manifest.place}")
     paths = [point.job.save() for point in due if point.job]
-    with manifest.kept():
+    with manifest.kept(is_told=not where.draws_bars):
         errors = launch(paths) if paths or where.cleans_up else []
     ended = []
     for point, error in zip(due, errors, strict=True):

@@ -89,6 +89,7 @@ def test_runs_side_by_side_have_the_same_bits(cli, tmp_path):
         assert code == 0, err
     assert hashes(tmp_path / "1") == hashes(tmp_path / "3")
     assert "step 4/4" not in out  # it is in each run's log
+    assert out.count("done: test accuracy") == 6
     for log in (tmp_path / "3").glob("*/log.txt"):
         assert log.read_text().count("step 4/4") == 1
 
