@@ -7,6 +7,7 @@ from typing import Any
 from byzshield_exp.launch.job import Job, announce, describe, load, perform
 from byzshield_exp.launch.ranks import in_this_process, runner_for
 from byzshield_exp.results.folder import RunFolder
+from byzshield_exp.results.outcome import final_accuracy
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.loop import train
 
@@ -43,5 +44,4 @@ def _train(experiment: Experiment, job: Job) -> dict[str, Any]:
 def do_point(path: Path) -> float | None:
     """Do one job of a sweep for a launcher that is not ours; return the final accuracy."""
     job = load(path)
-    summary = perform(job, runner_for(job))
-    return next(float(value) for key, value in summary.items() if key.startswith("final_"))
+    return final_accuracy(perform(job, runner_for(job)))[1]

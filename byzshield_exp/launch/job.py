@@ -13,8 +13,9 @@ from byzshield_exp.clusters.backend import chosen_backend, server_plays
 from byzshield_exp.datasets import is_missing
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import expand_user, write_atomically
-from byzshield_exp.notices import logged, say, warn
+from byzshield_exp.notices import logged, note, say, warn
 from byzshield_exp.results.folder import RunFolder
+from byzshield_exp.results.outcome import final_accuracy
 from byzshield_exp.results.status import LOG, read_status, recorded, write_status
 from byzshield_exp.training.experiment import Experiment, build
 from byzshield_exp.training.gpu_memory import GpuMemory, full_memory_named, gpu_need
@@ -29,12 +30,14 @@ class LauncherTraits:
 
     Attributes:
         runs_locally: whether jobs run on this machine.
+        draws_bars: whether it shows how far the runs are.
         fetches_data: whether the launcher fetches data sets that its machines lack.
         reattaches: whether it finds runs that it started earlier, and waits for them.
         cleans_up: whether it is called even when no run is left to do.
     """
 
     runs_locally: bool = True
+    draws_bars: bool = False
     fetches_data: bool = False
     reattaches: bool = False
     cleans_up: bool = False
@@ -159,7 +162,7 @@ def perform(job: Job, do: Callable[[Job], dict[str, Any]], echo: bool = True) ->
     Args:
         job: the run.
         do: trains and returns the summary.
-        echo: whether the run's lines also go to the terminal.
+        echo: whether the run's lines also go to the terminal; the last one always does.
 
     Raises:
         ConfigError: if the run's folder is in use, or holds another run.
@@ -176,27 +179,28 @@ def perform(job: Job, do: Callable[[Job], dict[str, Any]], echo: bool = True) ->
         else:
             with recorded(folder.path):
                 summary = do(job)
-        say(_outcome(job, summary))
+        outcome = _outcome(job, summary)
+        note(outcome)
+    say(outcome)
     return summary
 
 
 def announce(job: Job, folder: RunFolder) -> None:
     """Tell the user what will run, and where its results are."""
     say(job.lines[0])
-    for note in (*job.notes, *folder.notes):
-        warn(note)
+    for line in (*job.notes, *folder.notes):
+        warn(line)
     for line in job.lines[1:]:
         say(line)
     say(f"{folder.state}: {folder.path}")
 
 
 def _outcome(job: Job, summary: Mapping[str, Any]) -> str:
-    eval_split = next(key for key in summary if key.startswith("final_"))
-    name = eval_split.removeprefix("final_").replace("_", " ")
+    name, accuracy = final_accuracy(summary)
     diverged = summary["diverged_at_step"]
     end = f"diverged at step {diverged}" if diverged else "done"
     return (
-        f"{end}: {name} {summary[eval_split]:.4f} after {summary['steps']} steps "
+        f"{end}: {name.replace('_', ' ')} {accuracy:.4f} after {summary['steps']} steps "
         f"({summary['seconds_per_step']:.3f} s each), results in {job.folder}"
     )
 

@@ -18,14 +18,13 @@ from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import expand_user, write_atomically
 from byzshield_exp.launch.job import Job
 from byzshield_exp.notices import say
-from byzshield_exp.results.folder import RunFolder
-from byzshield_exp.results.recorder import flatten, read_summary
-from byzshield_exp.results.status import read_status
+from byzshield_exp.results.outcome import ACCURACIES, FINISHED, read_outcome
+from byzshield_exp.results.recorder import flatten
 
 MANIFEST = "sweep.csv"
-_RESULTS = ("state", "final_accuracy", "eps_hat", "seconds", "attempts", "error")
+_RESULTS = ("state", *ACCURACIES, "epsilon_hat", "seconds", "attempts", "error")
 _LOOK_S = 2.0
-_FINAL_STATES = ("done", "failed", "stopped", "invalid")
+_FINAL_STATES = (*FINISHED, "failed", "stopped", "invalid")
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,9 @@ class Manifest:
     Args of the constructor:
         points: points of the sweep.
         output_dir: folder of the table, for points that cannot run.
+
+    Attributes:
+        keys: the settings that were typed.
     """
 
     def __init__(self, points: Sequence[Point], output_dir: str) -> None:
@@ -66,21 +68,26 @@ class Manifest:
         self._lock = threading.Lock()
         self._configs: dict[Path, dict[str, Any]] = {}  # of runs of earlier sweeps
         typed = [override.partition("=")[0] for point in points for override in point.overrides]
-        self._keys = list(dict.fromkeys(key.lstrip("+~") for key in typed))
+        self.keys = list(dict.fromkeys(key.lstrip("+~") for key in typed))
 
     @property
     def place(self) -> str:
         """The paths of the tables, for the user."""
         return ", ".join(str(folder / MANIFEST) for folder in self._by_folder)
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What is known of all points now."""
+        return [self.row(point) for point in self._points]
+
     def row(self, point: Point) -> dict[str, Any]:
         """Return what is known of a point now."""
         if point.job is None:
-            given = dict(override.partition("=")[::2] for override in point.overrides)
-            values = {key: given.get(key, "") for key in self._keys}
+            given = dict(override.lstrip("+~").partition("=")[::2] for override in point.overrides)
+            values = {key: given.get(key, "") for key in self.keys}
             return {"name": "", **values, "state": "invalid", "error": point.reason}
         named = {"name": point.job.name, **self._values(point.job.config)}
-        return named | _results(point.job.folder, "done" if point.plan == "done" else "new")
+        return named | _results(point.job.folder)
 
     def write(self) -> None:
         """Bring the table up to date.
@@ -95,17 +102,21 @@ class Manifest:
 
     def left(self) -> float | None:
         """Estimate the seconds of the remaining runs, one by one; None before any run is done."""
-        rows = [self.row(point) for point in self._points]
-        took = [row["seconds"] for row in rows if row["state"] == "done" and row["seconds"]]
-        todo = [row for row in rows if row["state"] not in ("done", "invalid")]
+        rows = self.rows
+        took = [row["seconds"] for row in rows if row["state"] in FINISHED and row["seconds"]]
+        todo = [row for row in rows if row["state"] not in (*FINISHED, "invalid")]
         return mean(took) * len(todo) if took and todo else None
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Keep the table up to date within, and tell the user the progress."""
+    def kept(self, is_told: bool) -> Iterator[None]:
+        """Keep the table up to date within.
+
+        Args:
+            is_told: whether to say how many runs are over.
+        """
         self.write()
         over = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(over,), daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(over, is_told), daemon=True)
         watcher.start()
         try:
             yield
@@ -117,12 +128,12 @@ class Manifest:
 
     def _values(self, config: dict[str, Any]) -> dict[str, Any]:
         flat = {**flatten(config), **config.get("choices", {})}
-        return {key: flat.get(key, "") for key in self._keys}
+        return {key: flat.get(key, "") for key in self.keys}
 
     def _write(self, folder: Path, rows: list[dict[str, Any]]) -> None:
         kept = self._other_rows(folder, {row["name"] for row in rows})
         found = [key for row in kept for key in row if key not in ("name", *_RESULTS)]
-        columns = ["name", *dict.fromkeys([*self._keys, *found]), *_RESULTS]
+        columns = ["name", *dict.fromkeys([*self.keys, *found]), *_RESULTS]
         text = io.StringIO()
         table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         table.writeheader()
@@ -137,7 +148,7 @@ class Manifest:
             if run == folder or row["name"] in names or not run.is_dir():
                 continue
             is_over = row.get("state") in _FINAL_STATES
-            kept.append(self._values_of_run(run) | row | ({} if is_over else _results(run, "new")))
+            kept.append(self._values_of_run(run) | row | ({} if is_over else _results(run)))
         return kept
 
     def _values_of_run(self, run: Path) -> dict[str, Any]:
@@ -148,19 +159,18 @@ class Manifest:
                 self._configs[run] = yaml.safe_load((run / "config.yaml").read_text()) or {}
         return self._values(self._configs[run])
 
-    def _watch(self, over: threading.Event) -> None:
-        before, pause = [row["state"] for row in map(self.row, self._points)], _LOOK_S
+    def _watch(self, over: threading.Event, is_told: bool) -> None:
+        before, pause = [row["state"] for row in self.rows], _LOOK_S
         start, first = time.monotonic(), sum(state in _FINAL_STATES for state in before)
         while not over.wait(pause):
             tick = time.monotonic()
-            states = [row["state"] for row in map(self.row, self._points)]
+            states = [row["state"] for row in self.rows]
             if states != before:
                 with suppress(ConfigError):  # a full disk; tried again
                     self.write()
                 done = sum(state in _FINAL_STATES for state in states)
-                if len(states) > done > first and done != sum(
-                    state in _FINAL_STATES for state in before
-                ):
+                was_done = sum(state in _FINAL_STATES for state in before)
+                if is_told and len(states) > done > first and done != was_done:
                     left = (tick - start) / (done - first) * (len(states) - done)
                     say(f"sweep: {done} of {len(states)} runs over, {duration(left)} left")
                 before = states
@@ -169,18 +179,9 @@ class Manifest:
             )  # at most 5% of the time, with many runs on a slow disk
 
 
-def _results(folder: Path, otherwise: str) -> dict[str, Any]:
-    """Return what a run's own files say; ``otherwise`` is its state where they name none."""
-    status, summary = read_status(folder), read_summary(folder)
-    state = status.get("state", otherwise)
-    if state == "running" and not RunFolder(folder).in_use:
-        state = "stopped"  # it was killed
-    row = {"state": state, "attempts": status.get("attempts", 0)}
-    row |= {"seconds": status.get("seconds", ""), "error": status.get("error") or ""}
-    if state == "done" and summary:
-        accuracy = next(key for key in summary if key.startswith("final_"))
-        row |= {"final_accuracy": summary[accuracy], "eps_hat": summary["epsilon_hat"]}
-    return row
+def _results(folder: Path) -> dict[str, Any]:
+    outcome = read_outcome(folder)
+    return {key: outcome.get(key) for key in _RESULTS}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Run several jobs on this machine, each in its own processes, so that a crash ends only one."""
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -11,6 +12,7 @@ import torch
 from byzshield_exp import interrupts
 from byzshield_exp.clusters import start_forkserver, torchrun_size
 from byzshield_exp.errors import ConfigError, RunError, Stopped
+from byzshield_exp.launch.bars import Bars
 from byzshield_exp.launch.job import Job, load, perform
 from byzshield_exp.launch.ranks import in_processes, over_torchrun, preload
 from byzshield_exp.notices import complain
@@ -49,7 +51,12 @@ def perform_all(
             raise ConfigError(f"hydra.launcher.runs={runs} under torchrun must be 1")
         return [_perform(path, over_torchrun, echo=True) for path in paths]
     start_forkserver(preload())  # in the main thread, as signal handlers need
-    return _Pool(runs, gpus).perform(paths)
+    return _Pool(runs, gpus, [path.parent for path in paths]).perform(paths)
+
+
+def draws_bars() -> bool:
+    """Whether :func:`perform_all` draws bars: on a terminal, except under torchrun."""
+    return sys.stdout.isatty() and torchrun_size() is None
 
 
 def _perform(path: Path, do: Callable[[Job], dict[str, Any]], echo: bool) -> Exception | None:
@@ -61,23 +68,27 @@ def _perform(path: Path, do: Callable[[Job], dict[str, Any]], echo: bool) -> Exc
         return error
     except Exception as error:
         foreseen = isinstance(error, ConfigError | RunError | OSError)
-        complain(f"byzshield_exp: {'' if foreseen else f'{type(error).__name__}: '}{error}")
+        name = "" if echo else f"{path.parent.name}: "  # its headline was not shown
+        complain(f"byzshield_exp: {name}{'' if foreseen else f'{type(error).__name__}: '}{error}")
         return error
     return None
 
 
 class _Pool:
-    def __init__(self, runs: int, gpus: int) -> None:
+    def __init__(self, runs: int, gpus: int, folders: Sequence[Path]) -> None:
         self._runs, self._gpus = runs, max(1, gpus)
         self._free_slots = list(range(runs))
+        self._bars = Bars(folders, draws_bars())
+        self._echo = runs == 1 and not draws_bars()
 
     def perform(self, paths: Sequence[Path]) -> list[Exception | None]:
         threads = ThreadPoolExecutor(self._runs)
-        with interrupts.heard():
+        with interrupts.heard(), self._bars.shown():
             try:
                 futures = [threads.submit(self._run, path) for path in paths]
                 while wait(futures, _WAKE_S).not_done:
-                    pass  # handlers run only in this thread, which sleeps if another got the signal
+                    # handlers run only in this thread, which sleeps if another got the signal
+                    self._bars.update()
                 errors = [future.result() for future in futures]
             except BaseException:  # Ctrl-C
                 interrupts.request()
@@ -95,10 +106,12 @@ class _Pool:
         slot = self._free_slots.pop(0)  # one for each thread
 
         def train(job: Job) -> dict[str, Any]:
-            first_gpu, echo = slot % self._gpus, self._runs == 1
-            return in_processes(job, echo=echo, first_gpu=first_gpu, runs=self._runs)
+            self._bars.begin(path.parent, job.config["steps"])
+            first_gpu = slot % self._gpus
+            return in_processes(job, echo=self._echo, first_gpu=first_gpu, runs=self._runs)
 
         try:
-            return _perform(path, train, echo=self._runs == 1)
+            return _perform(path, train, self._echo)
         finally:
+            self._bars.end(path.parent)
             self._free_slots.append(slot)

@@ -10,8 +10,10 @@ from typing import Any
 from byzshield_exp.errors import ConfigError, InUse, Queued, RunError, first_line
 from byzshield_exp.launch.job import Job, LauncherTraits, describe
 from byzshield_exp.launch.manifest import Manifest, Point, duration
+from byzshield_exp.launch.overview import overview
 from byzshield_exp.notices import say, warn
 from byzshield_exp.results.folder import RunFolder
+from byzshield_exp.results.outcome import FINISHED
 from byzshield_exp.results.recorder import flatten
 from byzshield_exp.results.status import read_status, write_status
 
@@ -69,7 +71,7 @@ def sweep(
         return
     say(f"sweep: {_counts_line(checked)}; {manifest.place}")
     paths = [point.job.save() for point in due if point.job]
-    with manifest.kept():
+    with manifest.kept(is_told=not where.draws_bars):
         errors = launch(paths) if paths or where.cleans_up else []
     ended = []
     for point, error in zip(due, errors, strict=True):
@@ -80,9 +82,11 @@ def sweep(
             _record_failure(point.job, error)
         ended.append(manifest.row(point))
     manifest.write()
+    for line in overview(manifest.rows, manifest.keys):
+        say(line)
     if left_alone:
         say(f"sweep: {len(left_alone)} runs wait or go on elsewhere; the same command looks again")
-    _report_failures([row for row in ended if row["state"] != "done"], len(due), manifest)
+    _report_failures([row for row in ended if row["state"] not in FINISHED], len(due), manifest)
 
 
 def _report_failures(rows: Sequence[dict[str, Any]], due: int, manifest: Manifest) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +39,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines; skip lines that are damaged or half written."""
+def read_records(path: Path, most: int = sys.maxsize) -> list[dict[str, Any]]:
+    """Read a file of JSON lines, or its last bytes; skip lines that are damaged or cut.
+
+    Args:
+        path: the file.
+        most: how many bytes to read.
+    """
     records = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    with path.open("rb") if path.exists() else BytesIO() as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+        lines = file.read().splitlines()
+    for line in lines:
         with suppress(ValueError):
             record = json.loads(line)
             if isinstance(record, dict) and isinstance(record.get("step"), int):

@@ -34,6 +34,13 @@ class LocalLauncher(JobLauncher):
     def __init__(self, runs: int, runs_per_gpu: int | None) -> None:
         self._runs, self._runs_per_gpu = runs, runs_per_gpu
 
+    @property
+    def where(self) -> dict[str, bool]:
+        """What :class:`~byzshield_exp.launch.job.LauncherTraits` is made of."""
+        from byzshield_exp.launch.pool import draws_bars
+
+        return {"draws_bars": draws_bars()}
+
     def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
         """Run jobs on this machine."""
         from byzshield_exp.launch.pool import perform_all

@@ -20,8 +20,8 @@ def test_a_sweep_and_its_table(cli, tmp_path):
         summary = summary_of(tmp_path / name)
         status = states(tmp_path)[name]
         assert (row["state"], row["attempts"], row["error"]) == ("done", "1", "")
-        assert float(row["final_accuracy"]) == summary["final_test_accuracy"]
-        assert float(row["eps_hat"]) == summary["epsilon_hat"]
+        assert float(row["test_accuracy"]) == summary["final_test_accuracy"]
+        assert float(row["epsilon_hat"]) == summary["epsilon_hat"]
         assert float(row["seconds"]) == status["seconds"] > 0
         assert status["state"] == "done"
         assert "done: test accuracy" in (tmp_path / name / "log.txt").read_text()
@@ -30,7 +30,17 @@ def test_a_sweep_and_its_table(cli, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
     code, out, err = cli("-m", *SHORT, "approach=mols,detox", "q=0,2", f"output_dir={tmp_path}")
     assert code == 0, err
-    assert said(out) == [f"sweep: 4 runs: 4 done; {tmp_path}/sweep.csv"]
+    first, header, *lines, best, last = said(out)
+    assert first == f"sweep: 4 runs: 4 done; {tmp_path}/sweep.csv"
+    assert header.split() == ["approach", "q", "test", "accuracy", "state", "seconds", "a", "run"]
+    shown = [line.split()[:3] for line in lines]
+    accuracies = [f"{float(row['test_accuracy']):.4f}" for row in rows.values()]
+    assert shown == [
+        ["mols", "0", accuracies[0]], ["mols", "2", accuracies[1]],
+        ["detox", "0", accuracies[2]], ["detox", "2", accuracies[3]],
+    ]  # fmt: skip
+    assert best.startswith(f"best test accuracy: {max(accuracies)} with approach=")
+    assert last == "4 of 4 done"
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")} == before
     assert list(manifest(tmp_path)) == list(rows)
 
@@ -61,7 +71,7 @@ def test_earlier_runs_stay_in_the_table(cli, tmp_path):
     assert code == 0, err
     rows = manifest(tmp_path)
     assert len(rows) == 4
-    assert all(rows[name]["final_accuracy"] == row["final_accuracy"] for name, row in first.items())
+    assert all(rows[name]["test_accuracy"] == row["test_accuracy"] for name, row in first.items())
     assert {row["attack"] for row in rows.values()} == {"alie", "none", "ipm"}
     shutil.rmtree(tmp_path / next(iter(first)))
     cli("-m", *SHORT, "attack=none,ipm", "q=1", f"output_dir={tmp_path}")
@@ -79,7 +89,7 @@ def test_the_table_says_what_became_of_the_runs_of_earlier_sweeps(cli, tmp_path)
     cli("-m", *SHORT, "q=2,3", f"output_dir={tmp_path}")
     rows = manifest(tmp_path)
     assert (rows[done]["state"], rows[killed]["state"]) == ("done", "stopped")
-    assert rows[done]["final_accuracy"]
+    assert rows[done]["test_accuracy"]
 
 
 def test_drivers_that_write_a_table_at_once_lose_no_row(tmp_path):

@@ -21,8 +21,10 @@ def test_a_point_that_breaks_does_not_stop_the_others(cli, tmp_path, monkeypatch
         "-m", *SHORT, "attack._target_=crashing.forge", "+attack.how=raise,die,fine",
         f"output_dir={tmp_path}/out",
     )  # fmt: skip
-    code, _, err = cli(*points)
+    code, out, err = cli(*points)
     assert code == 1
+    why = "ArithmeticError: a rule of the user's own broke, and 1 more"
+    assert out.splitlines()[-1] == f"1 of 3 done, 2 failed ({why})"
     assert err.splitlines()[-1].startswith("byzshield_exp: of 3 runs 2 failed")
     raised, died, fine = manifest(tmp_path / "out").values()
     assert [row["state"] for row in (raised, died, fine)] == ["failed", "failed", "done"]
@@ -87,6 +89,7 @@ def test_runs_side_by_side_have_the_same_bits(cli, tmp_path):
         assert code == 0, err
     assert hashes(tmp_path / "1") == hashes(tmp_path / "3")
     assert "step 4/4" not in out  # it is in each run's log
+    assert out.count("done: test accuracy") == 6
     for log in (tmp_path / "3").glob("*/log.txt"):
         assert log.read_text().count("step 4/4") == 1
 

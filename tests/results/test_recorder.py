@@ -8,6 +8,8 @@ import urllib.request
 import pytest
 from running import SMALL, metrics_of, summary_of
 
+from byzshield_exp.results.recorder import read_records
+
 KEYS = {
     "final_test_accuracy", "best_test_accuracy", "steps", "seconds_per_step", "num_parameters",
     "num_corrupt", "epsilon_hat", "byzantine", "parameters_sha256", "buffers_sha256",
@@ -77,6 +79,14 @@ def test_numbers_that_json_lacks_become_null(run, tmp_path):
     (path,) = tmp_path.glob("**/metrics.jsonl")
     assert "NaN" not in path.read_text()
     assert summary_of(tmp_path)["diverged_at_step"] == 2
+
+
+def test_the_newest_records_are_read_without_the_others(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(1, 100)))
+    assert [record["step"] for record in read_records(path, 40)] == [97, 98, 99]
+    assert len(read_records(path, 10**6)) == len(read_records(path)) == 99
+    assert read_records(tmp_path / "missing", 40) == []
 
 
 @pytest.mark.slow

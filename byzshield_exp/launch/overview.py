@@ -1,0 +1,94 @@
+"""Lay out what came of a sweep: a line per setting with its accuracy over the seeds, the best."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from byzshield_exp.results.outcome import ACCURACIES
+
+Row = Mapping[str, Any]
+
+
+def overview(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
+    """Lay out the runs of a sweep as lines of text.
+
+    Args:
+        rows: one per run: its settings by key, and what
+            :func:`~byzshield_exp.results.outcome.read_outcome` returns.
+        keys: the settings that may have been varied.
+
+    Returns:
+        A table with a line for the runs that differ in nothing but the seed, the best of them, and
+        how many runs are done.
+    """
+    varied = [
+        key for key in keys if key != "seed" and len({_spelled(row[key]) for row in rows}) > 1
+    ]
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(_spelled(row[key]) for key in varied), []).append(row)
+    measured = [name for name in ACCURACIES if _values(rows, name)]
+    table = [[*varied, *map(_worded, measured), "state", "seconds a run"]]
+    for setting, runs in groups.items():
+        accuracies = [_mean_and_range(_values(runs, name)) for name in measured]
+        took = _values(runs, "seconds")
+        seconds = f"{mean(took):.1f}" if took else "-"
+        table.append([*setting, *accuracies, _states(runs), seconds])
+    best = [_best(groups, varied, name) for name in measured if len(groups) > 1]
+    return [*_aligned(table), *best, _ends(rows)]
+
+
+def _spelled(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _worded(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _values(rows: Sequence[Row], name: str) -> list[float]:
+    return [row[name] for row in rows if row.get(name) is not None]
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    span = f" ({min(values):.4f} to {max(values):.4f})" if len(values) > 1 else ""
+    return f"{mean(values):.4f}{span}"
+
+
+def _states(rows: Sequence[Row]) -> str:
+    counts = Counter(row["state"] for row in rows)
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    ]
+
+
+def _best(groups: Mapping[tuple[str, ...], Sequence[Row]], varied: list[str], name: str) -> str:
+    means = {
+        setting: mean(values) for setting, runs in groups.items() if (values := _values(runs, name))
+    }
+    highest = max(means.values())
+    first, *others = (setting for setting, value in means.items() if value == highest)
+    named = " ".join(f"{key}={value}" for key, value in zip(varied, first, strict=True))
+    shared = f", and {len(others)} more with the same" if others else ""
+    return f"best {_worded(name)}: {highest:.4f} with {named}{shared}"
+
+
+def _ends(rows: Sequence[Row]) -> str:
+    """Count the runs by state, and say why the first of those with an error has it."""
+    counts = Counter(row["state"] for row in rows)
+    parts = [f"{counts.pop('done', 0)} of {len(rows)} done"]
+    for state, count in counts.items():
+        reasons = {row["error"]: None for row in rows if row["state"] == state and row.get("error")}
+        more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        parts.append(f"{count} {state}" + (f" ({next(iter(reasons))}{more})" if reasons else ""))
+    return ", ".join(parts)
