@@ -248,7 +248,7 @@ def test_the_streams_keep_their_numbers():
     """Another number would change the results of every run."""
     assert {stream.name: int(stream) for stream in Stream} == {
         "DATA": 0, "ADVERSARY": 1, "ATTACK": 2, "AGGREGATE": 3, "NETWORK": 4, "AUGMENT": 5,
-        "DROPOUT": 6, "ATTACK_ONCE": 7,
+        "DROPOUT": 6, "ATTACK_ONCE": 7, "LOTTERY": 8, "COIN": 9, "CHEAT": 10,
     }  # fmt: skip
 
 

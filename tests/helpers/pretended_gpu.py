@@ -220,7 +220,7 @@ def pretended_gpu():
         stack.callback(torch.use_deterministic_algorithms, was)
         stack.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
         torch._C._set_mkldnn_enabled(False)  # it is the CPU's
-        stack.enter_context(patch("byzshield_exp.training.parameter_server.cuda_graph", Recorder()))
+        stack.enter_context(patch("byzshield_exp.training.true_gradients.cuda_graph", Recorder()))
         stack.enter_context(operations)
         stack.enter_context(_Calls(operations))
         yield operations.waits

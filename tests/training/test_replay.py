@@ -10,7 +10,7 @@ from tape import Recorder
 from torch import nn
 
 from byzshield_exp.networks import lenet, mlp, resnet18, vit
-from byzshield_exp.training import parameter_server
+from byzshield_exp.training import true_gradients
 
 CASES = {
     "mlp": (partial(mlp, hidden=[16]), "float32"),
@@ -120,5 +120,5 @@ def test_a_full_memory_ends_the_run():
 def test_a_whole_run_on_a_pretended_gpu_is_recorded_once_and_replayed(run):
     with pretended_gpu():
         run("device=cuda", "approach=baseline", "K=5", "q=1", "batch_size=20", "attack=alie")
-        record = parameter_server.cuda_graph
+        record = true_gradients.cuda_graph
     assert (record.recorded, record.replayed) == (1, 4 * 5)

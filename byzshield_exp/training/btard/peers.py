@@ -21,9 +21,9 @@ from byzshield_exp.training.btard.evaluation import refresh_statistics
 from byzshield_exp.training.btard.ledger import Ledger
 from byzshield_exp.training.btard.phases import run
 from byzshield_exp.training.btard.postings import params_digest
-from byzshield_exp.training.btard.records import mean_loss, nonfinite, table
 from byzshield_exp.training.btard.roster import Places
 from byzshield_exp.training.btard.rows import PeerRows
+from byzshield_exp.training.btard.step_table import mean_loss, nonfinite, table
 from byzshield_exp.training.btard.validation import PARAMS, Validation
 from byzshield_exp.training.btard.verdicts import Ban, Reason
 from byzshield_exp.training.experiment import Experiment
