@@ -257,8 +257,8 @@ def parameter_server(
     experiment: Experiment,
     config: Mapping[str, Any],
     channel: Channel,
-    runs: int = 1,
-    gpu_sharers: int = 1,
+    runs: int,
+    gpu_sharers: int,
 ) -> ParameterServer:
     """Make this rank's end of the protocol.
 

@@ -237,3 +237,19 @@ def test_an_address_that_is_none_is_a_missing_worker():
     with open_door("") as (door, _):
         for address in ("", "nowhere", "127.0.0.1:99999999", "/none\0", "\ufffd:1", "x" * 250):
             assert connect(door, {1: Contact(address, b"")}, 2, RUN, 0.0) == {}
+
+
+def test_a_door_that_takes_nobody_is_a_missing_worker(tmp_path):
+    """A full queue, at which a caller would wait for ever."""
+    address = str(tmp_path / "deaf")
+    with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.socket(socket.AF_UNIX))
+        deaf.bind(address)
+        deaf.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(address)
+        door, _ = stack.enter_context(open_door(""))
+        assert connect(door, {1: Contact(address, b"")}, 2, RUN, 0.0) == {}

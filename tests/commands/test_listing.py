@@ -145,6 +145,7 @@ def test_keys_are_as_they_are_typed(told):
         {"approach.num_workers": "${K}", "approach.replication": "${r}"},
         ["aggregator=median_of_means"],
     )
+    assert typed("protocol", "parameter_server")[0] == {}
     assert typed("experiment", "mnist_lenet")[1] == ["dataset=mnist", "network=lenet"]
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -62,7 +63,8 @@ def main() -> None:
     """Read configurations, do the runs, and write what became of them."""
     torch.set_num_threads(1)
     asked = json.load(sys.stdin)
-    runs = [run_alone(config, asked["steps"], asked["until"]) for config in asked["configs"]]
+    with redirect_stdout(sys.stderr):  # a run says what it calibrated
+        runs = [run_alone(config, asked["steps"], asked["until"]) for config in asked["configs"]]
     json.dump(runs, sys.stdout)
 
 

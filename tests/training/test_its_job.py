@@ -32,3 +32,22 @@ def test_mnist(run):
     )  # fmt: skip
     assert summary["num_parameters"] == 431_080
     assert summary["final_test_accuracy"] >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("BYZSHIELD_DATA" not in os.environ, reason="BYZSHIELD_DATA is not set")
+def test_peers_ban_liars_and_learn(run, tmp_path):
+    def done(name, *overrides):
+        return run(
+            "dataset=mnist", f"dataset.root={os.environ['BYZSHIELD_DATA']}", "network=l46_net",
+            "approach=btard", "K=16", "q=7", "batch_size=304", "attack=sign_flip", *overrides,
+            small=False, folder=tmp_path / name,
+        )  # fmt: skip
+
+    banned = done("banned", "attack.scale=1000", "steps=150")
+    assert len(banned["banned"]) == 7
+    assert banned["final_test_accuracy"] >= 0.90
+    off = done("off", "attack.scale=1000", "steps=150", "protocol.ban=off")
+    assert off["final_test_accuracy"] <= 0.5
+    last = max(ban["step"] for ban in banned["bans"])
+    assert done("weak", "attack.scale=1", f"steps={last}")["bans"] == banned["bans"]

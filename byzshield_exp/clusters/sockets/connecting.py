@@ -32,11 +32,13 @@ def dial(address: str) -> socket.socket:
     """
     if address.startswith("/"):
         connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(_HELLO_S)  # a full queue is an error at once
         try:
             connection.connect(address)
         except OSError:
             connection.close()
             raise
+        connection.settimeout(None)
         return connection
     host, _, port = address.rpartition(":")
     connection = socket.create_connection((host, int(port)), timeout=_HELLO_S)

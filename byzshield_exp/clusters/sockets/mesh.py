@@ -3,8 +3,10 @@
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 
@@ -151,15 +153,23 @@ def connect(
     door: socket.socket, places: Mapping[int, Contact], rank: int, run: int, seconds: float
 ) -> dict[int, socket.socket]:
     """Call the ranks below this one, and let in those above it; who does not come is missing."""
-    deadline = monotonic() + seconds
-    connections = {}
-    for other in range(1, rank):
-        # The address is another process's word: it may be anything.
-        with suppress(OSError, ValueError, OverflowError):
-            connections[other] = dial(places[other].address)
-            hello = Header(Kind.HELLO, run, rank, length=TOKEN_BYTES).pack()
-            connections[other].sendall(hello + places[other].token)
+    deadline, below = monotonic() + seconds, range(1, rank)
+    with ThreadPoolExecutor(rank) as pool:  # those who do not answer cost their time once
+        called = [*pool.map(lambda other: _call(places[other], rank, run), below)]
     above = {
         other: place.token for other, place in places.items() if other > rank and place.address
     }
-    return connections | admit(door, above, deadline)
+    answered = {other: end for other, end in zip(below, called, strict=True) if end is not None}
+    return answered | admit(door, above, deadline)
+
+
+def _call(contact: Contact, rank: int, run: int) -> socket.socket | None:
+    """Connect with a rank; its address is its own word, so it may be anything."""
+    with suppress(OSError, ValueError, OverflowError):
+        if not contact.address.startswith("/"):
+            ip_address(contact.address.rpartition(":")[0])  # a name could take long to look up
+        connection = dial(contact.address)
+        hello = Header(Kind.HELLO, run, rank, length=TOKEN_BYTES).pack()
+        connection.sendall(hello + contact.token)
+        return connection
+    return None

@@ -75,9 +75,9 @@ def clipping_of(config: Config) -> Clipping | None:
         return Clipping(math.inf, _TOLERANCE)
     if name != _CLIP:
         return None
-    tau = rule.get("tau", "auto")
+    tau = rule["tau"]
     return Clipping(
-        math.nan if isinstance(tau, str) else float(tau),
+        math.nan if tau == "calibrated" else float(tau),
         rule.get("tolerance") or _TOLERANCE,
         rule.get("iterations") or _ITERATIONS,
     )
@@ -124,6 +124,7 @@ def _check_defence(config: Config, options: PeerOptions) -> None:
             f"worker_momentum={config['worker_momentum']} protocol=btard: validators would need "
             "all steps before"
         )
+    _check_clipping(config)
     if options.ban != "validate":
         if config["cheat"]:
             raise ConfigError(
@@ -137,15 +138,26 @@ def _check_defence(config: Config, options: PeerOptions) -> None:
             f"aggregator={name} protocol.ban=validate: only centred clipping and the mean can be "
             "checked: take aggregator=centered_clip_btard or mean"
         )
-    if config["aggregator"].get("tau") == "auto":
-        raise ConfigError(
-            "aggregator.tau=auto protocol.ban=validate: a radius that an aggregator finds in its "
-            "rows cannot be checked: take aggregator.tau=calibrated or a number"
-        )
     if config["choices"]["adversary"] == "random":
         raise ConfigError(
             "adversary=random protocol.ban=validate: a ban is for good, and other liars at every "
             "step would get all peers banned: take adversary=fixed_random"
+        )
+
+
+def _check_clipping(config: Config) -> None:
+    rule = config["aggregator"]
+    if _function(config) != _CLIP:
+        return
+    if rule.get("tau", "auto") == "auto":
+        raise ConfigError(
+            "aggregator.tau=auto protocol=btard: a radius that an aggregator finds in its rows "
+            "cannot be checked: take aggregator.tau=calibrated or a number"
+        )
+    if rule.get("start") != "median":
+        raise ConfigError(
+            f"aggregator.start={rule.get('start')} protocol=btard: parts are clipped to a fixed "
+            "point, from their median: take aggregator=centered_clip_btard"
         )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from byzshield_exp.errors import TooFewReplicas
 from byzshield_exp.rows.finite import is_finite
 from byzshield_exp.training.btard import verdicts
 from byzshield_exp.training.btard.attempt import Attempt, Rows, complaints_in
@@ -89,14 +90,21 @@ def gather(attempt: Attempt) -> Rows:
 def fetch_again(attempt: Attempt, held: Rows) -> None:
     """Let an observer have a part that its aggregator kept from it alone from another peer.
 
-    An observer is no peer, so its complaints ban nobody; other peers have the bytes.
+    An observer is no peer, so its complaints ban nobody; other peers have the bytes. It may also
+    play banned liars, and complain for ever: each other peer is asked once.
+
+    Raises:
+        TooFewReplicas: if this process is an observer and nobody gives it a part.
     """
     observers = attempt.places.observers
     lacking = complaints_in(attempt.summed, observers, attempt.active)
-    tries = 0
-    while lacking:
-        lacking = _fetch_from_next(attempt, held, sorted(lacking), tries)
-        tries += 1
+    for tries in range(len(attempt.live) - 1):
+        if lacking:
+            lacking = _fetch_from_next(attempt, held, sorted(lacking), tries)
+    if any(observer in attempt.places.readers for observer, _ in lacking):
+        raise TooFewReplicas(
+            f"step {attempt.step + 1}: no peer gives rank {attempt.places.rank} a part"
+        )
 
 
 def _fetch_from_next(
@@ -106,8 +114,7 @@ def _fetch_from_next(
     me = -1 - attempt.places.rank
     attempt.complaints.clear()
     for observer, sender in lacking:
-        others = [peer for peer in attempt.live if peer != sender]
-        other = others[tries % len(others)]
+        other = [peer for peer in attempt.live if peer != sender][tries]
         vectors = {(other, observer): held[sender, other]} if (sender, other) in held else {}
         expected = {(other, observer): attempt.sizes[attempt.part_of(sender)]}
         vector = attempt.swap(Phase.GATHER, vectors, expected).get((other, observer))

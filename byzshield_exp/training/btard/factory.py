@@ -24,8 +24,8 @@ def btard(
     experiment: Experiment,
     config: Mapping[str, Any],
     channel: Channel,
-    runs: int = 1,
-    gpu_sharers: int = 1,
+    runs: int,
+    gpu_sharers: int,
     ban: Literal["validate", "bernoulli", "off"] = "validate",
     on_ban: Literal["drop", "replace_honest"] = "drop",
     validators: int = 1,
@@ -55,7 +55,8 @@ def btard(
     plays = server_plays(config, channel.backend)
     seats = Seats(experiment.assignment, channel.world_size, plays)
     truth = true_gradients(experiment, config, len(seats.players) * runs)
-    clipping, delta = calibrated(experiment, truth, clipping_of(config), options)
+    is_heard = channel.rank == 0
+    clipping, delta = calibrated(experiment, truth, clipping_of(config), options, is_heard)
     rules = Rules(
         experiment.seed, experiment.assignment.num_workers, len(experiment.params),
         options.projections, options.ban == "validate", clipping, delta,

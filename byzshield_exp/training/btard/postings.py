@@ -86,7 +86,7 @@ def blank(of: np.dtype[np.void]) -> Posting:
 def unpacked(bundle: Mapping[int, bytes], of: np.dtype[np.void]) -> dict[int, Posting]:
     """Read what came; a posting of another size is none."""
     return {
-        peer: np.frombuffer(content, dtype=of)[0]
+        peer: np.ndarray(1, of, content)[0]  # frombuffer takes no form of zero bytes
         for peer, content in bundle.items()
         if len(content) == of.itemsize
     }

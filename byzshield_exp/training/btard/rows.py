@@ -40,7 +40,8 @@ class PeerRows:
         self._lies: dict[int, Message] = {}
         self._on_cpu: dict[int, Tensor] = {}
         self._step = 0
-        self._liars: tuple[int, ...] = ()
+        self._liars: tuple[int, ...] = ()  # of the step, and those of them who are not banned
+        self._lying: tuple[int, ...] = ()
         self._absent: tuple[int, ...] = ()
 
     def begin(self, step: int, liars: tuple[int, ...], places: Places) -> None:
@@ -53,7 +54,7 @@ class PeerRows:
         """
         active = places.roster.active
         everybody = range(self._experiment.assignment.num_workers)
-        self._step, self._liars = step, liars
+        self._step, self._liars, self._lying = step, liars, liars
         self._absent = tuple(peer for peer in everybody if peer not in active)
         self._on_cpu.clear()
         self._truth.begin(step)
@@ -69,7 +70,7 @@ class PeerRows:
 
     def loss(self, peer: int) -> float:
         """The loss that a peer of this process reports."""
-        if peer not in self._liars:
+        if peer not in self._lying:
             self._truth.compute([peer])  # it may have come late, for others who are banned
         return float(self._truth.losses[peer])
 
@@ -79,7 +80,7 @@ class PeerRows:
 
     def known(self, peer: int) -> Float[Tensor, " d"]:
         """What any peer sends, as liars know who collude."""
-        if peer in self._liars and peer not in self._lies:
+        if peer in self._lying and peer not in self._lies:
             self._lies |= self._forged([peer])
         return self.sent(peer)
 
@@ -87,7 +88,7 @@ class PeerRows:
         """Let a liar that was banned go on as an honest peer."""
         self._lies.pop(peer, None)
         self._on_cpu.pop(peer, None)
-        self._liars = tuple(liar for liar in self._liars if liar != peer)
+        self._lying = tuple(liar for liar in self._lying if liar != peer)
 
     def _forged(self, peers: list[int]) -> dict[int, Message]:
         if not peers:

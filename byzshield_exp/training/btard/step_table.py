@@ -3,8 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
-
 from byzshield_exp.rows.finite import is_finite
 from byzshield_exp.training.btard.attempt import Attempt
 from byzshield_exp.training.btard.ledger import Ledger
@@ -41,10 +39,10 @@ def table(
 
 
 def mean_loss(attempt: Attempt) -> float:
-    """The mean of the losses that active peers post, which nobody checks; NaNs left out."""
-    posted = [float(attempt.committed[peer]["loss"]) for peer in attempt.active]
-    losses = np.array([loss for loss in posted if not math.isnan(loss)])
-    return float(losses.mean()) if len(losses) else math.nan
+    """The mean of the finite losses that active peers post, which nobody checks; NaN of none."""
+    posted = (float(attempt.committed[peer]["loss"]) for peer in attempt.active)
+    losses = [loss for loss in posted if math.isfinite(loss)]
+    return sum(losses) / len(losses) if losses else math.nan
 
 
 def nonfinite(attempt: Attempt) -> str:

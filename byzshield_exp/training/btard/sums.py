@@ -54,6 +54,20 @@ def sums(
     return products, lengths
 
 
+def lengths_of(vector: Float[Tensor, " d"], parts: Sequence[slice]) -> Float[np.ndarray, " p"]:
+    """Lengths of the parts of an aggregate, 0 where it is not finite.
+
+    NumPy's sum has the same bits with any number of threads, unlike its ``linalg.norm``.
+
+    Args:
+        vector: on the CPU.
+        parts: of its entries.
+    """
+    squares = np.square(vector.numpy(), dtype=np.float64)  # those of float32 overflow
+    found: np.ndarray = np.sqrt(np.nan_to_num([squares[where].sum() for where in parts]))
+    return found
+
+
 def numbers(
     pieces: Sequence[Float[Tensor, " c"]],
     finite: Sequence[bool],

@@ -36,10 +36,9 @@ def verify(attempt: Attempt) -> tuple[list[Ban], list[int]]:
         attempt.aggregate, counted, column(attempt.committed, active, "digests"), s, nu,
     )  # fmt: skip
     accusations, bans = _first_verification(attempt)
-    vector = attempt.aggregate.numpy().astype(np.float64)  # squares of float32 overflow
-    norms = np.array([np.linalg.norm(vector[where]) for where in attempt.parts])
+    lengths = sums.lengths_of(attempt.aggregate, attempt.parts)
     clipping, delta_max = attempt.rules.clipping, attempt.rules.delta_max
-    wrong = sums.unbalanced(s, nu, counted, np.nan_to_num(norms), clipping)
+    wrong = sums.unbalanced(s, nu, counted, lengths, clipping)
     doubtful = verdicts.unexplained(flagged(wrong), active, accusations)
     if accusations:
         accused = sorted({other for _, other in accusations})

@@ -15,9 +15,10 @@ CASES = {
     "other liars": (["adversary=random"], "adversary=random protocol.ban=validate: a ban is for"),
     "rule": (["aggregator=median"], "aggregator=median protocol.ban=validate: only centred clip"),
     "radius of a step": (
-        ["aggregator.tau=auto"],
-        "aggregator.tau=auto protocol.ban=validate: a radius that an aggregator finds",
+        ["aggregator.tau=auto", "protocol.ban=off"],
+        "aggregator.tau=auto protocol=btard: a radius that an aggregator finds",
     ),
+    "first centre": (["aggregator.start=zero"], "aggregator.start=zero protocol=btard: parts are"),
     "radius": (["aggregator.tau=0"], "aggregator=centered_clip_btard needs tau > 0"),
     "validators": (["protocol.validators=4"], "protocol.validators=4 must lie between 0 and (K - "),
     "no validators": (["protocol.validators=-1"], "protocol.validators=-1 must lie between 0 and"),

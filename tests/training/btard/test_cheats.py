@@ -37,3 +37,13 @@ def test_the_guilty_are_banned_within_the_step(peers, cheat):
     assert [ban["reason"] for ban in others] == honest * ["eliminated"]
     assert {ban["step"] for ban in summary["bans"]} == {1}
     assert records[1]["attempts"] == 1
+
+
+def test_validators_find_who_covers_a_small_shift(peers):
+    """V2 sees nothing of it, and V3 has its bound far above."""
+    options = "cheat=covered_aggregate", "cheat.covered_aggregate.shift=0.5"
+    summary, records = peers(*options, *FIXED, "protocol.delta_max=inf", "steps=40")
+    assert summary["banned"] == [2, 5]
+    assert {ban["reason"] for ban in summary["bans"]} <= {"wrong_sum", "covered"}
+    assert summary["bans"][0]["step"] > 1
+    assert sum(record["trials"] for record in records) == 0

@@ -2,6 +2,9 @@
 
 import peers_alone
 import pytest
+import torch
+
+from byzshield_exp.results import checkpoint
 
 SMALL = (
     "approach=btard", "network=mlp", "network.hidden=[8]", "dataset=synthetic", "dataset.size=4",
@@ -51,3 +54,17 @@ def test_clipping_that_does_not_converge_is_tried_and_bans_nobody(plain_config):
     run = peers_alone.run_alone(plain_config(*SMALL, *overrides, small=False), steps=2)
     assert run["bans"] == []
     assert all(table["trials"] > 0 for table in run["tables"])
+
+
+def test_without_checks_and_clipping_it_is_a_servers_mean(run, tmp_path):
+    common = "K=5", "batch_size=20", "attack=none", "q=0", "steps=20"
+    variants = {
+        "peers": ("approach=btard", "protocol.ban=off", "aggregator.tau=inf"),
+        "server": ("approach=baseline", "aggregator=mean"),
+    }
+    found = []
+    for name, overrides in variants.items():
+        run(*common, *overrides, folder=tmp_path / name)
+        (folder,) = (tmp_path / name).glob(f"*/{checkpoint.FOLDER}")
+        found.append(checkpoint.newest(folder).state["params"])
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6)

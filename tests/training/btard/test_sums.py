@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from byzshield_exp.training.btard import lottery
 from byzshield_exp.training.btard.clip import Clipping, centre
-from byzshield_exp.training.btard.sums import numbers, sums, suspicious, unbalanced
+from byzshield_exp.training.btard.sums import lengths_of, numbers, sums, suspicious, unbalanced
 
 SIZES = 1, 3, 40, 3000
 
@@ -55,6 +56,20 @@ def test_bits_do_not_depend_on_what_else_is_summed(size):
     for some in ([0], [5], [5, 0], [1, 5, 9, 11, 2]):
         again = numbers([rows[at] for at in some], [True] * len(some), middle, directions, 1.0)
         assert (again[0].tobytes(), again[1].tobytes()) == (s[some].tobytes(), nu[some].tobytes())
+
+
+def test_lengths_have_the_same_bits_with_any_number_of_threads():
+    """A peer who knows the others' could tell whose verdict differs."""
+    vector = torch.randn(300_001, generator=torch.Generator().manual_seed(0))
+    vector[:2] = torch.tensor([1e30, torch.nan])
+    parts = [slice(0, 1), slice(1, 2), slice(2, 300_001), slice(300_001, 300_001)]
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(lengths_of(vector, parts).tolist())
+    assert found[0] == found[1]
+    assert found[0][:2] + found[0][3:] == [pytest.approx(1e30), 0, 0]
+    assert found[0][2] == pytest.approx(float(vector[2:].double().norm()))
 
 
 def test_rows_that_are_not_finite_count_as_nothing():
