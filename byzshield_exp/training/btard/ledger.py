@@ -39,7 +39,10 @@ class Ledger:
     @property
     def gone(self) -> set[int]:
         """Those who take part no more."""
-        return {ban.peer for ban, _ in self.bans if self._drops or ban.reason is Reason.ABSENT}
+        peers = [ban.peer for ban, _ in self.bans]
+        absent = {ban.peer for ban, _ in self.bans if ban.reason is Reason.ABSENT}
+        again = {peer for peer in peers if peers.count(peer) > 1}
+        return set(peers) if self._drops else absent | again
 
     @property
     def roster(self) -> Roster:
@@ -48,13 +51,15 @@ class Ledger:
         return Roster(live, self.duties).without(self.gone)
 
     def ban(self, bans: Iterable[Ban], step: int) -> list[Ban]:
-        """Note bans, each peer's once; return those that are new."""
-        new = []
-        for ban in bans:
-            is_lost = ban.reason is Reason.ABSENT and ban.peer not in self.gone
-            if ban.peer not in self.banned or is_lost:
-                self.bans.append((ban, step))
-                new.append(ban)
+        """Note bans, each peer's once; return those that are new.
+
+        If all are of peers who go on as honest ones, they are gone now: what is between them, as a
+        broken connection, would not let the step end.
+        """
+        left = [ban for ban in bans if ban.peer not in self.gone]
+        first = [ban for ban in left if ban.peer not in self.banned or ban.reason is Reason.ABSENT]
+        new = list({ban.peer: ban for ban in reversed(first or left)}.values())[::-1]
+        self.bans += [(ban, step) for ban in new]
         return new
 
     def save(self, state: dict[str, Tensor]) -> None:

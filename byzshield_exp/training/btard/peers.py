@@ -147,7 +147,7 @@ class Btard:
         done.attacking = self._attacking(liars, roster.active)
         accusing: dict[int, bool] = {}
         params = params_digest(self._experiment.params) if self._rules.verifies else b""
-        for number in range(self._rules.num_peers + 1):
+        for number in range(2 * self._rules.num_peers + 1):  # each bans somebody, at most twice
             if not roster.active:
                 self._give_up(step)
                 return None
