@@ -22,6 +22,8 @@ RUNS = {
     "network.heads=2",
     "alie": f"{' '.join(SMALL)} attack=alie aggregator=median",
     "krum": f"{' '.join(SMALL)} attack=reversed_gradient aggregator=krum pre_aggregator=nnm",
+    "peers": f"{RGB} {SHORT} network=resnet18 network.width=4 batch_size=20 K=5 q=1 "
+    "approach=btard aggregator=centered_clip_btard attack=delayed_gradient attack.delay=1",
     "digest": f"{' '.join(SMALL)} attack=min_max aggregator=trimmed_mean vote=digest",
 }
 HASHES = ("parameters_sha256", "buffers_sha256")
@@ -70,6 +72,7 @@ def test_a_run_learns_what_one_on_the_cpu_does(gpu, done, name):
     [
         "aggregator=centered_clip attack=mimic attack.warmup=2 worker_momentum=0.5",
         "aggregator=median attack=delayed_gradient attack.delay=2",
+        "approach=btard aggregator=centered_clip_btard attack=sign_flip",
     ],
 )
 def test_a_run_that_goes_on_later_ends_with_the_same_bits(gpu, done, more):
