@@ -35,6 +35,8 @@ def run(attempt: Attempt) -> list[Ban]:
         return bans
     with watch("gather"):
         fetch_again(attempt, held)
+    held.clear()  # as large as the rows of this process's peers, as what they received
+    attempt.received.clear()
     if not verifies:
         return []
     with watch("verdict"):

@@ -63,8 +63,9 @@ def lengths_of(vector: Float[Tensor, " d"], parts: Sequence[slice]) -> Float[np.
         vector: on the CPU.
         parts: of its entries.
     """
-    squares = np.square(vector.numpy(), dtype=np.float64)  # those of float32 overflow
-    found: np.ndarray = np.sqrt(np.nan_to_num([squares[where].sum() for where in parts]))
+    pieces = [vector[where].numpy() for where in parts]
+    squares = [np.square(one, dtype=np.float64).sum() for one in pieces]  # float32 overflows
+    found: np.ndarray = np.sqrt(np.nan_to_num(squares))
     return found
 
 
