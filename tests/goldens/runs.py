@@ -100,6 +100,9 @@ RUNS = {
     "processes_batch_norm": f"{FEW} {RGB} {FOUR} vote=majority cluster.majority_of=present "
     "network=resnet18 network.width=4 attack=reversed_gradient",
     "torchrun": f"{SMALL} attack=delayed_gradient attack.delay=1 vote=tolerant",
+    # without a server
+    "peers": f"{SMALL} approach=btard K=7 q=2 batch_size=28 attack=sign_flip adversary.start=2 "
+    "cheat=covered_aggregate protocol.projections=2",
 }
 
 
