@@ -74,6 +74,7 @@ class Reception:
         self._came: set[tuple[int, int]] = set()  # file and place
         self._num_rejected: dict[int, int] = {}
         self._most_rejected = 1 if is_mesh else _MOST_REJECTED
+        self._from_worker = FROM_WORKER if is_mesh else FROM_WORKER - BETWEEN_PEERS
 
     def begin(self, step: int) -> None:
         """Open a step."""
@@ -99,7 +100,7 @@ class Reception:
         Raises:
             Rejected: naming what is wrong.
         """
-        if header.kind not in FROM_WORKER or header.kind is Kind.HELLO:
+        if header.kind not in self._from_worker or header.kind is Kind.HELLO:
             raise Rejected(f"a message of kind {header.kind.name}")
         if header.kind in BETWEEN_PEERS:
             return self.dues.accept(peer, header)
