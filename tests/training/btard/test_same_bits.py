@@ -52,6 +52,22 @@ def sweep(folder, *overrides, command=PROGRAM):
 
 
 NAMED = ("cheat:", "attack:")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What the sweeps of sixteen peers end with in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    found = {name: sweep(folder / name, *chosen) for name, chosen in SIXTEEN.items()}
+    assert {name: len(ends) for name, ends in found.items()} == {"cheats": 11, "attacks": 3}
+    return found
+
+
+GROUP = ("K=16", "q=5", "batch_size=64", "network.hidden=[8]", "protocol.projections=2")
+SIXTEEN = {
+    "cheats": (*GROUP, "attack=none", f"cheat={','.join(CHEATS)}"),
+    "attacks": (*GROUP, "attack=sign_flip,alie_optimised,not_a_number"),
+}
 SMALL_GROUP = ("K=6", "q=2", "batch_size=24")
 
 
@@ -67,15 +83,10 @@ def test_three_processes_end_with_the_same_bits(tmp_path, where):
 @pytest.mark.parametrize(
     ("count", "command"), [(5, PROGRAM), (17, PROGRAM), (16, torchrun(16))], ids=str
 )
-def test_sixteen_peers_end_with_the_same_bits(tmp_path, count, command):
-    options = ("K=16", "q=5", "batch_size=64", "network.hidden=[8]", "protocol.projections=2")
-    cheats = (*options, "attack=none", f"cheat={','.join(CHEATS)}")
-    attacks = (*options, "attack=sign_flip,alie_optimised,label_shuffle,not_a_number")
+def test_sixteen_peers_end_with_the_same_bits(tmp_path, alone, count, command):
     over = processes(count) if command is PROGRAM else ()
-    for name, chosen in {"cheats": cheats, "attacks": attacks}.items():
-        local = sweep(tmp_path / "local" / name, *chosen)
-        assert len(local) == (11 if name == "cheats" else 4)
-        assert sweep(tmp_path / "there" / name, *chosen, *over, command=command) == local
+    for name, chosen in SIXTEEN.items():
+        assert sweep(tmp_path / name, *chosen, *over, command=command) == alone[name]
 
 
 @pytest.mark.slow
