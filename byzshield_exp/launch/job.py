@@ -207,15 +207,29 @@ def _outcome(job: Job, summary: Mapping[str, Any]) -> str:
 
 def _headline(config: Mapping[str, Any], experiment: Experiment) -> str:
     assignment, choices = experiment.assignment, config["choices"]
+    if not traits_of(config).has_server:
+        cheat = f", {choices['cheat']}" if experiment.cheats else ""
+        return (
+            f"{choices['approach']} + {choices['aggregator']}: K={assignment.num_workers} peers; "
+            f"q={experiment.num_byzantine} liars ({choices['adversary']}, {choices['attack']}"
+            f"{cheat}); {_task(config, experiment)}"
+        )
     return (
         f"{choices['approach']} + {choices['aggregator']}: K={assignment.num_workers} workers, "
         f"f={assignment.num_files} files, r={assignment.replication} "
         f"(majority {assignment.majority}), l={assignment.load}; "
         f"q={experiment.num_byzantine} liars ({choices['adversary']}, {choices['attack']}) can win "
         f"{experiment.num_corrupt} files, epsilon_hat={experiment.epsilon_hat:.2f}; "
+        f"{_task(config, experiment)}"
+    )
+
+
+def _task(config: Mapping[str, Any], experiment: Experiment) -> str:
+    """Network, data and batch."""
+    choices, num_files = config["choices"], experiment.assignment.num_files
+    return (
         f"{choices['network']} on {choices['dataset']}, d={len(experiment.params):,}, "
-        f"batch {experiment.batches.batch_size} = {assignment.num_files} x "
-        f"{experiment.batches.file_size}"
+        f"batch {experiment.batches.batch_size} = {num_files} x {experiment.batches.file_size}"
     )
 
 

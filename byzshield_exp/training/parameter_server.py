@@ -12,7 +12,6 @@ from byzshield_exp.attacks import PastParameters
 from byzshield_exp.clusters import (
     Channel,
     Inbox,
-    Seats,
     Statement,
     Transport,
     TransportOptions,
@@ -20,21 +19,19 @@ from byzshield_exp.clusters import (
     in_first_rows,
 )
 from byzshield_exp.clusters.agreement import Agreement
-from byzshield_exp.clusters.backend import server_plays
 from byzshield_exp.clusters.delivery import Delivery
 from byzshield_exp.errors import ConfigError, TooFewReplicas
 from byzshield_exp.rows.message import split
 from byzshield_exp.rows.parallel import new_rows
 from byzshield_exp.training.aggregation import Aggregation
 from byzshield_exp.training.experiment import Experiment
-from byzshield_exp.training.gpu_memory import GpuMemory, gpu_need
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.introducing import introduction
 from byzshield_exp.training.protocol import Report, protocol_traits
 from byzshield_exp.training.radius import with_radius
 from byzshield_exp.training.stopwatch import Stopwatch
 from byzshield_exp.training.tables import listed, middle_loss, phases, profile
-from byzshield_exp.training.true_gradients import true_gradients
+from byzshield_exp.training.true_gradients import seats_and_truth
 from byzshield_exp.training.updates import Updates
 from byzshield_exp.training.voting import MajorityOf, Outcome, vote
 from byzshield_exp.training.work import Work
@@ -273,12 +270,7 @@ def parameter_server(
         ConfigError: if a GPU has too little memory.
     """
     options, num_files = config["cluster"], experiment.assignment.num_files
-    plays = server_plays(config, channel.backend)
-    seats = Seats(experiment.assignment, channel.world_size, plays)
-    if config["device"] == "cuda":
-        need = gpu_need(experiment, config, seats, channel.rank, channel.backend)
-        need.check(GpuMemory.here(), gpu_sharers)
-    truth = true_gradients(experiment, config, len(seats.players) * runs)
+    seats, truth = seats_and_truth(experiment, config, channel, runs, gpu_sharers)
     experiment = with_radius(experiment, truth, is_heard=channel.rank == 0)
     if channel.world_size == 1:
         rows = truth.table  # winners stay where they are computed

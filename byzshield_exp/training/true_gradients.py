@@ -1,25 +1,44 @@
-"""The gradients that a process computes, with its share of the machine."""
+"""Who plays whom in a run, and the gradients that this process computes with its share of it."""
 
 import os
 from collections.abc import Mapping
 from typing import Any
 
+from byzshield_exp.clusters import Channel, Seats
+from byzshield_exp.clusters.backend import server_plays
 from byzshield_exp.training.experiment import Experiment
+from byzshield_exp.training.gpu_memory import GpuMemory, gpu_need
 from byzshield_exp.training.gradients import TrueGradients
 from byzshield_exp.training.replay import cuda_graph
 
 
-def true_gradients(experiment: Experiment, config: Mapping[str, Any], ranks: int) -> TrueGradients:
-    """Make what computes gradients in this process.
+def seats_and_truth(
+    experiment: Experiment,
+    config: Mapping[str, Any],
+    channel: Channel,
+    runs: int,
+    gpu_sharers: int,
+) -> tuple[Seats, TrueGradients]:
+    """Seat the workers, and make what computes gradients in this process.
 
     Args:
         experiment: the parts, built from ``config``.
         config: plain and resolved.
-        ranks: processes that share this machine's cores.
+        channel: what connects this process with the others.
+        runs: that share this machine's cores.
+        gpu_sharers: processes that share this one's GPU.
+
+    Raises:
+        ConfigError: if a GPU has too little memory.
     """
-    return TrueGradients(
+    plays = server_plays(config, channel.backend)
+    seats = Seats(experiment.assignment, channel.world_size, plays)
+    if config["device"] == "cuda":
+        need = gpu_need(experiment, config, seats, channel.rank, channel.backend)
+        need.check(GpuMemory.here(), gpu_sharers)
+    return seats, TrueGradients(
         experiment.network, experiment.dataset, experiment.batches,
-        experiment.assignment.num_files, _parallel_files(ranks, config),
+        experiment.assignment.num_files, _parallel_files(len(seats.players) * runs, config),
         experiment.seed if experiment.is_stochastic else None, config["precision"],
         cuda_graph if config["device"] == "cuda" else None,
     )  # fmt: skip

@@ -22,7 +22,7 @@ DEFENCES = (
 
 
 def heads(out):
-    return [line.strip() for line in out.splitlines() if " workers, f=" in line]
+    return [line.strip() for line in out.splitlines() if "; q=" in line]
 
 
 def write_mnist(root, count=1600):
@@ -56,7 +56,7 @@ def check_l46(cli, root, scheme, scale, *more):
 def test_l46_at_its_own_size(cli, tmp_path):
     root, only = write_mnist(tmp_path), "hydra.sweeper.only=[baseline]"
     (head,) = check_l46(cli, root, "aggressive", "l46_paper", only)
-    assert head.startswith("btard + centered_clip_btard: K=6 workers")
+    assert head.startswith("btard + centered_clip_btard: K=6 peers")
     assert "q=2 liars (fixed_random, none)" in head
     assert head.endswith("l46_net on mnist, d=21,840, batch 1536 = 6 x 256")
 

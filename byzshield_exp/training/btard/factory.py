@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from byzshield_exp.clusters import Channel, Seats, TransportOptions
-from byzshield_exp.clusters.backend import server_plays
+from byzshield_exp.clusters import Channel, TransportOptions
 from byzshield_exp.errors import RunError
 from byzshield_exp.rows.parallel import new_rows
 from byzshield_exp.training.btard.agreed import PeerOptions, check_experiment, clipping_of
@@ -16,7 +15,7 @@ from byzshield_exp.training.btard.clip import Centre, Clipping, centre
 from byzshield_exp.training.btard.peers import Btard
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.protocol import protocol_traits
-from byzshield_exp.training.true_gradients import true_gradients
+from byzshield_exp.training.true_gradients import seats_and_truth
 
 
 @protocol_traits(check=check_experiment, has_server=False)
@@ -50,11 +49,12 @@ def btard(
         delta_max: distance from a part's aggregate, > 0, beyond which more than half of the peers
             have it checked in public; ``auto``: from public files at the first parameters.
         ban_probability: of ``bernoulli``, in [0, 1], at each attack; ``auto``: ``(K - q) / K^2``.
+
+    Raises:
+        ConfigError: if a GPU has too little memory, or the public rows give no radius.
     """
     options = PeerOptions.of(config)
-    plays = server_plays(config, channel.backend)
-    seats = Seats(experiment.assignment, channel.world_size, plays)
-    truth = true_gradients(experiment, config, len(seats.players) * runs)
+    seats, truth = seats_and_truth(experiment, config, channel, runs, gpu_sharers)
     is_heard = channel.rank == 0
     clipping, delta = calibrated(experiment, truth, clipping_of(config), options, is_heard)
     rules = Rules(

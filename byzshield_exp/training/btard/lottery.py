@@ -61,7 +61,7 @@ def duties(
         drawn: what all secrets gave.
         active: who computed in this step: targets are among them.
         live: who is there: validators are among them.
-        count: pairs, fewer where at most half of the live peers could be in a pair's first place.
+        count: pairs that are asked for; validators are always fewer than half of the live peers.
     """
     count = max(0, min(count, (len(live) - 1) // 2, len(active)))
     random = _generator(_DUTIES, drawn)

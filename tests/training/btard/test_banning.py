@@ -41,7 +41,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("peers", "liars", "validators", "rate"),
     [
-        (6, 2, 1, 0.16),
+        pytest.param(6, 2, 1, 0.16, marks=SLOW),
         pytest.param(16, 7, 1, 0.04, marks=SLOW),
         pytest.param(16, 7, 2, 0.0857, marks=SLOW),
     ],

@@ -52,6 +52,10 @@ CASES = {
 NAMES = {
     "unknown key": (["protocol.validator=1"], "unknown key protocol.validator, protocol has"),
     "unknown cheat": (["cheat=wrong_agregate"], "cheat=wrong_agregate: no such choice, there are"),
+    "victims": (
+        ["cheat=withhold", "cheat.withhold.victims=-1"],
+        "cheat.withhold.victims=-1 must lie between 0 and K=7",
+    ),
     "no radius": (
         ["K=16", "batch_size=16", "dataset.size=2", "dataset.num_classes=2", "attack=none"],
         "aggregator.tau=calibrated: the files' gradients at the initial parameters are 0.0 from",

@@ -21,7 +21,7 @@ PART_DISTANCE = 3.0  # what calibration finds
 @pytest.mark.parametrize("tau", ["calibrated", 0.02 * PART_DISTANCE])
 def test_honest_steps_pass_without_a_word(plain_config, tau):
     config = plain_config(*HONEST, f"aggregator.tau={tau}", small=False)
-    (run,) = peers_alone.runs_apart([config], steps=250)
+    (run,) = peers_alone.runs_apart([config], steps=125)
     assert run["bans"] == []
     for table in run["tables"]:
         seen = {key: table[key] for key in ("attempts", "accusations", "eliminations", "trials")}
@@ -56,6 +56,7 @@ def test_clipping_that_does_not_converge_is_tried_and_bans_nobody(plain_config):
     assert all(table["trials"] > 0 for table in run["tables"])
 
 
+@pytest.mark.slow
 def test_without_checks_and_clipping_it_is_a_servers_mean(run, tmp_path):
     common = "K=5", "batch_size=20", "attack=none", "q=0", "steps=20"
     variants = {

@@ -13,11 +13,9 @@ def sizes_of(size, count):
     return [(part + 1) * size // count - part * size // count for part in range(count)]
 
 
-@pytest.mark.parametrize(
-    ("count", "widths"), [(5, [16]), pytest.param(10, [16, 64], marks=pytest.mark.slow)]
-)
-def test_a_peer_sends_two_vectors_and_few_bytes(tmp_path, count, widths):
-    control = {}
+@pytest.mark.slow
+def test_a_peer_sends_two_vectors_and_few_bytes(tmp_path):
+    count, widths, control = 7, (16, 64), {}
     for hidden in widths:
         folder = tmp_path / str(hidden)
         done = run_program(
