@@ -36,9 +36,20 @@ def seats_and_truth(
     if config["device"] == "cuda":
         need = gpu_need(experiment, config, seats, channel.rank, channel.backend)
         need.check(GpuMemory.here(), gpu_sharers)
-    return seats, TrueGradients(
+    return seats, true_gradients(experiment, config, len(seats.players) * runs)
+
+
+def true_gradients(experiment: Experiment, config: Mapping[str, Any], ranks: int) -> TrueGradients:
+    """Make what computes gradients in this process.
+
+    Args:
+        experiment: the parts, built from ``config``.
+        config: plain and resolved.
+        ranks: processes that share this machine's cores.
+    """
+    return TrueGradients(
         experiment.network, experiment.dataset, experiment.batches,
-        experiment.assignment.num_files, _parallel_files(len(seats.players) * runs, config),
+        experiment.assignment.num_files, _parallel_files(ranks, config),
         experiment.seed if experiment.is_stochastic else None, config["precision"],
         cuda_graph if config["device"] == "cuda" else None,
     )  # fmt: skip

@@ -34,9 +34,8 @@ def start(tmp_path):
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize(
-    "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_the_peers_of_a_lost_process_are_banned_and_the_run_goes_on(start, how):
     run = start(*PEERS, STEPS)
     run.wait_for_step(3)

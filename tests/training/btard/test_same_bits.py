@@ -98,7 +98,8 @@ def test_many_peers_in_one_process(tmp_path):
     assert sum(ban["reason"] == "eliminated" for ban in summary["bans"]) == 40
 
 
-@pytest.mark.parametrize("over", [(), pytest.param(processes(3), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("over", [(), processes(3)])
 def test_a_killed_run_resumes_with_the_same_bits(tmp_path, over):
     options = (
         *PEERS, *SMALL_GROUP, "attack=delayed_gradient", "attack.delay=2", "adversary.start=4",
