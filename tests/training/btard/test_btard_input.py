@@ -54,7 +54,7 @@ NAMES = {
     "unknown cheat": (["cheat=wrong_agregate"], "cheat=wrong_agregate: no such choice, there are"),
     "victims": (
         ["cheat=withhold", "cheat.withhold.victims=-1"],
-        "cheat.withhold.victims=-1 must lie between 0 and K=7",
+        "cheat.withhold.victims=-1 must be at least 0",
     ),
     "no radius": (
         ["K=16", "batch_size=16", "dataset.size=2", "dataset.num_classes=2", "attack=none"],
