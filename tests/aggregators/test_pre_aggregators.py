@@ -1,5 +1,6 @@
 """Pre-aggregators as choices of a run."""
 
+import pytest
 import yaml
 from running import SMALL
 
@@ -22,6 +23,7 @@ def test_several_apply_in_the_order_given(run, tmp_path):
     assert digests["bucketing"] == digests["[bucketing]"]
 
 
+@pytest.mark.slow
 def test_chains_are_points_of_a_sweep(cli, tmp_path):
     code, out, err = cli(
         "-m", *SMALL, "pre_aggregator=none,nnm,[arc,nnm]", "aggregator=trimmed_mean",

@@ -104,6 +104,7 @@ def test_liars_with_one_attack_send_equal_replicas_and_others_do_not(plain_confi
     assert not torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_all_backends_end_with_the_same_bits(run, tmp_path):
     lies = ("q=5", *THREE, "attack.workers={second:[3]}", "adversary=fixed_random", "seed=3")
     here = run(*lies, folder=tmp_path / "here")

@@ -91,6 +91,7 @@ def test_a_rank_that_is_killed_is_named(tmp_path, plain_config, phase):
     assert [path.name for path in tmp_path.glob("**/*.pt")] == ["step_00000002.pt"]
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_named_not_the_one_that_waits_for_it(tmp_path, plain_config):
     """Parameters come to rank 3 by way of rank 2, which rank 0 waits for."""
     timeout = ["cluster.worker_timeout=1"]

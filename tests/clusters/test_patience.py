@@ -2,12 +2,14 @@
 
 import time
 
+import pytest
 import torch
 from socket_table import SIZE
 
 from byzshield_exp.clusters.sockets.patience import Patience
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_silent_again_and_again_is_waited_for_less(table):
     at, waits = table(reads_digests=False, timeout=0.4), []
     for step in range(4, 12):

@@ -227,6 +227,7 @@ def test_a_rank_with_another_instruction_set_is_told_with_its_host(tmp_path):
     assert len(complaint.splitlines()) == 1, complaint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("odd", "vote"),
     [((2,), "auto"), pytest.param((1, 2, 3), "tolerant", marks=pytest.mark.slow)],

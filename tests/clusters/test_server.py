@@ -11,6 +11,7 @@ import pytest
 import torch
 from socket_table import FLOAT, SIZE, answer, row_of
 
+from byzshield_exp.clusters.sockets.hub import Hub
 from byzshield_exp.clusters.sockets.wire import (
     DTYPES,
     HEADER_BYTES,
@@ -65,6 +66,7 @@ def test_a_row_unlike_its_digest_is_caught_and_fetched_from_the_next(table):
     )
 
 
+@pytest.mark.slow
 def test_a_false_row_is_asked_for_again_while_others_are_waited_for(table):
     """The next worker is asked at once, not when a silent rank's time is over."""
     at = table(timeout=5.0)
@@ -215,6 +217,19 @@ def test_a_pause_of_the_server_is_nobodys_silence(table, monkeypatch):
         for rank in (1, 2, 3):
             at.send(rank, *at.messages(rank))
         assert inbox.result(10).absent == ()
+
+
+def test_a_stop_of_this_process_between_two_looks_is_no_time_of_the_ranks():
+    hub = Hub({})
+    start = hub.now()
+    time.sleep(1.5)  # as if it was stopped: it does not compute either
+    assert not hub.pump(lambda: False, lambda: start + 0.1)
+    assert 0.1 <= hub.now() - start < 1.0  # all of the wait was still to come
+    until = time.thread_time() + 1.2
+    while time.thread_time() < until:
+        pass  # a step's own work is
+    hub.pump(lambda: False, lambda: start)
+    assert hub.now() - start > 1.0
 
 
 def test_a_peer_that_reads_nothing_is_sent_nothing_more(table):

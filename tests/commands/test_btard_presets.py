@@ -76,7 +76,8 @@ def test_a_figures_curves_can_be_run(cli, figure):
     code, out, err = cli(f"experiment=btard/{figure}", "scale=btard_smoke", "plan=true")
     assert code == 0, err
     for start, head in zip(DEFENCES, heads(out), strict=True):
-        assert head.startswith(f"{start}: K=16 workers")
+        peers = "peers" if start.startswith("btard") else "workers"
+        assert head.startswith(f"{start}: K=16 {peers}")
         assert f"q=7 liars (fixed_random, {FIGURES[figure]})" in head
         assert head.endswith("batch 288 = 16 x 18")
 

@@ -130,6 +130,7 @@ def test_requirements_that_are_not_met_are_named(tmp_path, monkeypatch):
 # The machine.
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX"), reason="it has no other"
 )
@@ -461,6 +462,7 @@ def test_quotas_are_read(monkeypatch, tmp_path):
         assert f"standard on demand {value:g}, standard spot {value:g}" in found.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["closed", "silent", "no region"])
 def test_an_aws_that_does_not_answer_is_told_soon(kind, tmp_path, monkeypatch):
     keys(monkeypatch, tmp_path)

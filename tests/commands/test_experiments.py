@@ -134,6 +134,7 @@ def test_a_figure_at_the_papers_size(cli, tmp_path, monkeypatch):
     assert "resnet18 on cifar10, d=11,173,962, batch 750 = 25 x 30" in out
 
 
+@pytest.mark.slow
 def test_a_thin_curve_runs(cli, tmp_path, monkeypatch):
     from picture_files import write_folder
 

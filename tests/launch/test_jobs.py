@@ -24,6 +24,7 @@ def job(capsys):
     return call
 
 
+@pytest.mark.slow
 def test_a_job_needs_no_conf(cli, job, tmp_path):
     """What was checked is what runs, wherever and whenever."""
     cli("-m", *SHORT, "q=1,2", f"output_dir={tmp_path}/out")

@@ -80,6 +80,7 @@ def test_a_folder_that_another_process_holds_is_left_to_it(cli, tmp_path, run):
         assert held.name not in out
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_have_the_same_bits(cli, tmp_path):
     points = ("-m", *SHORT, "q=0,1,2", "approach=mols,detox")
     for runs in (1, 3):

@@ -84,6 +84,7 @@ def partials_of(folder):
     return list(folder.glob("**/*.partial"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["checkpoints", "run"])
 def test_a_folder_that_becomes_a_file_is_waited_for(disturbed, tmp_path, fault):
     assert disturbed("whole")[0] == 0

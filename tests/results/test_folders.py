@@ -21,6 +21,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_the_name_is_made_of_what_is_not_default(cli, tmp_path):
     def name(*overrides):
         code, out, err = cli(f"output_dir={tmp_path}", "plan=true", *overrides)

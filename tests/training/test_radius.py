@@ -43,6 +43,7 @@ def test_a_run_takes_the_median_distance_of_its_first_files(plain_config, cli, t
     assert f"aggregator.tau=calibrated is {summary['tau']:.6g}\n" in out
 
 
+@pytest.mark.slow
 def test_one_process_several_and_a_resumed_run_end_with_the_same_bits(run, tmp_path):
     alone = run(*CLIP)
     gloo = ("cluster=processes", "cluster.num_processes=2", "cluster.backend=gloo")

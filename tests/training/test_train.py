@@ -323,6 +323,7 @@ def test_an_attack_that_returns_something_else_is_one_line(cli, tmp_path, monkey
     assert "the attack must return rows of shape" in err
 
 
+@pytest.mark.slow
 def test_a_run_that_resumes_imports_no_compiler(tmp_path):
     """torch's optimizers import it, to tell it to leave them alone: 2 s."""
     code = (

@@ -5,7 +5,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic, sleep, thread_time
 from typing import Protocol, runtime_checkable
 
 from byzshield_exp import interrupts
@@ -13,7 +13,7 @@ from byzshield_exp.clusters.sockets.reader import Drain, Reader, Sink
 from byzshield_exp.clusters.sockets.wire import Header, Rejected
 
 _LOOK_S = 0.2  # how often a wait looks for a request to stop
-_PAUSE_S = 1.0  # a look that takes so much longer was a pause of this process
+_PAUSE_S = 1.0  # this thread neither looked nor computed for so long: its process was stopped
 _DRAIN_S = 1.0  # after a deadline for what lies in the connections already
 _END_S = 2.0  # for a last message to leave
 _FLUSH_S = 0.005
@@ -69,6 +69,7 @@ class Hub:
         self._handler: Handler | None = None
         self._bucket = 1 << 20
         self._paused = 0.0
+        self._looked_at, self._computed = monotonic(), thread_time()
         for peer in self.peers.values():
             peer.connection.setblocking(False)
             peer.reader = Reader(partial(self._accept, peer), partial(self._reject, peer))
@@ -113,7 +114,7 @@ class Hub:
                 self._write(peer)
 
     def now(self) -> float:
-        """Return seconds, without those in which this process was stopped while it waited."""
+        """Return seconds, without those in which this process was stopped."""
         return monotonic() - self._paused
 
     def pump(self, done: Callable[[], bool], deadline: Callable[[], float]) -> bool:
@@ -127,6 +128,7 @@ class Hub:
         drained = 0.0
         while not done():
             interrupts.check()
+            self._leave_out_pauses(0.0)
             start = self.now()
             left = deadline() - start
             was_quiet = not self._turn(min(max(left, 0.0), _LOOK_S))
@@ -138,17 +140,22 @@ class Hub:
 
     def _turn(self, seconds: float) -> bool:
         """Serve all connections once; return whether there was anything to do."""
-        start = monotonic()
         ready = self._selector.select(seconds)
         for key, events in ready:
             if events & selectors.EVENT_READ:
                 self._read(key.data)
             if events & selectors.EVENT_WRITE and key.data.is_alive:
                 self._write(key.data)
-        over = monotonic() - start - seconds
+        self._leave_out_pauses(seconds)
+        return bool(ready)
+
+    def _leave_out_pauses(self, waited: float) -> None:
+        """Take a stop since the last look, between looks too, out of the clock's time."""
+        now, computed = monotonic(), thread_time()
+        over = now - self._looked_at - waited - (computed - self._computed)
         if over > _PAUSE_S:
             self._paused += over
-        return bool(ready)
+        self._looked_at, self._computed = now, computed
 
     def flush(self, peers: Iterable[Peer]) -> None:
         """Wait at most 2 s until everything has been sent to these peers; read nothing."""

@@ -59,6 +59,7 @@ def test_a_driver_may_change_only_what_is_its_owners():
     assert "Replace `ACCOUNT`, `BUCKET`, `OWNER`" in PAGE
 
 
+@pytest.mark.slow
 def test_the_driver_may_make_every_call_that_it_makes(aws, tmp_path):
     aws.client("iam").create_instance_profile(InstanceProfileName="worker")
     place = f"output_dir={tmp_path}"

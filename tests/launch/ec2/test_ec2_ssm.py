@@ -239,11 +239,13 @@ def test_aws_that_does_not_answer_is_unreachable(service, monkeypatch):
     transport.close()
 
 
+@pytest.mark.slow
 def test_a_request_that_is_one_too_many_is_asked_again(transport, service):
     service.throttled = 2
     assert transport.run(HOST, "echo hello", 5.0).output == "hello\n"
 
 
+@pytest.mark.slow
 def test_a_script_that_is_too_large_is_refused_before_it_is_sent(transport, service):
     with pytest.raises(RunError, match="send it as a file"):
         transport.run(HOST, "#" * 65_000, 5.0)
