@@ -17,6 +17,7 @@ VALUES: dict[str, tuple[str | bool, ...]] = {
     "on_nonfinite": ("finish", "stop", "skip_step"),
     "on_invalid": ("error", "skip"),
     "profile": (False, True, "metrics"),
+    "histograms": (False, True),
     "cluster.backend": ("auto", "gloo", "nccl", "sockets"),
     "cluster.server_plays": ("auto", True, False),
     "cluster.majority_of": ("all", "present"),

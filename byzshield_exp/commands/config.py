@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from byzshield_exp.binding import did_you_mean
 from byzshield_exp.commands.choices import VALUES
+from byzshield_exp.commands.command_line import command_line
 from byzshield_exp.errors import ConfigError
 
 _GROUPS = (
@@ -74,6 +75,7 @@ class Config:
     on_invalid: str = "error"
     plan: bool = False
     profile: Any = False
+    histograms: bool = False
 
 
 def register() -> None:
@@ -82,7 +84,9 @@ def register() -> None:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Check a configuration and convert it to plain dictionaries, with every group's choice.
+    """Check a configuration and convert it to plain dictionaries.
+
+    It also gets the choice of every group (``choices``) and the command that repeats it.
 
     Raises:
         ConfigError: lists every key that is unknown or out of bounds.
@@ -104,7 +108,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     problems = [*_process_problems(config)]
     if problems:
         raise ConfigError("; ".join(problems))
-    return dict(config)
+    return {**config, "command": command_line(HydraConfig.get(), torchrun_size())}
 
 
 def torchrun_size() -> int | None:
@@ -158,7 +162,7 @@ def _unknown_keys(config: Mapping[str, Any]) -> Iterator[str]:
     for prefix, node in {"": Config, "cluster.": ClusterKeys}.items():
         known = [entry.name for entry in fields(node)]
         for key in config[prefix[:-1]] if prefix else config:
-            if key not in known and key != "choices":
+            if key not in (*known, "choices"):
                 yield f"unknown key {prefix}{key}{did_you_mean(key, known)}"
 
 

@@ -117,9 +117,9 @@ def _check_all(
         point = _check(tuple(overrides), own, compose, where)
         key = point.job.folder if point.job else point.overrides
         first = checked.setdefault(key, point)
-        if first.job and point.job and first.job.config != point.job.config:
-            theirs, ours = flatten(first.job.config), flatten(point.job.config)
-            keys = [key for key in ours if ours[key] != theirs.get(key)]
+        theirs, ours = (flatten(one.job.config) if one.job else {} for one in (first, point))
+        keys = [key for key in ours if key != "command" and ours[key] != theirs.get(key)]
+        if point.job and keys:
             reason = (
                 f"a run is the same whatever its {', '.join(keys)}, and another point has its "
                 f"folder, {point.job.folder}: give each an output_dir"

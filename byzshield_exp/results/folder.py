@@ -21,7 +21,7 @@ FREE_KEYS = frozenset(
     {
         "output_dir", "steps", "eval_every", "checkpoint_every", "keep", "plan", "on_invalid",
         "profile", "cluster.worker_timeout", "cluster.bucket_mib", "cluster.backend",
-        "cluster.server_plays",
+        "cluster.server_plays", "histograms", "command",
     }
 )  # fmt: skip
 # These name the folder of the run, but may differ when it resumes: the data's digest is compared

@@ -4,15 +4,17 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from byzshield_exp.assignments import Assignment
+from byzshield_exp.distortion import WorstCase
 from byzshield_exp.files import write_atomically
 from byzshield_exp.notices import warn
-from byzshield_exp.results.events import Events
+from byzshield_exp.results.dashboard import Dashboard
 from byzshield_exp.results.journal import Journal, Outage
 
 METRICS = "metrics.jsonl"
@@ -80,36 +82,42 @@ class Recorder:
     Args of the constructor:
         folder: the run's folder.
         first_step: the step to go on after; later records are dropped, as their steps run again.
-        config: for TensorBoard's text and hparams.
+        config: plain and resolved.
+        assignment: who computes what.
+        worst: the worst set of liars.
     """
 
-    def __init__(self, folder: Path, first_step: int, config: Mapping[str, Any]) -> None:
-        self._folder, self._config, self._step = folder, config, first_step
+    def __init__(
+        self,
+        folder: Path,
+        first_step: int,
+        config: Mapping[str, Any],
+        assignment: Assignment,
+        worst: WorstCase,
+    ) -> None:
+        self._folder, self._step = folder, first_step
         (folder / SUMMARY).unlink(missing_ok=True)  # an old one is of fewer steps
         kept = [record for record in read_metrics(folder) if record["step"] <= first_step]
         lines = "".join(json.dumps(record) + "\n" for record in kept)
         self._metrics = Journal(folder / METRICS, lines.encode())
-        self._events = Events(folder, purge_step=first_step + 1)
+        self._dashboard = Dashboard(folder, first_step, config, assignment, worst, kept)
         self._outages = {
             self._metrics: Outage(f"{folder / METRICS}"),
-            self._events.journal: Outage("the file of TensorBoard events"),
+            self._dashboard.journal: Outage("the file of TensorBoard events"),
         }
-        if first_step == 0:
-            from torch.utils.tensorboard.summary import text
 
-            pretty = json.dumps(to_json(config), indent=2)
-            self._events.add_summary(text("config", f"```json\n{pretty}\n```"), 0)
+    def step(
+        self, record: Mapping[str, Any], rows: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
+        """Write one record.
 
-    def step(self, record: Mapping[str, Any]) -> None:
-        """Write one record; ``record["step"]`` counts updates from 1."""
+        Args:
+            record: ``record["step"]`` counts updates from 1.
+            rows: numbers that TensorBoard shows as histograms, by name.
+        """
         self._step = record["step"]
         self._metrics.add(json.dumps(to_json(record)).encode() + b"\n")
-        values = {
-            name.replace(".", "/"): float(value)
-            for name, value in flatten(record).items()
-            if isinstance(value, int | float) and name != "step"
-        }
-        self._events.add_scalars(values, self._step)
+        self._dashboard.step(record, rows or {})
         for journal, outage in self._outages.items():
             outage.attempt(self._step, journal.write)
 
@@ -119,33 +127,20 @@ class Recorder:
         Raises:
             OSError: if the metrics cannot be written; the events are only a view of them.
         """
-        events = self._events.journal
+        events = self._dashboard.journal
         self._outages[events].attempt(self._step, events.sync)
         self._metrics.sync()
 
-    def finish(self, summary: Mapping[str, Any], metric: str) -> None:
-        """Write the summary, then the hparams with the final accuracy.
-
-        Args:
-            summary: the content of ``summary.json``.
-            metric: its key for the final accuracy.
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary, and show that the run has ended.
 
         Raises:
             OSError: if the summary cannot be written.
         """
-        from torch.utils.tensorboard.summary import hparams
-
         write_atomically(
             self._folder / SUMMARY, (json.dumps(to_json(summary), indent=2) + "\n").encode()
         )
-        values = {
-            key: value if isinstance(value, bool | int | float | str) else str(value)
-            for key, value in flatten(self._config).items()
-        }
-        name = f"hp/{metric}"
-        for part in hparams(values, {name: summary[metric]}):
-            self._events.add_summary(part, 0)
-        self._events.add_scalars({name: summary[metric]}, summary["steps"])
+        self._dashboard.finish(summary)
 
     def close(self) -> None:
         """Write the waiting records and close the files; warn if records are lost."""

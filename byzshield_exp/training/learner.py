@@ -1,7 +1,7 @@
 """What rank 0 keeps between steps: optimizer, records, checkpoints, the end of the run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -54,7 +54,9 @@ class Learner:
         self._files_computed: list[float] = []  # per rank and step
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        self._recorder = Recorder(folder, self._done, config)
+        self._recorder = Recorder(
+            folder, self._done, config, experiment.assignment, experiment.worst
+        )
         self._progress = Progress(self._done, config["steps"], experiment.dataset.eval_split)
         self._trace = start_trace(folder / "profile") if config["profile"] is True else None
         self._memory = Memory()
@@ -86,7 +88,7 @@ class Learner:
             "step": self._done, "loss": report.loss, "lr": lr, "skipped": not is_applied,
             "seconds": seconds, **report.record(),
         }  # fmt: skip
-        self._record_evaluated(record)
+        self._record_evaluated(record, report.rows)
         if self._done % self._config["checkpoint_every"] == 0 or self._saver.is_overdue:
             self._saver.save(self._done, self._state)
         self._progress.advance(record)
@@ -107,8 +109,7 @@ class Learner:
         insist(Outage(f"{self._folder / METRICS}"), self._done, self._recorder.sync)
         summary = self._summary()
         outage = Outage(f"{self._folder / SUMMARY}")
-        metric = f"final_{self._experiment.dataset.eval_split}_accuracy"
-        insist(outage, self._done, lambda: self._recorder.finish(summary, metric))
+        insist(outage, self._done, lambda: self._recorder.finish(summary))
         return summary
 
     def save_early(self) -> str:
@@ -128,7 +129,9 @@ class Learner:
         self._progress.close()
         self._recorder.close()
 
-    def _record_evaluated(self, record: dict[str, Any]) -> None:
+    def _record_evaluated(
+        self, record: dict[str, Any], rows: Mapping[str, Sequence[float]] | None
+    ) -> None:
         """Evaluate where that is due, and write the record.
 
         Raises:
@@ -141,7 +144,7 @@ class Learner:
                 self._progress.evaluated(record)
             except Stopped as error:
                 stopped = error
-        self._recorder.step(record)
+        self._recorder.step(record, rows)
         if stopped is not None:
             raise stopped
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from byzshield_exp.aggregators import NonFiniteRows
@@ -48,6 +48,7 @@ class ParameterServer:
         rows: ``[f, d + s]``, on the server where winners are put together.
         majority_of: whether a class needs a majority of all r replicas or of those that came.
         is_profiled: whether reports have a profile.
+        shows_rows: whether reports have the norms of rows.
 
     Attributes:
         state: the server's tensors that outlive a step, for the checkpoint.
@@ -61,9 +62,11 @@ class ParameterServer:
         rows: Float[Tensor, "f d_plus_s"],
         majority_of: MajorityOf = "all",
         is_profiled: bool = False,
+        shows_rows: bool = False,
     ) -> None:
         self._experiment, self._transport, self._truth = experiment, transport, truth
-        self._rows, self._majority_of, self._is_profiled = rows, majority_of, is_profiled
+        self._rows, self._majority_of = rows, majority_of
+        self._is_profiled, self._shows_rows = is_profiled, shows_rows
         self.state: dict[str, Tensor] = {}
         on_gpu = is_profiled and experiment.params.device.type == "cuda"
         self._watch = Stopwatch(torch.cuda.synchronize if on_gpu else None)
@@ -141,11 +144,14 @@ class ParameterServer:
             delivery = deliver(self._transport, inbox, classes, step)
             rows = in_first_rows(delivery.rows, self._rows)
         outcome = self._left_out(outcome, classes, delivery, step)
+        forged = self._forged(outcome, liars)
+        norms = self._norms(rows, forged[outcome.won]) if self._shows_rows else None
         with self._watch("aggregate"):
             update, statistics, nonfinite = self._aggregate(rows, outcome, inbox, step)
         return update, self._report(
-            inbox, outcome, delivery, liars, statistics=statistics, nonfinite=nonfinite
-        )
+            inbox, outcome, delivery, liars, int(forged.sum()), statistics=statistics,
+            nonfinite=nonfinite, rows=norms,
+        )  # fmt: skip
 
     def _left_out(
         self, outcome: Outcome, classes: Mapping[int, list[int]], delivery: Delivery, step: int
@@ -208,6 +214,7 @@ class ParameterServer:
         outcome: Outcome,
         delivery: Delivery,
         liars: tuple[int, ...],
+        distorted: int,
         **found: Any,
     ) -> Report:
         bytes_in, bytes_out = self._transport.traffic
@@ -224,7 +231,7 @@ class ParameterServer:
             seconds=phases(seconds, inbox.statements.values()),
             events=self.take_events(),
             table={
-                "distorted_files": self._count_distorted(outcome, liars),
+                "distorted_files": distorted,
                 "files_without_majority": int((~outcome.won).sum()),
                 "vote_disagreements": count_disagreements(outcome.labels),
                 "nonfinite_files": int(outcome.bad.sum()),
@@ -236,8 +243,23 @@ class ParameterServer:
             **found,
         )
 
-    def _count_distorted(self, outcome: Outcome, liars: tuple[int, ...]) -> int:
-        return 0 if self._experiment.forge is None else outcome.count_won_by(liars)
+    def _forged(self, outcome: Outcome, liars: tuple[int, ...]) -> Bool[Tensor, " f"]:
+        """The files whose winner is forged."""
+        if self._experiment.forge is None:
+            return torch.zeros_like(outcome.won)
+        return outcome.won_by(liars)
+
+    def _norms(
+        self, rows: Float[Tensor, "n d_plus_s"], forged: Bool[Tensor, " n"]
+    ) -> dict[str, list[float]]:
+        """Norms of the winners; float64, as the squares of large entries are Inf in float32."""
+        gradients, _ = split(rows, len(self._experiment.params))
+        norms: dict[str, list[float]] = {"norms_honest": [], "norms_forged": []}
+        for row, is_forged in zip(gradients, forged.tolist(), strict=True):
+            norms["norms_forged" if is_forged else "norms_honest"].append(
+                float(row.double().norm())
+            )
+        return norms
 
 
 def _check(experiment: Experiment, config: Mapping[str, Any]) -> list[str]:
@@ -287,5 +309,6 @@ def parameter_server(
         rows,
     )  # fmt: skip
     return ParameterServer(
-        experiment, transport, truth, rows, options["majority_of"], bool(config["profile"])
-    )
+        experiment, transport, truth, rows, options["majority_of"], bool(config["profile"]),
+        config["histograms"],
+    )  # fmt: skip

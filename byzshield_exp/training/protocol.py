@@ -32,6 +32,7 @@ class Report:
         events: human-readable warnings.
         table: what only this protocol counts, for the record of the step.
         profile: seconds and bytes of every rank; None unless it was asked for.
+        rows: norms or distances of honest and false rows, by name; None unless asked for.
     """
 
     loss: float
@@ -44,6 +45,7 @@ class Report:
     events: list[str] = field(default_factory=list)
     table: dict[str, Any] = field(default_factory=dict)
     profile: dict[str, Any] | None = None
+    rows: Mapping[str, list[float]] | None = None
 
     def record(self) -> dict[str, Any]:
         """Return what belongs into the record of a step, beside loss and seconds."""

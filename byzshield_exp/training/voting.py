@@ -55,12 +55,12 @@ class Outcome:
                 classes[file] = [place, *(at for at in same if at != place)]
         return classes
 
-    def count_won_by(self, liars: Sequence[int]) -> int:
-        """Count the files whose winning class has no honest member, if these workers lie."""
+    def won_by(self, liars: Sequence[int]) -> Bool[Tensor, " f"]:
+        """The files whose winning class has no honest member, if these workers lie."""
         workers = self.assignment.workers_of_file
         honest = ~torch.isin(workers, torch.tensor(liars, dtype=torch.int64))
         supported = ((self.labels == self._winning_labels()) & honest).any(dim=1)
-        return int((~supported & self.won).sum())
+        return ~supported & self.won
 
     def senders_of_bad(self, most: int = 5) -> str:
         """Name the workers that sent winners that are not finite, by file."""

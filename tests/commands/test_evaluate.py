@@ -109,13 +109,17 @@ def test_tensorboard_shows_them_beside_the_run(evaluator, finished):
         (finished / str(step)).rename(finished / f"checkpoints/step_{step:08d}.pt")
     assert evaluator(f"run={finished}")[0] == 0
     events = EventAccumulator(str(finished / "evaluations")).Reload()
-    for name in ("test_accuracy", "test_loss", "test_top5"):
+    shown = {
+        "test_accuracy": "accuracy/test", "test_loss": "loss/test",
+        "test_top5": "accuracy/test_top5",
+    }  # fmt: skip
+    for name, tag in shown.items():
         expected = {record["step"]: record[name] for record in evaluations_of(finished)}
-        found = [(event.step, event.value) for event in events.Scalars(f"evaluation/{name}")]
+        found = [(event.step, event.value) for event in events.Scalars(tag)]
         assert len(found) == 3
         assert dict(found) == pytest.approx(expected)
     own = EventAccumulator(str(finished)).Reload()
-    assert not [tag for tag in own.Tags()["scalars"] if tag.startswith("evaluation/")]
+    assert "accuracy/test_top5" not in own.Tags()["scalars"]
 
 
 def test_nothing_is_done_twice_and_half_a_line_is_repaired(evaluator, finished):

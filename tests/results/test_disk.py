@@ -73,7 +73,7 @@ def steps_of(folder):
     return [record["step"] for record in metrics_of(folder)]
 
 
-def scalars_of(folder, tag="loss"):
+def scalars_of(folder, tag="loss/train"):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     (path,) = folder.glob("*/events.out.tfevents.*")

@@ -15,6 +15,7 @@ from byzshield_exp.errors import ConfigError
 from byzshield_exp.results.events import Events
 from byzshield_exp.results.journal import Journal, Outage
 from byzshield_exp.results.recorder import read_records, to_json
+from byzshield_exp.results.tags import scalars
 
 EVALUATIONS = "evaluations.jsonl"
 _EVENTS = "evaluations"
@@ -65,7 +66,7 @@ class Evaluations:
         self.retry(record["step"])
 
     def _show(self, record: Mapping[str, Any]) -> None:
-        values = {f"evaluation/{name}": record[name] for name in _SHOWN if record[name] is not None}
+        values = scalars({name: record[name] for name in _SHOWN})
         when = datetime.fromisoformat(record["time"]).timestamp()
         self._events.add_scalars(values, record["step"], when)
 

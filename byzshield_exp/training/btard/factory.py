@@ -67,7 +67,9 @@ def btard(
         TransportOptions(worker_timeout=config["cluster"]["worker_timeout"], is_mesh=True),
         new_rows(0, experiment.flat.state[None].cpu()),
     )
-    return Btard(experiment, transport, truth, options, rules, bool(config["profile"]))
+    return Btard(
+        experiment, transport, truth, options, rules, bool(config["profile"]), config["histograms"]
+    )
 
 
 def _aggregation(

@@ -23,7 +23,7 @@ from byzshield_exp.training.btard.phases import run
 from byzshield_exp.training.btard.postings import params_digest
 from byzshield_exp.training.btard.roster import Places
 from byzshield_exp.training.btard.rows import PeerRows
-from byzshield_exp.training.btard.step_table import mean_loss, nonfinite, table
+from byzshield_exp.training.btard.step_table import distances, mean_loss, nonfinite, table
 from byzshield_exp.training.btard.validation import PARAMS, Validation
 from byzshield_exp.training.btard.verdicts import Ban, Reason
 from byzshield_exp.training.experiment import Experiment
@@ -54,6 +54,7 @@ class Btard:
         options: as chosen.
         rules: what attempts follow.
         is_profiled: whether reports have a profile.
+        shows_rows: whether reports have the distances of rows, with ``ban=validate``.
 
     Attributes:
         state: tensors that outlive a step, for the checkpoint.
@@ -67,9 +68,11 @@ class Btard:
         options: PeerOptions,
         rules: Rules,
         is_profiled: bool = False,
+        shows_rows: bool = False,
     ) -> None:
         self._experiment, self._transport, self._truth = experiment, transport, truth
-        self._options, self._rules, self._is_profiled = options, rules, is_profiled
+        self._options, self._rules = options, rules
+        self._is_profiled, self._shows_rows = is_profiled, shows_rows
         self.state: dict[str, Tensor] = {}
         on_gpu = is_profiled and experiment.params.device.type == "cuda"
         self._watch = Stopwatch(torch.cuda.synchronize if on_gpu else None)
@@ -272,6 +275,7 @@ class Btard:
             events=self.take_events(),
             table=table(attempt, self._ledger, done.attacking, done.bans_before),
             profile=profile(said, seats.world_size) if self._is_profiled else None,
+            rows=distances(attempt, done.attacking) if self._shows_rows else None,
         )
 
     def _statements(self, own: Statement) -> dict[int, Statement]:

@@ -38,6 +38,16 @@ def table(
     }
 
 
+def distances(attempt: Attempt, attacking: tuple[int, ...]) -> dict[str, list[float]]:
+    """How far rows are from the aggregate, as peers posted it; empty where they post nothing."""
+    found: dict[str, list[float]] = {"distances_honest": [], "distances_attacking": []}
+    if attempt.posted is not None:
+        for peer, its in zip(attempt.active, attempt.posted.nu, strict=True):
+            kind = "attacking" if peer in attacking else "honest"
+            found[f"distances_{kind}"].append(math.hypot(*its))
+    return found
+
+
 def mean_loss(attempt: Attempt) -> float:
     """The mean of the finite losses that active peers post, which nobody checks; NaN of none."""
     posted = (float(attempt.committed[peer]["loss"]) for peer in attempt.active)
