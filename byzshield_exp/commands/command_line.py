@@ -1,7 +1,6 @@
 """Spell the command that does a run again."""
 
 import shlex
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 _LEFT_OUT = ("plan", "overwrite")  # would only show the run, or start it anew
@@ -17,23 +16,14 @@ def command_line(hydra: Any, processes: int | None) -> str:
         processes: that torchrun started; None: it did not.
     """
     overrides = [one for one in hydra.overrides.task if one.partition("=")[0] not in _LEFT_OUT]
-    curve = _curve_of(overrides, hydra.sweeper.get("curves") or {})
+    curve = next((one.partition("=")[2] for one in overrides if one.startswith("curve=")), None)
     if curve is not None:
-        name, its = curve
-        rest = [override for override in overrides if override not in its]
-        overrides = [*rest, f"hydra.sweeper.only=[{name}]"]
+        its = {f"curve={curve}", *shlex.split(hydra.sweeper.curves[curve])}
+        overrides = [one for one in overrides if one not in its]
+        overrides.append(f"hydra.sweeper.only=[{curve}]")
     folders = [one.path for one in hydra.runtime.config_sources if one.provider == "command-line"]
     start = ["byzshield", "run"]
     if processes is not None:
         start = ["torchrun", "--standalone", f"--nproc-per-node={processes}", "-m", "byzshield_exp"]
     options = [option for folder in folders for option in ("--config-dir", folder)]
     return shlex.join([*start, *options, *overrides])
-
-
-def _curve_of(overrides: Sequence[str], curves: Mapping[str, str]) -> tuple[str, list[str]] | None:
-    """Find the curve, of those of an experiment, whose overrides a point begins with."""
-    for name, text in curves.items():
-        its = shlex.split(text)
-        if its == list(overrides[: len(its)]):
-            return name, its
-    return None
