@@ -21,6 +21,7 @@ def command_line(hydra: Any, processes: int | None) -> str:
         its = {f"curve={curve}", *shlex.split(hydra.sweeper.curves[curve])}
         overrides = [one for one in overrides if one not in its]
         overrides.append(f"hydra.sweeper.only=[{curve}]")
+    overrides = list({one.partition("=")[0]: one for one in overrides}.values())  # the last counts
     folders = [one.path for one in hydra.runtime.config_sources if one.provider == "command-line"]
     start = ["byzshield", "run"]
     if processes is not None:

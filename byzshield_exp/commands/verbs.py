@@ -18,6 +18,7 @@ VERBS = {
     "distortion": "how many files q liars win, and which placement to use",
     "evaluate": "test accuracy of a run's checkpoints, beside it or later",
     "prepare": "fetch a data set",
+    "best": "the best settings of a sweep, under the attack that is worst for each",
     "ec2": "machines rented from Amazon EC2, and given back",
     "job": "one run of a sweep, from its job.json",
     "completion": "make a shell complete all this at Tab",
