@@ -13,6 +13,7 @@ import yaml
 
 from byzshield_exp.errors import ConfigError, InUse
 from byzshield_exp.files import write_atomically
+from byzshield_exp.results import checkpoint
 from byzshield_exp.results.recorder import flatten, read_summary
 
 # Keys that neither change what a step computes nor name the run's folder.
@@ -109,8 +110,6 @@ class RunFolder:
         Raises:
             ConfigError: if no checkpoint can be read, or they are of another run or other data.
         """
-        from byzshield_exp.results import checkpoint  # torch, which readers of results do without
-
         saved, _, self.notes = checkpoint.newest(self.path / checkpoint.FOLDER)
         if saved is None:
             return
