@@ -16,6 +16,7 @@ VERBS = {
     "list": "the choices there are: what each is, needs and takes",
     "doctor": "whether this machine can do runs",
     "distortion": "how many files q liars win, and which placement to use",
+    "reproduce": "the papers' figures and tables, ours beside theirs",
     "evaluate": "test accuracy of a run's checkpoints, beside it or later",
     "prepare": "fetch a data set",
     "ec2": "machines rented from Amazon EC2, and given back",

@@ -106,18 +106,21 @@ class CurveSweeper(Sweeper):
             if name not in curves:
                 there = f"there are {', '.join(curves)}" if curves else "this sweep has no curves"
                 raise ConfigError(f"hydra.sweeper.only={name}: no such curve, {there}")
-        points: list[Any] = []
+        self._curve_of: dict[tuple[str, ...], str] = {}
         for name in self._only or curves or [""]:
             curve = parser.parse_overrides(shlex.split(curves.get(name, "")))
             (grid,) = BasicSweeper.split_arguments(curve + overrides, None)
-            points += [point for point in grid if point not in points]
-        return points
+            for point in grid:
+                self._curve_of.setdefault(tuple(point), name)
+        return [list(point) for point in self._curve_of]
 
     def _compose(self, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
         """Compose a point: its plain configuration, and the name of its folder."""
+        from byzshield_exp.commands.application import swept
         from byzshield_exp.commands.config import plain
         from byzshield_exp.commands.hydra_errors import as_config_errors
         from byzshield_exp.commands.run_name import run_name
+        from byzshield_exp.files import expand_user
 
         loader, before = self._context.config_loader, HydraConfig.instance().cfg
         try:
@@ -126,7 +129,10 @@ class CurveSweeper(Sweeper):
                 HydraConfig.instance().set_config(cfg)
                 with open_dict(cfg):
                     del cfg["hydra"]
-                return plain(cfg), run_name(cfg)
+                config, name = plain(cfg), run_name(cfg)
+            folder = expand_user(config["output_dir"]) / name
+            swept.append((self._curve_of[tuple(overrides)], folder))
+            return config, name
         finally:
             HydraConfig.instance().cfg = before
 
