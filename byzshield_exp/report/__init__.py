@@ -1,0 +1,1 @@
+"""WHAT RUNS SHOW: figures, tables and a page of them. Needs the extra ``report``."""

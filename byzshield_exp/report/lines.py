@@ -1,0 +1,129 @@
+"""Draw curves over steps."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import pandas as pd
+
+from byzshield_exp.report.curves import Reference, as_frame, layered, marked
+from byzshield_exp.report.panels import Panels
+from byzshield_exp.report.theme import GREY, PAPER, Medium
+from byzshield_exp.report.words import Measure
+
+_KINDS = ("curve", "ban", "level", "reference")
+
+
+def curve_chart(
+    points: pd.DataFrame,
+    panels: Panels,
+    measure: Measure,
+    medium: Medium = PAPER,
+    *,
+    bans: pd.DataFrame | None = None,
+    starts: pd.DataFrame | None = None,
+    levels: pd.DataFrame | None = None,
+    references: Sequence[Reference] = (),
+) -> alt.TopLevelMixin:
+    """Draw a line for each series with a band from its lowest to its highest run.
+
+    Args:
+        points: of :func:`~byzshield_exp.report.curves.curve_points`.
+        panels: the arrangement.
+        measure: what the points are.
+        medium: paper or screen.
+        bans: of :func:`~byzshield_exp.report.curves.bans`: hollow triangles.
+        starts: of :func:`~byzshield_exp.report.curves.starts`: a vertical rule with its words.
+        levels: ``row``, ``column``, ``series``, ``mean``: a horizontal rule over all steps.
+        references: hollow marks with their labels, for example a paper's values.
+    """
+    empty = pd.DataFrame()
+    curve = points.assign(is_marked=marked(points, panels.series))
+    data = layered(
+        [
+            ("curve", curve),
+            ("ban", empty if bans is None else bans),
+            ("start", empty if starts is None else _said(starts)),
+            ("level", empty if levels is None else levels),
+            ("reference", as_frame(references)),
+        ]
+    )
+    present = set(data["kind"])
+    x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False, zero=True))
+    y = alt.Y("mean:Q", title=measure.axis, scale=alt.Scale(zero=not measure.is_accuracy))
+    base = alt.Chart(data).encode(x=x, y=y, detail="series:N")
+    layers = _layers(base, panels, medium)
+    if medium.interactive:
+        layers = _interactive(layers, base, measure, medium)
+    drawn = [layer for kind, layer in layers if kind in present]
+    if len(panels.series) > 1:
+        drawn.append(panels.key(alt.Chart(data), medium))
+    return panels.arranged(alt.layer(*drawn), medium)
+
+
+def _layers(base: alt.Chart, panels: Panels, medium: Medium) -> list[tuple[str, alt.Chart]]:
+    """Return what there may be on a panel, from the bottom to the top, with its kind."""
+    colour, dash = panels.colour, panels.dash(medium)
+    curve, ban, level, reference = (_only(base, kind) for kind in _KINDS)
+    hollow = {"stroke": colour, "fill": "white", "strokeWidth": medium(1)}
+    point = curve.transform_filter("datum.is_marked").mark_point
+    return [
+        *(("start", layer) for layer in _start(base, medium)),
+        ("level", level.encode(x=alt.X()).mark_rule(stroke=colour, strokeDash=dash, opacity=0.7)),
+        ("curve", curve.mark_area(fill=colour, opacity=0.18).encode(y="low:Q", y2="high:Q")),
+        ("curve", curve.mark_line(stroke=colour, strokeDash=dash)),
+        ("curve", point(fill=colour, shape=panels.shape, opacity=1, strokeWidth=0)),
+        ("ban", ban.mark_point(shape="triangle-down", size=medium.area(22), **hollow)),
+        ("reference", reference.mark_point(shape="diamond", size=medium.area(40), **hollow)),
+        (
+            "reference",
+            reference.mark_text(align="right", dx=-medium(5), fill=colour).encode(text="label:N"),
+        ),
+    ]
+
+
+def _only(base: alt.Chart, kind: str) -> alt.Chart:
+    return base.transform_filter(f"datum.kind === '{kind}'")
+
+
+def _start(base: alt.Chart, medium: Medium) -> list[alt.Chart]:
+    """Draw where the attack starts, with its words along the rule."""
+    start = _only(base, "start").encode(y=alt.Y())
+    text = start.mark_text(align="left", baseline="top", dx=medium(2), dy=medium(2), color=GREY)
+    return [
+        start.mark_rule(color=GREY, strokeDash=[medium(1), medium(2)]),
+        text.encode(y=alt.value(0), text="label:N"),
+    ]
+
+
+def _said(starts: pd.DataFrame) -> pd.DataFrame:
+    return starts.assign(label="attack starts")
+
+
+def _interactive(
+    layers: list[tuple[str, alt.Chart]], base: alt.Chart, measure: Measure, medium: Medium
+) -> list[tuple[str, alt.Chart]]:
+    """Add tooltips and a legend that selects."""
+    chosen = alt.selection_point(fields=["series"], bind="legend")
+    faded = [
+        (kind, layer.transform_filter(chosen) if kind != "start" else layer)
+        for kind, layer in layers
+    ]
+    numbers = {"mean:Q": measure.axis, "low:Q": "lowest", "high:Q": "highest"}
+    tooltip = [
+        alt.Tooltip("series:N", title=" "),
+        "step:Q",
+        *(alt.Tooltip(name, title=said, format=".4~f") for name, said in numbers.items()),
+        alt.Tooltip("n:Q", title="runs"),
+    ]
+    banned = [
+        alt.Tooltip("series:N", title=" "),
+        "step:Q",
+        alt.Tooltip("n:Q", title="peers banned"),
+    ]
+    over = {"size": medium.area(60), "filled": True, "opacity": 0}
+    hover = _only(base, "curve").mark_point(**over).encode(tooltip=tooltip).add_params(chosen)
+    return [
+        *faded,
+        ("curve", hover.transform_filter(chosen)),
+        ("ban", _only(base, "ban").mark_point(**over).encode(tooltip=banned)),
+    ]
