@@ -1,5 +1,6 @@
 """Reproduce figures and tables one after the other, and write down what came out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,15 +8,15 @@ from byzshield_exp.commands.exits import BAD_INPUT, INTERRUPTED, STOPPED
 from byzshield_exp.commands.reproduce.comparison import Comparison
 from byzshield_exp.commands.reproduce.contents import TABLES
 from byzshield_exp.commands.reproduce.doing import done
-from byzshield_exp.commands.reproduce.page import page
 from byzshield_exp.commands.reproduce.published import figures
+from byzshield_exp.commands.reproduce.results_page import Shown, results_page
 from byzshield_exp.commands.reproduce.spelling import as_csv, spelled
 from byzshield_exp.distortion.papers import TABLES as PRINTED
 from byzshield_exp.distortion.papers import PrintedTable
 from byzshield_exp.distortion.side_by_side import papers
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import write_atomically
-from byzshield_exp.notices import say
+from byzshield_exp.notices import say, warn
 
 _ENDS = (BAD_INPUT, STOPPED, INTERRUPTED)  # exit codes after which nothing more is started
 
@@ -50,41 +51,68 @@ def reproduce(order: Order) -> int:
     Raises:
         ConfigError: if a file cannot be written.
     """
-    tables: list[PrintedTable] = []
+    tables = [table for table in PRINTED if f"table{table.number}" in order.wanted]
+    for table in tables:
+        say(f"{papers([table])}\n")
     compared: list[Comparison] = []
-    worst = 0
+    first_code = 0
     for name in order.wanted:
         if name in TABLES:
-            tables += [table for table in PRINTED if table.number == TABLES[name]]
-            say(f"{papers(tables[-1:])}\n")
-            _write(order.out / f"{name}.md", papers(tables[-1:], markdown=True))
             continue
         comparison, code = done(figures()[name], order.scale, order.overrides)
         if code in _ENDS:
             return code
-        worst = worst or code
+        first_code = first_code or code
+        compared.append(comparison)
         if "plan=true" not in order.overrides:
-            compared.append(comparison)
-            _show(comparison, order.out)
-    if order.page and "plan=true" not in order.overrides:
-        _write(order.page, page(order.command, order.scale, tables, compared))
-        say(f"written: {order.page}")
-    return worst
+            _show(comparison)
+    if "plan=true" not in order.overrides:
+        try:
+            _write(order, tables, compared)
+        except OSError as error:
+            raise ConfigError(f"{error.filename} cannot be written: {error.strerror}") from error
+    return first_code
 
 
-def _show(comparison: Comparison, out: Path) -> None:
+def _show(comparison: Comparison) -> None:
     figure = comparison.figure
-    say(f"\n{figure.title} (scale={comparison.scale})\n{spelled(comparison)}")
-    for line in figure.differs(comparison.scale):
+    lines = [f"\n{figure.title} (scale={comparison.scale})", spelled(comparison)]
+    for line in [*lines, *figure.differs(comparison.scale), ""]:
         say(line)
-    stem = out / figure.name.replace("/", "_")
-    _write(stem.with_suffix(".md"), f"### {figure.title}\n\n{spelled(comparison, markdown=True)}")
-    _write(stem.with_suffix(".csv"), as_csv(comparison))
-    say(f"written: {stem}.md, .csv\n")
 
 
-def _write(path: Path, text: str) -> None:
+def _write(order: Order, tables: Sequence[PrintedTable], compared: Sequence[Comparison]) -> None:
+    """Write tables, pictures and the page."""
+    for table in tables:
+        _text(order.out / f"table{table.number}.md", papers([table], markdown=True))
+    for one in compared:
+        stem = order.out / one.figure.name.replace("/", "_")
+        _text(stem.with_suffix(".md"), f"### {one.figure.title}\n\n{spelled(one, markdown=True)}")
+        _text(stem.with_suffix(".csv"), as_csv(one))
+    pictures = _pictures(order, compared) if compared else {}
+    say(f"written: {order.out}")
+    if order.page:
+        _text(order.page, results_page(order.command, order.scale, tables, compared, pictures))
+        say(f"written: {order.page}")
+
+
+def _pictures(order: Order, compared: Sequence[Comparison]) -> Shown:
+    """Draw all pictures; return those of the page, by paper."""
     try:
-        write_atomically(path, f"{text.rstrip()}\n".encode())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error}") from error
+        from byzshield_exp.commands.reproduce.pictures import write_few, write_pictures
+    except ImportError as error:
+        warn(f"no pictures without {error.name}: pip install 'byzshield_exp[report]'")
+        return {}
+    write_pictures(compared, order.command, order.out)
+    if order.page is None:
+        return {}
+    folder = order.page.with_suffix("")
+    found = write_few(compared, folder)
+    return {
+        group: [(said, f"{folder.name}/{name}") for said, name in few]
+        for group, few in found.items()
+    }
+
+
+def _text(path: Path, text: str) -> None:
+    write_atomically(path, f"{text.rstrip()}\n".encode())

@@ -26,6 +26,7 @@ class MeasuredRun:
     """One of our runs.
 
     Attributes:
+        folder: where it is.
         curve: which curve of its figure it is.
         seed: its seed; None if it has not begun.
         state: as :func:`~byzshield_exp.results.outcome.read_outcome` has it.
@@ -38,6 +39,7 @@ class MeasuredRun:
         versions: of the packages that it ran with.
     """
 
+    folder: Path
     curve: str
     seed: int | None
     state: str
@@ -61,6 +63,7 @@ def measured(curve: str, folder: Path) -> MeasuredRun:
     start = (config.get("adversary") or {}).get("start", 1)
     is_over = outcome["state"] in FINISHED
     return MeasuredRun(
+        folder=folder,
         curve=curve,
         seed=config.get("seed"),
         state=outcome["state"],

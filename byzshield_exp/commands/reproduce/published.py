@@ -72,9 +72,9 @@ class PaperFigure:
         return (f"hydra.sweeper.only=[{','.join(self.curves)}]",) if is_part else ()
 
     def label(self, curve: str) -> str:
-        """Name a curve for people: ``ByzShield, q=3``."""
+        """Name a curve for people: ``ByzShield, q = 3``."""
         found = re.fullmatch(r"(\w+)_q(\d+)", curve)
-        scheme, q = (found[1], f", q={found[2]}") if found else (curve, "")
+        scheme, q = (found[1], f", q = {found[2]}") if found else (curve, "")
         return self.names.get(scheme, scheme) + q
 
     def differs(self, scale: str, of_all: bool = False) -> list[str]:

@@ -8,18 +8,22 @@ from byzshield_exp.commands.reproduce.comparison import Compared, Comparison, su
 from byzshield_exp.commands.reproduce.published import PaperValue
 from byzshield_exp.distortion.report import columns
 
-_WORDS = {"final": "final", "best": "best", "last5": "last 5", "lowest": "lowest"}
+MEASURES = {"final": "final", "best": "best", "last5": "last 5", "lowest": "lowest"}
 
 
 def spelled(comparison: Comparison, markdown: bool = False) -> str:
     """Spell the table of a figure, with the differences, the order and what is missing."""
-    table = _times if comparison.figure.phases else _accuracies
-    head, cells = table(comparison)
+    head, cells = laid_out(comparison)
     parts = [columns(head, cells, markdown)]
     parts += [comparison.order] if comparison.order else []
     if comparison.missing:
         parts.append(f"Missing: {'; '.join(comparison.missing)}.")
     return ("\n\n" if markdown else "\n").join(parts)
+
+
+def laid_out(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the cells of the table of a figure."""
+    return _times(comparison) if comparison.figure.phases else _accuracies(comparison)
 
 
 def _accuracies(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -28,7 +32,7 @@ def _accuracies(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     has_values = bool(figure.values)
     head, cells = ["curve, test accuracy in %"], [[figure.label(one)] for one in figure.curves]
     for measure in figure.measures:
-        word = _WORDS[measure]
+        word = MEASURES[measure]
         head += [f"{word}: paper", "ours", "difference"] if has_values else [word]
         for line, curve in zip(cells, figure.curves, strict=True):
             line += _three(comparison.entries[curve, measure], figure.digits, measure == first)[

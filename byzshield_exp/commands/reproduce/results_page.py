@@ -12,14 +12,20 @@ from pathlib import Path
 
 from byzshield_exp.clusters.fingerprint import cpu_model
 from byzshield_exp.commands.reproduce.comparison import Comparison
-from byzshield_exp.commands.reproduce.spelling import spelled
+from byzshield_exp.commands.reproduce.spelling import MEASURES, spelled
 from byzshield_exp.distortion.papers import PrintedTable
 from byzshield_exp.distortion.side_by_side import papers
 from byzshield_exp.launch.manifest import duration
 
+Shown = dict[str, list[tuple[str, str]]]  # by paper, captions and paths of pictures
 
-def page(
-    command: str, scale: str, tables: Sequence[PrintedTable], compared: Sequence[Comparison]
+
+def results_page(
+    command: str,
+    scale: str,
+    tables: Sequence[PrintedTable],
+    compared: Sequence[Comparison],
+    pictures: Shown,
 ) -> str:
     """Return the page as Markdown.
 
@@ -28,12 +34,13 @@ def page(
         scale: of the runs.
         tables: of ByzShield.
         compared: figures.
+        pictures: to show, with paths as seen from the page.
     """
     parts = ["# Results beside the papers'", _made(command, compared)]
     if tables:
         parts += ["## Worst cases", _TABLES, papers(tables, markdown=True)]
-    for _, group in groupby(compared, key=lambda one: one.figure.group):
-        parts += _of_paper(scale, list(group))
+    for group, members in groupby(compared, key=lambda one: one.figure.group):
+        parts += _of_paper(scale, list(members), pictures.get(group, []))
     return "\n\n".join(parts)
 
 
@@ -77,13 +84,18 @@ def _commit() -> str:
     return f"unknown (version {version('byzshield_exp')})"
 
 
-def _of_paper(scale: str, compared: Sequence[Comparison]) -> Iterator[str]:
+def _of_paper(
+    scale: str, compared: Sequence[Comparison], pictures: Sequence[tuple[str, str]]
+) -> Iterator[str]:
     first = compared[0].figure
     yield f"## {first.paper}"
     yield f"Published values: {first.obtained}."
     measures = {name: text for one in compared for name, text in one.figure.measures.items()}
-    yield "Measures: " + "; ".join(f"{name}: {text}" for name, text in measures.items()) + "."
+    said = "; ".join(f"{MEASURES[name]}: {text}" for name, text in measures.items())
+    yield f"Measures in the paper: {said}."
     yield from first.differs(scale, of_all=True)
+    for caption, path in pictures:
+        yield f"![{caption}]({path})\n\n{caption}"
     for comparison in compared:
         yield f"### {comparison.figure.title}"
         yield spelled(comparison, markdown=True)
