@@ -7,20 +7,19 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from byzshield_exp.binding import did_you_mean
 from byzshield_exp.commands.choices import VALUES
+from byzshield_exp.commands.composing import LISTS, named_choices
 from byzshield_exp.errors import ConfigError
 
 _GROUPS = (
     "approach", "adversary", "attack", "vote", "pre_aggregator", "aggregator", "dataset",
     "network", "optimizer", "cluster", "protocol", "cheat",
 )  # fmt: skip
-_LISTS = ("pre_aggregator", "cheat")  # groups of which several can be chosen
 
 
 @dataclass
@@ -73,6 +72,8 @@ class Config:
     output_dir: str = "outputs"
     on_invalid: str = "error"
     plan: bool = False
+    overwrite: bool = False
+    curve: str | None = None
     profile: Any = False
 
 
@@ -82,20 +83,21 @@ def register() -> None:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Check a configuration and convert it to plain dictionaries, with every group's choice.
+    """Check a configuration and convert it to plain dictionaries, with the name of every choice.
 
     Raises:
         ConfigError: lists every key that is unknown or out of bounds.
     """
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    config["choices"] = chosen(HydraConfig.get().runtime.choices, cfg)
+    config["choices"] = named_choices(cfg)
+    config["overwrite"] = config["overwrite"] and not _is_restarted()
     for group in _GROUPS:
         if group not in config["choices"]:
             raise ConfigError(f"{group} is not chosen: it cannot be left out")
     if HydraConfig.get().mode == RunMode.RUN:
         _check_single_run(config["choices"].get("experiment"))
     problems = [*_unknown_keys(config), *_out_of_bounds(config), *_out_of_choices(config)]
-    problems += [*_cluster_problems(config), *_repeated_choices()]
+    problems += [*_cluster_problems(config), *_repeated_choices(), *_unknown_curve(config)]
     if problems:
         raise ConfigError("; ".join(problems))
     if config["cluster"]["num_processes"] is None:
@@ -119,24 +121,9 @@ def torchrun_size() -> int | None:
     return torchrun_size()
 
 
-def chosen(choices: Mapping[str, Any], cfg: DictConfig) -> dict[str, str]:
-    """Return the choices of our groups, without Hydra's own and those that are not chosen."""
-    groups = {
-        group: choice
-        for group, choice in choices.items()
-        if choice is not None and not group.startswith("hydra/")
-    }
-    for group in _LISTS:
-        if group in cfg:  # Hydra drops the choices of a group with several
-            groups.setdefault(group, _chain(group, list(cfg[group])))
-    return groups
-
-
-def _chain(group: str, names: list[Any]) -> str:
-    """Spell several choices as typed, ``[a,b]``; one alone without brackets."""
-    known = GlobalHydra.instance().config_loader().get_group_options(group)
-    found = [name for name in names if name in known]
-    return found[0] if len(found) == 1 else f"[{','.join(found)}]"
+def _is_restarted() -> bool:
+    """Whether torchrun has started this command again: what it has done since counts."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def _check_single_run(experiment: str | None) -> None:
@@ -152,6 +139,12 @@ def _check_single_run(experiment: str | None) -> None:
         raise ConfigError(
             f"experiment={experiment} is a multirun of its curves: leave hydra.mode out"
         )
+
+
+def _unknown_curve(config: Mapping[str, Any]) -> Iterator[str]:
+    curve, known = config["curve"], HydraConfig.get().sweeper.get("curves") or {}
+    if curve is not None and curve not in known:
+        yield f"curve={curve}: leave it out, it is set by a sweep of curves"
 
 
 def _unknown_keys(config: Mapping[str, Any]) -> Iterator[str]:
@@ -235,5 +228,5 @@ def _repeated_choices() -> Iterator[str]:
     for override in HydraConfig.get().overrides.task:
         key, _, value = override.partition("=")
         names = value.strip("[]").replace(" ", "").split(",")
-        if key in _LISTS and value.startswith("[") and len(set(names)) < len(names):
+        if key in LISTS and value.startswith("[") and len(set(names)) < len(names):
             yield f"{override}: each {key.replace('_', '-')} can be chosen once"

@@ -26,7 +26,7 @@ def do_run(config: dict[str, Any], name: str) -> None:
     job, experiment = describe(config, name)
     if config["plan"]:
         folder = RunFolder(job.folder)
-        folder.inspect(config, job.data)
+        folder.inspect(config, job.data, job.code)
         announce(job, folder)
         return
     do = runner_for(job)

@@ -7,7 +7,7 @@ from byzshield_exp.datasets.digits import digits
 from byzshield_exp.datasets.image_folder import image_folder
 from byzshield_exp.datasets.mnist import fashion_mnist, mnist
 from byzshield_exp.datasets.npz import npz
-from byzshield_exp.datasets.official import is_missing
+from byzshield_exp.datasets.official import has_known_pictures, is_missing
 from byzshield_exp.datasets.stand_in import stand_in
 from byzshield_exp.datasets.svhn import svhn
 from byzshield_exp.datasets.synthetic import synthetic
@@ -22,6 +22,7 @@ __all__ = [
     "digits",
     "divided",
     "fashion_mnist",
+    "has_known_pictures",
     "image_folder",
     "is_missing",
     "mnist",

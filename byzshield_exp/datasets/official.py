@@ -48,6 +48,11 @@ OFFICIAL = {
 SVHN_EXTRA = 531_131
 
 
+def has_known_pictures(dataset: str) -> bool:
+    """Whether the name of a data set and its arguments say which pictures it has."""
+    return dataset in (*OFFICIAL, "digits", "synthetic")
+
+
 def reader(dataset: str) -> Any:
     """Return the class in ``torchvision.datasets`` that reads a data set."""
     import torchvision.datasets

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +10,13 @@ import torch
 
 from byzshield_exp.clusters import Seats
 from byzshield_exp.clusters.backend import chosen_backend, server_plays
-from byzshield_exp.datasets import is_missing
+from byzshield_exp.datasets import has_known_pictures, is_missing
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import expand_user, write_atomically
 from byzshield_exp.notices import logged, note, say, warn
 from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.results.outcome import final_accuracy
+from byzshield_exp.results.sources import own_sources
 from byzshield_exp.results.status import LOG, read_status, recorded, write_status
 from byzshield_exp.training.experiment import Experiment, build
 from byzshield_exp.training.gpu_memory import GpuMemory, full_memory_named, gpu_need
@@ -55,6 +56,7 @@ class Job:
             would find another one on another machine.
         lines: description for the user.
         notes: warnings, one line each.
+        code: digests of the user's own code, by file.
     """
 
     name: str
@@ -63,25 +65,30 @@ class Job:
     worst: dict[str, Any]
     lines: tuple[str, ...]
     notes: tuple[str, ...]
+    code: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
         """The folder of the run's results."""
         return expand_user(self.config["output_dir"]) / self.name
 
-    def save(self) -> Path:
-        """Write the job file into the run's folder.
+    @property
+    def file(self) -> Path:
+        """The job file."""
+        return self.folder / JOB
+
+    def save(self) -> None:
+        """Write the job file into the run's folder; a job that is started twice goes on.
 
         Raises:
             ConfigError: if the file cannot be written.
         """
-        path = self.folder / JOB
+        content = {**asdict(self), "config": {**self.config, "overwrite": False}}
         try:
-            write_atomically(path, json.dumps(asdict(self), indent=2).encode())
+            write_atomically(self.file, json.dumps(content, indent=2).encode())
         except OSError as error:
             where = self.config["output_dir"]
             raise ConfigError(f"output_dir={where} cannot be written: {error}") from error
-        return path
 
 
 def load(path: Path) -> Job:
@@ -114,7 +121,7 @@ def describe(
 
     Args:
         config: plain and resolved configuration.
-        name: name of the run's folder.
+        name: of the run, as far as its data do not tell it from others.
         where: the launcher that will run it in new processes; None: it runs in this process, with
             the parts that are returned.
 
@@ -130,7 +137,12 @@ def describe(
         *_cluster_lines(config, experiment),
         *_gpu_lines(config, experiment),
     ]
-    job = Job(name, {**config}, digest, asdict(experiment.worst), tuple(lines), experiment.notes)
+    if not has_known_pictures(config["choices"]["dataset"]):
+        name = f"{name},data={digest[:8]}"
+    job = Job(
+        name, {**config}, digest, asdict(experiment.worst), tuple(lines), experiment.notes,
+        own_sources(config),
+    )  # fmt: skip
     return Described(job, experiment)
 
 
@@ -170,7 +182,7 @@ def perform(job: Job, do: Callable[[Job], dict[str, Any]], echo: bool = True) ->
         RunError: if the run cannot go on.
     """
     folder = RunFolder(job.folder)
-    with folder.open(job.config, job.data), logged(folder.path / LOG, echo):
+    with folder.open(job.config, job.data, job.code), logged(folder.path / LOG, echo):
         announce(job, folder)
         if folder.finished:
             summary = folder.finished
@@ -192,7 +204,7 @@ def announce(job: Job, folder: RunFolder) -> None:
         warn(line)
     for line in job.lines[1:]:
         say(line)
-    say(f"{folder.state}: {folder.path}")
+    say(f"{folder.told}: {folder.path}")
 
 
 def _outcome(job: Job, summary: Mapping[str, Any]) -> str:

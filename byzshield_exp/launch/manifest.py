@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -16,34 +15,15 @@ from filelock import FileLock
 
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import expand_user, write_atomically
-from byzshield_exp.launch.job import Job
+from byzshield_exp.launch.points import Point
 from byzshield_exp.notices import say
 from byzshield_exp.results.outcome import ACCURACIES, FINISHED, read_outcome
 from byzshield_exp.results.recorder import flatten
 
 MANIFEST = "sweep.csv"
-_RESULTS = ("state", *ACCURACIES, "epsilon_hat", "seconds", "attempts", "error")
+_RESULTS = ("state", "same_as", *ACCURACIES, "epsilon_hat", "seconds", "attempts", "error")
 _LOOK_S = 2.0
 _FINAL_STATES = (*FINISHED, "failed", "stopped", "invalid")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of a sweep.
-
-    Attributes:
-        overrides: ``key=value``, as typed.
-        title: name for the user.
-        job: None if it cannot run.
-        plan: what would happen: new, queued, resume, retry, done, running, invalid.
-        reason: why that would happen, in a few words.
-    """
-
-    overrides: tuple[str, ...]
-    title: str
-    job: Job | None
-    plan: str
-    reason: str
 
 
 class Manifest:
@@ -54,7 +34,7 @@ class Manifest:
         output_dir: folder of the table, for points that cannot run.
 
     Attributes:
-        keys: the settings that were typed.
+        keys: the settings that were typed, or that a curve has.
     """
 
     def __init__(self, points: Sequence[Point], output_dir: str) -> None:
@@ -87,6 +67,8 @@ class Manifest:
             values = {key: given.get(key, "") for key in self.keys}
             return {"name": "", **values, "state": "invalid", "error": point.reason}
         named = {"name": point.job.name, **self._values(point.job.config)}
+        if point.run is not None:
+            return named | _results(point.run) | {"same_as": point.run.name}
         return named | _results(point.job.folder)
 
     def write(self) -> None:
@@ -104,7 +86,8 @@ class Manifest:
         """Estimate the seconds of the remaining runs, one by one; None before any run is done."""
         rows = self.rows
         took = [row["seconds"] for row in rows if row["state"] in FINISHED and row["seconds"]]
-        todo = [row for row in rows if row["state"] not in (*FINISHED, "invalid")]
+        own = [row for row in rows if not row.get("same_as")]
+        todo = [row for row in own if row["state"] not in (*FINISHED, "invalid")]
         return mean(took) * len(todo) if took and todo else None
 
     @contextmanager

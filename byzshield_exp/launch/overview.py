@@ -23,9 +23,7 @@ def overview(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
         A table with a line for the runs that differ in nothing but the seed, the best of them, and
         how many runs are done.
     """
-    varied = [
-        key for key in keys if key != "seed" and len({_spelled(row[key]) for row in rows}) > 1
-    ]
+    varied = _varied(rows, keys)
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(_spelled(row[key]) for key in varied), []).append(row)
@@ -33,11 +31,23 @@ def overview(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
     table = [[*varied, *map(_worded, measured), "state", "seconds a run"]]
     for setting, runs in groups.items():
         accuracies = [_mean_and_range(_values(runs, name)) for name in measured]
-        took = _values(runs, "seconds")
+        took = _values([run for run in runs if not run.get("same_as")], "seconds")
         seconds = f"{mean(took):.1f}" if took else "-"
         table.append([*setting, *accuracies, _states(runs), seconds])
     best = [_best(groups, varied, name) for name in measured if len(groups) > 1]
     return [*_aligned(table), *best, _ends(rows)]
+
+
+def _varied(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
+    """Name the settings that differ, but for the seed and what a curve's name stands for."""
+    values = {key: [_spelled(row[key]) for row in rows] for key in keys}
+    curves = values.get("curve", [])
+    is_of_curve = {
+        key: key != "curve" and len({*zip(curves, values[key], strict=False)}) == len({*curves})
+        for key in keys
+    }
+    several = [key for key in keys if key != "seed" and len({*values[key]}) > 1]
+    return [key for key in several if not (len({*curves}) > 1 and is_of_curve[key])]
 
 
 def _spelled(value: Any) -> str:
@@ -60,7 +70,7 @@ def _mean_and_range(values: Sequence[float]) -> str:
 
 
 def _states(rows: Sequence[Row]) -> str:
-    counts = Counter(row["state"] for row in rows)
+    counts = Counter(f"{row['state']}{' (link)' * bool(row.get('same_as'))}" for row in rows)
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
@@ -91,4 +101,6 @@ def _ends(rows: Sequence[Row]) -> str:
         reasons = {row["error"]: None for row in rows if row["state"] == state and row.get("error")}
         more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
         parts.append(f"{count} {state}" + (f" ({next(iter(reasons))}{more})" if reasons else ""))
-    return ", ".join(parts)
+    same = sum(bool(row.get("same_as")) for row in rows)
+    linked = f"; {same} of them cannot differ from another and link to it" if same else ""
+    return ", ".join(parts) + linked

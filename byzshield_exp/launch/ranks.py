@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from byzshield_exp.distortion import WorstCase
 from byzshield_exp.errors import ConfigError, LostServer, RunError
 from byzshield_exp.launch.job import Job
 from byzshield_exp.notices import complain, logged
+from byzshield_exp.results.sources import changed_sources, own_sources
 from byzshield_exp.results.status import LOG
 from byzshield_exp.training.experiment import build
 from byzshield_exp.training.gpu_memory import count_sharers, full_memory_named
@@ -47,6 +48,7 @@ class RankJob:
         folder: the run's folder.
         worst: the worst case; all ranks must use the same one.
         data: digest of the data set that the run was described with; empty: any data.
+        code: digests of the user's own code then, by file; empty: any code.
         echo: whether the run's lines also go to the terminal.
         first_gpu: the GPU of rank 0; the other ranks take the next ones.
         runs: how many runs share this machine's cores.
@@ -57,6 +59,7 @@ class RankJob:
     folder: str
     worst: dict[str, Any]
     data: str = ""
+    code: Mapping[str, str] = field(default_factory=dict)
     echo: bool = True
     first_gpu: int = 0
     runs: int = 1
@@ -76,7 +79,9 @@ def rank_job(job: Job, **place: Any) -> RankJob:
         place: more entries of :class:`RankJob`.
     """
     folder = str(job.folder.absolute())
-    return RankJob(resolved(job.config), folder, {**job.worst}, data=job.data, **place)
+    return RankJob(
+        resolved(job.config), folder, {**job.worst}, data=job.data, code=job.code, **place
+    )
 
 
 def run_rank(rendezvous: Rendezvous, text: str) -> str | None:
@@ -94,8 +99,9 @@ def play(channel: Channel, text: str) -> dict[str, Any] | None:
     """Play this process's rank, given as :attr:`RankJob.text`; the server returns the summary.
 
     Raises:
-        ConfigError: if the server's data are not those of the run. Before the first step, the
-            other ranks' data are compared with the server's.
+        ConfigError: if the server's data, or any rank's copy of the user's own code, are not
+            those of the run. Before the first step, the other ranks' data are compared with the
+            server's.
         RunError: as :func:`train`.
     """
     part = RankJob(**json.loads(text))
@@ -109,7 +115,19 @@ def play(channel: Channel, text: str) -> dict[str, Any] | None:
                 f"dataset={part.config['choices']['dataset']} holds other data on this machine "
                 "than where the run was described"
             )
+        _check_code(part)
         return train(experiment, part.config, folder, channel, part.runs, _gpu_sharers(part))
+
+
+def _check_code(part: RankJob) -> None:
+    here = own_sources(part.config)
+    both = here.keys() & part.code.keys()  # a machine may have a module among its installed ones
+    changed = changed_sources(*({name: code[name] for name in both} for code in (part.code, here)))
+    if changed:
+        raise ConfigError(
+            f"{changed} is another one here and now than where and when the run was described: "
+            "the same command again takes it as it is now"
+        )
 
 
 def follow_torchrun() -> int:

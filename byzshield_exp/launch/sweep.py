@@ -1,26 +1,22 @@
 """Run a sweep: check all points, then run those that are not done, and keep a table of them."""
 
-import signal
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from byzshield_exp.errors import ConfigError, InUse, Queued, RunError, first_line
-from byzshield_exp.launch.job import Job, LauncherTraits, describe
-from byzshield_exp.launch.manifest import Manifest, Point, duration
+from byzshield_exp.errors import ConfigError, InUse, Queued, RunError, Stopped, first_line
+from byzshield_exp.launch.job import Job, LauncherTraits
+from byzshield_exp.launch.manifest import Manifest, duration
 from byzshield_exp.launch.overview import overview
+from byzshield_exp.launch.points import Compose, Point, check_points
 from byzshield_exp.notices import say, warn
 from byzshield_exp.results.folder import RunFolder
-from byzshield_exp.results.outcome import FINISHED
-from byzshield_exp.results.recorder import flatten
+from byzshield_exp.results.outcome import FINISHED, read_outcome
 from byzshield_exp.results.status import read_status, write_status
 
-_SAY_EVERY_S = 10.0
 _DUE = ("new", "queued", "resume", "retry")
 
-Compose = Callable[[Sequence[str]], tuple[dict[str, Any], str]]
 Launch = Callable[[Sequence[Path]], Sequence[Exception | None]]
 
 
@@ -51,7 +47,7 @@ def sweep(
     """
     if on_invalid not in ("error", "skip"):
         raise ConfigError(f"on_invalid={on_invalid} must be one of error, skip")
-    checked = _check_all(points, compose, where)
+    checked = check_points(points, compose, where)
     invalid = [point for point in checked if point.job is None]
     for point in invalid:
         warn(f"{point.title}: {point.reason}")
@@ -70,23 +66,80 @@ def sweep(
         _show_plan(checked, manifest)
         return
     say(f"sweep: {_counts_line(checked)}; {manifest.place}")
-    paths = [point.job.save() for point in due if point.job]
-    with manifest.kept(is_told=not where.draws_bars):
-        errors = launch(paths) if paths or where.cleans_up else []
+    started = [point for point in due if _save(point)]
+    left_alone += [point for point in due if point not in started]
+    _link(checked, not_to={point.job.folder for point in started if point.job})
+    errors = _launched(started, checked, launch, manifest, where)
     ended = []
-    for point, error in zip(due, errors, strict=True):
+    for point, error in zip(started, errors, strict=True):
         if isinstance(error, Queued | InUse):
             left_alone.append(point)
             continue
         if error is not None and point.job is not None:
             _record_failure(point.job, error)
         ended.append(manifest.row(point))
-    manifest.write()
-    for line in overview(manifest.rows, manifest.keys):
-        say(line)
+    _show_table(manifest)
     if left_alone:
         say(f"sweep: {len(left_alone)} runs wait or go on elsewhere; the same command looks again")
     _report_failures([row for row in ended if row["state"] not in FINISHED], len(due), manifest)
+
+
+def _save(point: Point) -> bool:
+    """Write a point's job, into a folder without results that do not count; else return False.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    if point.job is None:
+        return False
+    if point.is_anew:  # here, as a job may be started twice
+        try:
+            with RunFolder(point.job.folder).open(point.job.config, point.job.data, point.job.code):
+                pass
+        except InUse:
+            return False
+    point.job.save()
+    return True
+
+
+def _launched(
+    started: Sequence[Point],
+    points: Sequence[Point],
+    launch: Launch,
+    manifest: Manifest,
+    where: LauncherTraits,
+) -> Sequence[Exception | None]:
+    """Launch jobs; link what cannot differ from them, and show the table if that is cut short."""
+    paths = [point.job.file for point in started if point.job]
+    try:
+        try:
+            with manifest.kept(is_told=not where.draws_bars):
+                return launch(paths) if paths or where.cleans_up else []
+        finally:
+            _link(points)
+    except (Stopped, KeyboardInterrupt):
+        _show_table(manifest)
+        raise
+
+
+def _link(points: Sequence[Point], not_to: Collection[Path] = ()) -> None:
+    """Link the folders of points that cannot differ from a run that is done."""
+    for point in points:
+        if point.run is None or point.job is None or point.run in not_to:
+            continue
+        if read_outcome(point.run)["state"] not in FINISHED:
+            continue
+        job = point.job
+        try:
+            RunFolder(job.folder).link_to(point.run, job.config, job.data, job.code)
+        except (ConfigError, OSError) as error:
+            warn(f"{job.name} could not be linked to {point.run.name}: {error}")
+
+
+def _show_table(manifest: Manifest) -> None:
+    manifest.write()
+    for line in overview(manifest.rows, manifest.keys):
+        say(line)
 
 
 def _report_failures(rows: Sequence[dict[str, Any]], due: int, manifest: Manifest) -> None:
@@ -106,67 +159,13 @@ def _report_failures(rows: Sequence[dict[str, Any]], due: int, manifest: Manifes
         )
 
 
-def _check_all(
-    points: Sequence[Sequence[str]], compose: Compose, where: LauncherTraits
-) -> list[Point]:
-    checked: dict[Any, Point] = {}
-    said_at = time.monotonic()
-    shared = set.intersection(*map(set, points)) if len(points) > 1 else set()
-    for number, overrides in enumerate(points):
-        own = " ".join(override for override in overrides if override not in shared) or "default"
-        point = _check(tuple(overrides), own, compose, where)
-        key = point.job.folder if point.job else point.overrides
-        first = checked.setdefault(key, point)
-        if first.job and point.job and first.job.config != point.job.config:
-            theirs, ours = flatten(first.job.config), flatten(point.job.config)
-            keys = [key for key in ours if ours[key] != theirs.get(key)]
-            reason = (
-                f"a run is the same whatever its {', '.join(keys)}, and another point has its "
-                f"folder, {point.job.folder}: give each an output_dir"
-            )
-            checked[point.overrides] = Point(point.overrides, own, None, "invalid", reason)
-        if time.monotonic() - said_at > _SAY_EVERY_S:
-            said_at = time.monotonic()
-            say(f"checked {number + 1} of {len(points)} points")
-    return list(checked.values())
-
-
-def _check(overrides: tuple[str, ...], own: str, compose: Compose, where: LauncherTraits) -> Point:
-    try:
-        config, name = compose(overrides)
-        job = describe(config, name, where).job
-        folder = RunFolder(job.folder)
-        folder.inspect(config, job.data)
-        is_held = folder.in_use
-    except ConfigError as error:
-        return Point(overrides, own, None, "invalid", _one_line(str(error)))
-    except (Exception, SystemExit) as error:  # raised by the user's own rule or network
-        if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
-            raise  # SIGTERM is meant for this process
-        reason = _one_line(f"{type(error).__name__}: {error}")
-        return Point(overrides, own, None, "invalid", reason)
-    status = read_status(job.folder)
-    plan, reason = "new" if folder.state == "new" else "resume", folder.state
-    if is_held:
-        plan, reason = "running", "another process holds its folder"
-    elif folder.finished:
-        plan, reason = "done", "finished"
-    elif status.get("state") == "queued":
-        plan, reason = "queued", f"it was given to a queue; {folder.state}"
-    elif status.get("state") == "failed":
-        plan, reason = "retry", f"failed: {status.get('error')}; {folder.state}"
-    return Point(overrides, str(job.folder) if "output_dir" in own else name, job, plan, reason)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def _show_plan(points: Sequence[Point], manifest: Manifest) -> None:
     for point in points:
         if point.job is None:
             continue  # its warning is out already
-        say(f"{point.plan}: {point.title}{'' if point.plan == 'new' else f' ({point.reason})'}")
+        say(f"{point.plan}: {point.title}{'' if point.reason == 'new' else f' ({point.reason})'}")
+        if point.run is not None:
+            continue  # the other's lines say all
         for line in (*point.job.lines, *(f"warning: {note}" for note in point.job.notes)):
             say(f"  {line}")
     left = manifest.left()

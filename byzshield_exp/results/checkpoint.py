@@ -112,8 +112,8 @@ def newest(folder: Path) -> Newest:
             return Newest(state, tuple(errors), notes)
     if errors:
         first, *others = errors.values()
-        them = f", nor can {len(others)} older ones: delete them" if others else ": delete it"
-        raise ConfigError(f"{first}{them} to start again") from first
+        older = f", nor can {len(others)} older ones" if others else ""
+        raise ConfigError(f"{first}{older}: start anew with overwrite=true") from first
     return Newest(None, (), ())
 
 

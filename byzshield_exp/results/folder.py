@@ -13,20 +13,21 @@ import yaml
 
 from byzshield_exp.errors import ConfigError, InUse
 from byzshield_exp.files import write_atomically
-from byzshield_exp.results import checkpoint
+from byzshield_exp.results import checkpoint, leftovers, links
 from byzshield_exp.results.recorder import flatten, read_summary
+from byzshield_exp.results.sources import changed_sources
 
 # Keys that neither change what a step computes nor name the run's folder.
 FREE_KEYS = frozenset(
     {
         "output_dir", "steps", "eval_every", "checkpoint_every", "keep", "plan", "on_invalid",
         "profile", "cluster.worker_timeout", "cluster.bucket_mib", "cluster.backend",
-        "cluster.server_plays",
+        "cluster.server_plays", "overwrite", "curve",
     }
 )  # fmt: skip
-# These name the folder of the run, but may differ when it resumes: the data's digest is compared
-# instead, as another machine keeps the data elsewhere; torchrun may start other processes.
-_PLACES = frozenset({"dataset.root", "dataset.file", "cluster.num_processes"})
+_PLACES = frozenset({"dataset.root", "dataset.file"})
+_PROCESSES = "cluster.num_processes"  # names the folder; torchrun may start others when it resumes
+_WAYS_OUT = "start anew with overwrite=true, or choose another output_dir"
 _ATTEMPTS, _PAUSE_S = 5, 0.05
 
 
@@ -36,28 +37,84 @@ class RunFolder:
     Attributes:
         path: the folder.
         state: ``new``, ``resumes after step n`` or ``finished``.
+        anew: why results that are there do not count; empty: they do, or there are none.
         finished: the summary of a finished run, else None.
         notes: warnings for the user, one line each.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.state = "new"
+        self.state, self.anew = "new", ""
         self.finished: dict[str, Any] | None = None
         self.notes: tuple[str, ...] = ()
 
+    @property
+    def told(self) -> str:
+        """The state for the user, with why a run starts anew."""
+        return f"{self.state} ({self.anew})" if self.anew else self.state
+
     @contextmanager
-    def open(self, config: Mapping[str, Any], data: str) -> Iterator[None]:
-        """Hold the folder for one run of ``config``.
+    def open(self, config: Mapping[str, Any], data: str, code: Mapping[str, str]) -> Iterator[None]:
+        """Hold the folder for one run of ``config``; remove results that do not count.
 
         Args:
             config: configuration of the run.
             data: digest of the run's data; empty if it is not known.
+            code: digests of the user's own code, by file.
 
         Raises:
             ConfigError: if the folder cannot be written, another process holds it, none of its
                 checkpoints can be read, or it holds another run.
         """
+        with self._held(config):
+            self.inspect(config, data, code)
+            if not self.finished:
+                self._make_room(bool(config["overwrite"]))
+            self._write_config(config)
+            yield
+
+    def link_to(
+        self, run: Path, config: Mapping[str, Any], data: str, code: Mapping[str, str]
+    ) -> None:
+        """Make this the folder of a run that cannot differ from another one: of links to it.
+
+        Nothing happens where it has results of its own that count.
+
+        Args:
+            run: the folder of the other one, beside this one.
+            config: as of :meth:`open`.
+            data: as there.
+            code: as there.
+
+        Raises:
+            ConfigError: as :meth:`open`.
+            OSError: if a link cannot be made.
+        """
+        with self._held(config):
+            self.inspect(config, data, code)
+            if self.state == "new":
+                self._make_room(is_removed=config["overwrite"] or not self.anew)
+            elif not links.same_as(self.path):
+                return
+            self._write_config(config)
+            links.link(self.path, run)
+
+    def _make_room(self, is_removed: bool) -> None:
+        try:
+            links.unlink(self.path)
+            if is_removed:
+                leftovers.remove(self.path)
+            elif self.anew:
+                leftovers.set_aside(self.path)
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be cleared: {error}") from error
+
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        text = yaml.safe_dump({**config, "overwrite": False}, sort_keys=False)
+        write_atomically(self.path / "config.yaml", text.encode())
+
+    @contextmanager
+    def _held(self, config: Mapping[str, Any]) -> Iterator[None]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / ".lock").open("a+")
@@ -67,9 +124,6 @@ class RunFolder:
             ) from error
         with lock:
             self._hold(lock.fileno())
-            self.inspect(config, data)
-            text = yaml.safe_dump(dict(config), sort_keys=False)
-            write_atomically(self.path / "config.yaml", text.encode())
             yield
 
     @property
@@ -104,38 +158,63 @@ class RunFolder:
         os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
 
-    def inspect(self, config: Mapping[str, Any], data: str) -> None:
+    def inspect(self, config: Mapping[str, Any], data: str, code: Mapping[str, str]) -> None:
         """Find out the run's state without writing anything.
+
+        Args:
+            config: as of :meth:`open`.
+            data: as there.
+            code: as there.
 
         Raises:
             ConfigError: if no checkpoint can be read, or they are of another run or other data.
         """
-        saved, _, self.notes = checkpoint.newest(self.path / checkpoint.FOLDER)
+        if config["overwrite"]:
+            self.anew = "overwrite=true" if leftovers.is_written(self.path) else ""
+            return
+        name = links.same_as(self.path)
+        folder = self.path.parent / name if name else self.path
+        saved, _, self.notes = checkpoint.newest(folder / checkpoint.FOLDER)
         if saved is None:
             return
-        keys = differing_keys(config, json.loads(saved["config"]))
-        if keys:
-            raise ConfigError(
-                f"{self.path} holds a run with another value of {', '.join(keys)}: delete it or "
-                "choose another output_dir"
-            )
-        if data and saved["data"] != data:
-            raise ConfigError(
-                f"{self.path} was trained on other data than dataset.root or dataset.file hold "
-                "now: give those back, delete it or choose another output_dir"
-            )
+        theirs, changed = json.loads(saved["config"]), changed_sources(saved.get("code", {}), code)
+        keys = differing_keys(links.essence(config), links.essence(theirs))
+        is_other = bool(data) and saved["data"] != data
+        if name:
+            if not keys and not is_other and not changed:
+                self._find_end(folder, saved, config["steps"])
+            return
+        self._refuse(differing_keys(config, theirs), is_other)
+        if changed:
+            self.anew = f"its code changed: {changed}"
+            return
         done, diverged = saved["step"], saved["diverged_at_step"] is not None
         if done > config["steps"] and not diverged:
             raise ConfigError(
                 f"steps={config['steps']}: {self.path} has done {done} steps already: ask for at "
-                f"least {done} or choose another output_dir"
+                f"least {done}, or {_WAYS_OUT}"
             )
-        summary = read_summary(self.path)
-        is_over = done == config["steps"] or diverged
+        self._find_end(folder, saved, config["steps"])
+        if not self.finished:
+            self.state = f"resumes after step {done}"
+
+    def _refuse(self, keys: list[str], is_other: bool) -> None:
+        if keys:
+            raise ConfigError(
+                f"{self.path} holds a run with another value of {', '.join(keys)}: {_WAYS_OUT}"
+            )
+        if is_other:
+            raise ConfigError(
+                f"{self.path} was trained on other data than dataset.root or dataset.file hold "
+                f"now: give those back, or {_WAYS_OUT}"
+            )
+
+    def _find_end(self, folder: Path, saved: Mapping[str, Any], steps: int) -> None:
+        """Note that the run is finished, if its newest checkpoint and its summary say so."""
+        summary, done = read_summary(folder), saved["step"]
+        is_over = done == steps or saved["diverged_at_step"] is not None
         if is_over and summary is not None and summary["steps"] == done:
             self.state, self.finished = "finished", summary
-        else:
-            self.state = f"resumes after step {done}"
 
 
 def is_free(key: str) -> bool:
@@ -149,8 +228,17 @@ def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[s
     return [
         key
         for key in sorted(mine.keys() | other.keys())
-        if not is_free(key) and key not in _PLACES and not same(mine.get(key), other.get(key))
+        if not is_free(key)
+        and key != _PROCESSES
+        and not is_place(key, mine.get(key), other.get(key))
+        and not same(mine.get(key), other.get(key))
     ]
+
+
+def is_place(key: str, *values: Any) -> bool:
+    """Whether a dotted key says where data lie: their digest tells runs apart instead."""
+    is_path = any(isinstance(value, str) and "/" in value for value in values)
+    return key in _PLACES or (key.startswith("dataset.") and is_path)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -58,7 +58,7 @@ def load(folders: str | Path | Sequence[str | Path]) -> Runs:
     runs, steps, configs = [], [], []
     for path in found.values():
         config, records, outcome = _read_config(path), read_metrics(path), read_outcome(path)
-        head = {"folder": str(path), "name": path.resolve().name}
+        head = {"folder": str(path), "name": path.resolve().name, "curve": None}
         done = {"steps_done": records[-1]["step"] if records else 0}
         runs.append(_row(head | done | outcome | _settings(config)))
         steps += [_row({"folder": str(path)} | record) for record in records]

@@ -15,6 +15,7 @@ from byzshield_exp.notices import warn
 from byzshield_exp.results.journal import Outage
 from byzshield_exp.results.recorder import METRICS, SUMMARY, Recorder, read_metrics
 from byzshield_exp.results.saving import Saver, insist
+from byzshield_exp.results.sources import own_sources
 from byzshield_exp.rows.finite import is_finite
 from byzshield_exp.training.accuracy import evaluate
 from byzshield_exp.training.experiment import Experiment
@@ -42,6 +43,7 @@ class Learner:
     ) -> None:
         self._experiment, self._protocol = experiment, protocol
         self._config, self._folder = config, folder
+        self._code = own_sources(config)
         self.updates = Updates(experiment, config["on_nonfinite"] == "skip_step")
         self.updates.make()
         self._done = 0
@@ -183,6 +185,7 @@ class Learner:
         return {
             "step": self._done,
             "data": self._experiment.dataset.digest.hex(),
+            "code": self._code,
             "params": self._experiment.params,
             "statistics": self._experiment.flat.statistics,
             **self.updates.state,

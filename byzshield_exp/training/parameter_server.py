@@ -109,7 +109,7 @@ class ParameterServer:
             return None
         if self._agreement:
             self._agreement.check_late(self._transport, inbox.introductions)
-        done = self._serve(inbox, step, liars)
+        done = self._serve(inbox, step, lying)
         self._past.remember(step)  # not of a step that is given up: it is done again
         return done
 

@@ -16,7 +16,8 @@ def facts_of(experiment: Experiment, steps: int) -> dict[str, Any]:
         experiment: as it is after the run.
         steps: that were done.
     """
-    liars = experiment.choose.last_set(max(1, steps))
+    lies = experiment.forge is not None or bool(experiment.cheats)
+    liars = experiment.choose.last_set(max(1, steps)) if lies else ()
     return {
         "num_parameters": len(experiment.params),
         "num_corrupt": experiment.num_corrupt,

@@ -108,7 +108,8 @@ class CurveSweeper(Sweeper):
                 raise ConfigError(f"hydra.sweeper.only={name}: no such curve, {there}")
         self._curve_of: dict[tuple[str, ...], str] = {}
         for name in self._only or curves or [""]:
-            curve = parser.parse_overrides(shlex.split(curves.get(name, "")))
+            given = [*shlex.split(curves[name]), f"curve={name}"] if name else []
+            curve = parser.parse_overrides(given)
             (grid,) = BasicSweeper.split_arguments(curve + overrides, None)
             for point in grid:
                 self._curve_of.setdefault(tuple(point), name)

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -220,27 +219,3 @@ def test_the_seconds_of_every_phase_are_recorded(run, tmp_path):
     phases = {"data", "compute", "attack", "gather", "vote", "aggregate", "update"}
     assert phases <= set(seconds)
     assert sum(seconds[phase] for phase in phases) <= seconds["total"] * 1.01
-
-
-def test_data_that_moved_are_the_same_data(cli, tmp_path):
-    """A run that came back from another machine had them elsewhere; others are refused."""
-    import numpy as np
-
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        rng = np.random.default_rng(seed)
-        (tmp_path / name).mkdir()
-        data = {
-            f"{part}_{kind}": rng.integers(0, top, (60, *shape), dtype=np.uint8)
-            for part in ("train", "test")
-            for kind, top, shape in (("images", 256, (8, 8)), ("labels", 3, ()))
-        }
-        np.savez(tmp_path / name / "own.npz", **data)
-    options = (*SMALL[1:], "dataset=npz", f"output_dir={tmp_path}/out", "batch_size=50")
-    code, _, err = cli(*options, f"dataset.file={tmp_path}/a/own.npz")
-    assert code == 0, err
-    (folder,) = (tmp_path / "out").iterdir()
-    for name, code, said in (("b", 0, "finished: "), ("c", 2, "was trained on other data")):
-        shutil.copytree(folder, str(folder).replace("_a_own.npz", f"_{name}_own.npz"))
-        ended, out, err = cli(*options, f"dataset.file={tmp_path}/{name}/own.npz")
-        assert ended == code, err
-        assert said in out + err
