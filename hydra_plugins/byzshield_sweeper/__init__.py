@@ -106,14 +106,13 @@ class CurveSweeper(Sweeper):
             if name not in curves:
                 there = f"there are {', '.join(curves)}" if curves else "this sweep has no curves"
                 raise ConfigError(f"hydra.sweeper.only={name}: no such curve, {there}")
-        self._curve_of: dict[tuple[str, ...], str] = {}
+        points: list[Any] = []
         for name in self._only or curves or [""]:
             given = [*shlex.split(curves[name]), f"curve={name}"] if name else []
             curve = parser.parse_overrides(given)
             (grid,) = BasicSweeper.split_arguments(curve + overrides, None)
-            for point in grid:
-                self._curve_of.setdefault(tuple(point), name)
-        return [list(point) for point in self._curve_of]
+            points += [point for point in grid if point not in points]
+        return points
 
     def _compose(self, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
         """Compose a point: its plain configuration, and the name of its folder."""
@@ -132,7 +131,7 @@ class CurveSweeper(Sweeper):
                     del cfg["hydra"]
                 config, name = plain(cfg), run_name(cfg)
             folder = expand_user(config["output_dir"]) / name
-            swept.append((self._curve_of[tuple(overrides)], folder))
+            swept.append((config["curve"] or "", folder))
             return config, name
         finally:
             HydraConfig.instance().cfg = before

@@ -57,7 +57,9 @@ def test_table_5_is_printed_with_its_misprinted_column_named(capsys, tmp_path):
 
 def run_of(curve, seed, final, state="done"):
     values = {} if final is None else dict.fromkeys(("final", "best", "last5"), final)
-    return MeasuredRun(Path(f"{curve}_{seed}"), curve, seed, state, "", (), values, {}, 1.0, {})
+    return MeasuredRun(
+        Path(f"{curve}_{seed}"), curve, seed, state, "", None, (), values, {}, 1.0, {}
+    )
 
 
 def test_the_order_of_curves_worked_by_hand():
@@ -72,15 +74,15 @@ def test_the_order_of_curves_worked_by_hand():
     assert (entry.ours.lowest, entry.ours.highest) == (0.90, 0.94)
     assert entry.difference == pytest.approx(0.92 - 0.657)
     assert comparison.order == (
-        "Of 3 pairs of curves that are apart in the paper, 1 are in the same order here, 1 are too "
-        "close here, 1 are the other way: DETOX-Multi-Krum, q = 2 before Multi-Krum, q = 2."
+        "Pairs of curves that are apart in the paper: 3. Here 1 are in the same order, 1 too "
+        "close, 1 the other way: DETOX-Multi-Krum, q = 2 before Multi-Krum, q = 2."
     )
     assert comparison.missing == ["Multi-Krum, q = 2, seed 1: failed"]
     assert comparison.states("multi_krum_q2") == "1 done, 1 failed"
 
 
 def test_a_figure_is_run_compared_and_found_again(capsys, tmp_path):
-    typed = ["fig10", "steps=12", "eval_every=4", f"output_dir={tmp_path}"]
+    typed = ["fig10", "steps=15", "eval_every=5", "optimizer.lr=0.1", f"output_dir={tmp_path}"]
     assert main(typed) == 0
     out, err = capsys.readouterr()
     assert "2 new" in out, err

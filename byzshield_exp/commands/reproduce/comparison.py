@@ -88,9 +88,9 @@ class Comparison:
             return ""
         clear = [pair for pair in told if _are_apart(pair, of_paper=False)]
         turned = [pair for pair in clear if _higher(pair, True) is not _higher(pair, False)]
-        line = f"Of {len(told)} pairs of curves that are apart in the paper, "
-        line += f"{len(clear) - len(turned)} are in the same order here, "
-        line += f"{len(told) - len(clear)} are too close here, {len(turned)} are the other way"
+        line = f"Pairs of curves that are apart in the paper: {len(told)}. Here "
+        line += f"{len(clear) - len(turned)} are in the same order, "
+        line += f"{len(told) - len(clear)} too close, {len(turned)} the other way"
         names = [
             " before ".join(self.figure.label(one.curve) for one in sorted_by_ours(pair))
             for pair in turned

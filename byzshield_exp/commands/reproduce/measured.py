@@ -31,6 +31,7 @@ class MeasuredRun:
         seed: its seed; None if it has not begun.
         state: as :func:`~byzshield_exp.results.outcome.read_outcome` has it.
         error: why it failed, or nothing.
+        same_as: name of the run that was computed, where this one cannot differ from it.
         evaluations: steps and accuracies in [0, 1].
         values: by measure: ``final``, ``best``, ``last5`` (mean of the last five evaluations) and
             ``lowest`` (from the first attack on), in [0, 1]; empty unless it is finished.
@@ -44,6 +45,7 @@ class MeasuredRun:
     seed: int | None
     state: str
     error: str
+    same_as: str | None
     evaluations: tuple[tuple[int, float], ...]
     values: dict[str, float]
     phases: dict[str, float]
@@ -68,6 +70,7 @@ def measured(curve: str, folder: Path) -> MeasuredRun:
         seed=config.get("seed"),
         state=outcome["state"],
         error=outcome["error"],
+        same_as=outcome["same_as"],
         evaluations=evaluations,
         values=_values(evaluations, outcome, start) if is_over and evaluations else {},
         phases=_phases(records[1:]),

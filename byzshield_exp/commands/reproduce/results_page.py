@@ -52,16 +52,16 @@ _TABLES = (
 
 def _made(command: str, compared: Sequence[Comparison]) -> str:
     """Say how the page was made, on which machine and from which runs."""
-    runs = [run for one in compared for run in one.runs]
-    seconds = sum(run.seconds or 0 for run in runs)
+    runs = {run.folder: run for one in compared for run in one.runs if run.same_as is None}
+    seconds = sum(run.seconds or 0 for run in runs.values())
     seeds = sorted({seed for one in compared for seed in one.seeds})
-    used = {f"{name} {said}" for run in runs for name, said in run.versions.items()}
+    used = {f"{name} {said}" for run in runs.values() for name, said in run.versions.items()}
     lines = [f"    {command}", ""]
     lines += [f"wrote this page on {datetime.now(UTC):%Y-%m-%d}, commit {_commit()}."]
     if runs:
         lines += [
-            f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}, {duration(seconds)} one after "
-            f"the other, with {', '.join(sorted(used))}."
+            f"{len(runs)} runs were computed, seeds {', '.join(map(str, seeds))}, "
+            f"{duration(seconds)} one after the other, with {', '.join(sorted(used))}."
         ]
     lines += [
         f"Machine: {cpu_model()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}."
