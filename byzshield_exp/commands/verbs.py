@@ -18,6 +18,7 @@ VERBS = {
     "distortion": "how many files q liars win, and which placement to use",
     "reproduce": "the papers' figures and tables, ours beside theirs",
     "evaluate": "test accuracy of a run's checkpoints, beside it or later",
+    "report": "figures and tables of runs, and a page of them",
     "prepare": "fetch a data set",
     "ec2": "machines rented from Amazon EC2, and given back",
     "job": "one run of a sweep, from its job.json",

@@ -87,14 +87,14 @@ def _held(found: pd.DataFrame, diverged: set[str], name: str) -> pd.DataFrame:
 
 def _complete(points: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """Leave out steps at which some runs were not measured that were measured later."""
-    ends = found.groupby([*_PLACE, "folder"])["step"].max().reset_index()
-    expected = [
-        int((ends[(ends[_PLACE] == list(point[:3])).all(axis=1)]["step"] >= point[3]).sum())
-        for point in points[[*_PLACE, "step"]].itertuples(index=False)
-    ]
-    kept = points["n"] == expected
-    lost = ~kept.groupby([points[key] for key in _PLACE]).transform("any")
-    return points[kept | lost].reset_index(drop=True)
+    ends = found.groupby([*_PLACE, "folder"])["step"].max().groupby(_PLACE)
+    sorted_ends = {place: np.sort(steps.to_numpy()) for place, steps in ends}
+    kept = pd.Series(False, index=points.index)
+    for place, group in points.groupby(_PLACE):
+        ended = np.searchsorted(sorted_ends[place], group["step"].to_numpy(), side="left")
+        is_whole = group["n"] == len(sorted_ends[place]) - ended
+        kept[group.index] = is_whole if is_whole.any() else True
+    return points[kept].reset_index(drop=True)
 
 
 def bans(runs: pd.DataFrame, steps: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:

@@ -10,8 +10,6 @@ from byzshield_exp.report.panels import Panels
 from byzshield_exp.report.theme import GREY, PAPER, Medium
 from byzshield_exp.report.words import Measure
 
-_KINDS = ("curve", "ban", "level", "reference")
-
 
 def curve_chart(
     points: pd.DataFrame,
@@ -50,25 +48,25 @@ def curve_chart(
     present = set(data["kind"])
     x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False, zero=True))
     y = alt.Y("mean:Q", title=measure.axis, scale=alt.Scale(zero=not measure.is_accuracy))
-    base = alt.Chart(data).encode(x=x, y=y, detail="series:N")
-    layers = _layers(base, panels, medium)
+    plain = alt.Chart(data)
+    base = plain.encode(x=x, y=y, detail="series:N")
+    layers = [*_start(plain.encode(x=x), medium), _level(plain.encode(y=y), panels, medium)]
+    layers += _layers(base, panels, medium)
     if medium.interactive:
         layers = _interactive(layers, base, measure, medium)
     drawn = [layer for kind, layer in layers if kind in present]
     if len(panels.series) > 1:
-        drawn.append(panels.key(alt.Chart(data), medium))
+        drawn.append(panels.key(plain, medium))
     return panels.arranged(alt.layer(*drawn), medium)
 
 
 def _layers(base: alt.Chart, panels: Panels, medium: Medium) -> list[tuple[str, alt.Chart]]:
     """Return what there may be on a panel, from the bottom to the top, with its kind."""
     colour, dash = panels.colour, panels.dash(medium)
-    curve, ban, level, reference = (_only(base, kind) for kind in _KINDS)
+    curve, ban, reference = (_only(base, kind) for kind in ("curve", "ban", "reference"))
     hollow = {"stroke": colour, "fill": "white", "strokeWidth": medium(1)}
     point = curve.transform_filter("datum.is_marked").mark_point
     return [
-        *(("start", layer) for layer in _start(base, medium)),
-        ("level", level.encode(x=alt.X()).mark_rule(stroke=colour, strokeDash=dash, opacity=0.7)),
         ("curve", curve.mark_area(fill=colour, opacity=0.18).encode(y="low:Q", y2="high:Q")),
         ("curve", curve.mark_line(stroke=colour, strokeDash=dash)),
         ("curve", point(fill=colour, shape=panels.shape, opacity=1, strokeWidth=0)),
@@ -85,13 +83,19 @@ def _only(base: alt.Chart, kind: str) -> alt.Chart:
     return base.transform_filter(f"datum.kind === '{kind}'")
 
 
-def _start(base: alt.Chart, medium: Medium) -> list[alt.Chart]:
+def _level(base: alt.Chart, panels: Panels, medium: Medium) -> tuple[str, alt.Chart]:
+    """Draw a value that all steps have in common."""
+    style = {"stroke": panels.colour, "strokeDash": panels.dash(medium), "opacity": 0.7}
+    return "level", _only(base, "level").mark_rule(**style)
+
+
+def _start(base: alt.Chart, medium: Medium) -> list[tuple[str, alt.Chart]]:
     """Draw where the attack starts, with its words along the rule."""
-    start = _only(base, "start").encode(y=alt.Y())
+    start = _only(base, "start")
     text = start.mark_text(align="left", baseline="top", dx=medium(2), dy=medium(2), color=GREY)
     return [
-        start.mark_rule(color=GREY, strokeDash=[medium(1), medium(2)]),
-        text.encode(y=alt.value(0), text="label:N"),
+        ("start", start.mark_rule(color=GREY, strokeDash=[medium(1), medium(2)])),
+        ("start", text.encode(y=alt.value(0), text="label:N")),
     ]
 
 

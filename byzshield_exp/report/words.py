@@ -58,6 +58,11 @@ class Measure:
     scale: float = 1.0
 
     @property
+    def final(self) -> str:
+        """The title of its value at the end of a run."""
+        return f"final {self.title}" if self.is_accuracy or "loss" in self.name else self.title
+
+    @property
     def axis(self) -> str:
         """The title with the unit."""
         return f"{self.title} ({self.unit})" if self.unit else self.title

@@ -1,0 +1,192 @@
+"""Figures of what is compared: over steps, and at the end by q, K and r or by setting."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from byzshield_exp.report.curves import bans, curve_points, starts
+from byzshield_exp.report.figures import Figure, Spread, spread
+from byzshield_exp.report.lines import curve_chart
+from byzshield_exp.report.panels import Panels
+from byzshield_exp.report.study import Dimension, Study
+from byzshield_exp.report.theme import Medium
+from byzshield_exp.report.words import Measure, measure
+
+_PLACES = {"row": "panel row", "column": "panel", "series": "curve"}
+_NUMBERS = {"mean": "mean", "low": "lowest", "high": "highest", "n": "runs"}
+BAND = "Lines are means over runs, bands reach from the lowest to the highest run."
+
+
+def over_steps(study: Study) -> Iterator[Figure]:
+    """Draw the measure, and the training loss, over steps."""
+    loss = study.steps["loss"].max() if "loss" in study.steps else 0.0
+    for what in dict.fromkeys([study.measure, measure("loss", loss)]):
+        if what.name not in study.steps or study.steps[what.name].isna().all():
+            continue
+        for one in spread(study, study.dimensions):
+            if (figure := _curves(one, what)) is not None:
+                yield figure
+
+
+def _curves(one: Spread, what: Measure) -> Figure | None:
+    points = curve_points(one.study.runs, one.study.steps, what)
+    if points.empty:
+        return None
+    banned, begun = bans(one.study.runs, one.study.steps, points), starts(one.study.runs)
+    panels = _without_empty(one.panels, points)
+    draw = partial(curve_chart, points, panels, what, bans=banned, starts=begun)
+    caption = BAND if (points["n"] > 1).any() else "One run a line."
+    caption += " Hollow triangles: peers are banned." * bool(len(banned))
+    caption += " A run that diverged keeps its last accuracy." * _has_diverged(one, what)
+    title = f"{capital(what.title)} over steps{one.said}"
+    table = tabular(points, {"step": "step", **_NUMBERS}, what)
+    return Figure(f"{what.name}_by_step{one.suffix}", title, caption + one.remark, draw, table)
+
+
+def _without_empty(panels: Panels, points: pd.DataFrame) -> Panels:
+    """Leave out series, columns and rows of which no run has a value."""
+    kept = {
+        plural: [name for name in getattr(panels, plural) if name in set(points[column])]
+        for plural, column in (("series", "series"), ("columns", "column"), ("rows", "row"))
+    }
+    return Panels(**kept, height=panels.height, is_wide=panels.is_wide)
+
+
+def _has_diverged(one: Spread, what: Measure) -> bool:
+    return what.is_accuracy and bool((one.study.runs["state"] == "diverged").any())
+
+
+def tabular(points: pd.DataFrame, numbers: dict[str, str], what: Measure) -> pd.DataFrame:
+    """Rename columns for readers, and leave out those of panels that say nothing."""
+    said = {name: title for name, title in _PLACES.items() if (points[name] != "").any()}
+    named = {name: f"{what.axis}, {title}" if name == "mean" else title
+             for name, title in numbers.items()}  # fmt: skip
+    return points[[*said, *numbers]].rename(columns=said | named)
+
+
+def at_the_end(study: Study) -> Iterator[Figure]:
+    """Draw the final value by each of q, K and r that varied, or else by setting."""
+    study = finished(study)
+    sizes = [one for one in study.dimensions if one.is_size]
+    for size in sizes:
+        for one in spread(study, [other for other in study.dimensions if other is not size]):
+            if len(one.study.runs):
+                yield _by_size(one, size)
+    if not sizes and study.dimensions and len(study.runs):
+        yield from _by_setting(study)
+
+
+def finished(study: Study) -> Study:
+    """Keep the runs that have a final value, in the measure's unit as ``value``."""
+    runs = study.runs
+    known = (
+        runs[study.measure.name].notna() if study.measure.name in runs else runs["steps_done"] < 0
+    )
+    kept = study.of(known)
+    value = kept.runs[study.measure.name] / study.measure.scale if known.any() else 0.0
+    return Study(kept.runs.assign(value=value), study.steps, study.dimensions, study.measure)
+
+
+def averaged(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Average ``value`` over runs: ``mean``, ``low``, ``high`` and ``n``."""
+    grouped = runs.groupby(list(keys), sort=True, observed=True)["value"]
+    return grouped.agg(mean="mean", low="min", high="max", n="count").reset_index()
+
+
+def _by_size(one: Spread, size: Dimension) -> Figure:
+    runs = one.study.runs
+    runs = runs.assign(size=runs[size.column].map(dict(enumerate(size.numbers))))
+    points = averaged(runs, ["row", "column", "series", "size"])
+    what = one.study.measure
+    panels = _without_empty(one.panels, points)
+    draw = partial(_size_chart, points, panels, size, what)
+    table = tabular(points, {"size": size.name, **_NUMBERS}, what)
+    title = capital(f"{what.final} by {size.brief}{one.said}")
+    caption = "Means over runs; bars reach from the lowest to the highest run." + one.remark
+    return Figure(f"final_{what.name}_by_{size.name}{one.suffix}", title, caption, draw, table)
+
+
+def _size_chart(
+    points: pd.DataFrame, panels: Panels, size: Dimension, what: Measure, medium: Medium
+) -> Any:
+    gap = min((b - a for a, b in zip(size.numbers, size.numbers[1:], strict=False)), default=1)
+    step = 0.03 * gap  # beside each other, so that bars do not hide each other
+    middle = (len(panels.series) - 1) / 2
+    places = {name: (at - middle) * step for at, name in enumerate(panels.series)}
+    data = points.assign(x=points["size"] + points["series"].map(places))
+    ticks = alt.Axis(values=list(size.numbers), grid=False, format="d")
+    x = alt.X(
+        "x:Q",
+        title=size.title,
+        axis=ticks,
+        scale=alt.Scale(zero=False, nice=False, padding=medium(8)),
+    )
+    y = alt.Y("mean:Q", title=what.axis, scale=alt.Scale(zero=not what.is_accuracy))
+    plain = alt.Chart(data)
+    base = plain.encode(x=x, y=y, detail="series:N")
+    colour = panels.colour
+    layers = [
+        base.mark_line(stroke=colour, strokeDash=panels.dash(medium)),
+        base.mark_rule(stroke=colour).encode(y=alt.Y("low:Q", title=what.axis), y2="high:Q"),
+        base.mark_point(
+            fill=colour, shape=panels.shape, opacity=1, strokeWidth=0, size=medium.area(24)
+        ),
+    ]
+    if medium.interactive:
+        layers = selecting(layers, base, f"size:Q/{size.title}", what, medium)
+    if len(panels.series) > 1:
+        layers.append(panels.key(plain, medium))
+    return panels.arranged(alt.layer(*layers), medium)
+
+
+def selecting(layers: list[Any], base: Any, where: str, what: Measure, medium: Medium) -> list[Any]:
+    """Add tooltips and a legend that selects to layers of ``series``."""
+    chosen = alt.selection_point(fields=["series"], bind="legend")
+    field, _, title = where.partition("/")
+    hover = base.mark_point(size=medium.area(60), filled=True, opacity=0).encode(
+        tooltip=[alt.Tooltip("series:N", title=" "), alt.Tooltip(field, title=title), *told(what)]
+    )
+    layers = [layer.transform_filter(chosen) for layer in layers]
+    return [*layers, hover.add_params(chosen).transform_filter(chosen)]
+
+
+def told(what: Measure) -> list[Any]:
+    """Return the tooltips of a mean."""
+    numbers = {"mean:Q": what.axis, "low:Q": "lowest", "high:Q": "highest"}
+    said = [alt.Tooltip(name, title=title, format=".4~f") for name, title in numbers.items()]
+    return [*said, alt.Tooltip("n:Q", title="runs")]
+
+
+def _by_setting(study: Study) -> Iterator[Figure]:
+    """Draw a dot for each setting, with its range."""
+    runs = study.runs.assign(row="", column="", series=study.labels(study.dimensions))
+    points = averaged(runs, ["row", "column", "series"])
+    order = study.order(study.dimensions)
+    what = study.measure
+    draw = partial(_dots, points, order, what)
+    table = tabular(points, _NUMBERS, what).rename(columns={"curve": "setting"})
+    caption = "Dots are means over runs; bars reach from the lowest to the highest run."
+    yield Figure(f"final_{what.name}", capital(what.final), caption, draw, table)
+
+
+def _dots(points: pd.DataFrame, order: Sequence[str], what: Measure, medium: Medium) -> Any:
+    is_wide = max(map(len, order)) > 30
+    panels = Panels(height=14.0 * len(order) + 10, is_wide=is_wide)
+    axis = alt.Axis(title=None, labelLimit=0, grid=True)
+    base = alt.Chart(points).encode(
+        y=alt.Y("series:N", sort=list(order), axis=axis),
+        x=alt.X("mean:Q", title=what.axis, scale=alt.Scale(zero=False)),
+        tooltip=[alt.Tooltip("series:N", title=" "), *told(what)],
+    )
+    colour = panels.styles.colours[0]
+    rule = base.mark_rule(color=colour).encode(x=alt.X("low:Q", title=what.axis), x2="high:Q")
+    dot = base.mark_point(fill=colour, opacity=1, strokeWidth=0, size=medium.area(30))
+    return panels.arranged(alt.layer(rule, dot), medium)
+
+
+def capital(text: str) -> str:
+    """Begin with a capital letter."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,62 @@
+"""Draw charts as SVG, PDF and PNG without a browser, and as specifications for a page."""
+
+import json
+import re
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any
+
+import vl_convert
+
+from byzshield_exp.files import cache_folder, write_atomically
+
+_PPI = 300
+
+
+def as_vega(chart: Any) -> dict[str, Any]:
+    """Compile a chart, once for all pictures of it."""
+    compiled: dict[str, Any] = vl_convert.vegalite_to_vega(chart.to_dict(validate=False))
+    return compiled
+
+
+def pictures(vega: dict[str, Any], forms: tuple[str, ...]) -> dict[str, bytes]:
+    """Draw a compiled chart.
+
+    Args:
+        vega: from :func:`as_vega`, for paper.
+        forms: of ``svg``, ``pdf`` and ``png``; a unit of the chart is a point in each.
+    """
+    if not forms:
+        return {}
+    svg = vl_convert.vega_to_svg(vega)
+    drawn = {}
+    if "svg" in forms:
+        in_points = re.sub(
+            r'(<svg[^>]*? width="[\d.]+)("[^>]*? height="[\d.]+)"', r'\1pt\2pt"', svg, count=1
+        )
+        drawn["svg"] = in_points.encode()
+    if "pdf" in forms:
+        drawn["pdf"] = vl_convert.svg_to_pdf(svg)
+    if "png" in forms:
+        drawn["png"] = vl_convert.svg_to_png(svg, ppi=_PPI)
+    return drawn
+
+
+def script() -> str:
+    """Return Vega, Vega-Lite and vegaEmbed as a script that needs no network.
+
+    To join it takes seconds, so that it is kept in the cache.
+    """
+    kept = cache_folder() / f"vega-{version('vl-convert-python')}.js"
+    with suppress(OSError, UnicodeDecodeError):
+        return kept.read_text(encoding="utf-8")
+    bundle: str = vl_convert.javascript_bundle()
+    with suppress(OSError):
+        write_atomically(kept, bundle.encode(), shared=True)
+    return bundle
+
+
+def in_page(chart: Any) -> str:
+    """Return a chart as text for a script element of a page."""
+    specification = chart.to_dict(validate=False)
+    return json.dumps(specification, separators=(",", ":")).replace("<", "\\u003c")
