@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,14 @@ def test_a_figure_is_run_compared_and_found_again(capsys, tmp_path):
     page = tmp_path / "docs" / "results.md"
     assert main([*typed, f"docs={page}"]) == 0
     assert "2 done" in capsys.readouterr().out
-    assert "### Figure 10" in page.read_text()
+    text = page.read_text()
+    assert "### Figure 10" in text
+    pictures = re.findall(r"\]\((results/.+)\)", text)
+    assert pictures == ["results/byzshield_overview.svg", "results/fig10.svg"]
+    drawing = (page.parent / pictures[1]).read_text()
+    assert "ByzShield, q = 2" in drawing
+    assert (tmp_path / "reproduced" / "fig10_values.png").read_bytes()[:4] == b"\x89PNG"
+    assert "Figure 10" in (tmp_path / "reproduced" / "reproduced.html").read_text()
 
 
 BAD = {

@@ -99,7 +99,7 @@ def _write(order: Order, tables: Sequence[PrintedTable], compared: Sequence[Comp
 def _pictures(order: Order, compared: Sequence[Comparison]) -> Shown:
     """Draw all pictures; return those of the page, by paper."""
     try:
-        from byzshield_exp.commands.reproduce.pictures import write_few, write_pictures
+        from byzshield_exp.commands.reproduce.gallery import write_few, write_pictures
     except ImportError as error:
         warn(f"no pictures without {error.name}: pip install 'byzshield_exp[report]'")
         return {}

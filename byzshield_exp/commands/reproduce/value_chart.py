@@ -54,18 +54,18 @@ def value_chart(data: pd.DataFrame, columns: int, medium: Medium = PAPER) -> alt
     )
     header = alt.Header(labelAnchor="start", title=None)
     wrapped = alt.Facet("panel:N", sort=panels, title=None, header=header)
-    faceted = chart.facet(facet=wrapped, columns=columns, spacing=medium(12))
+    faceted = chart.facet(facet=wrapped, columns=columns, spacing=medium(12.0))
     if has_own_curves:
         faceted = faceted.resolve_scale(y="independent")
     return faceted.configure(**config(medium))
 
 
 def _layers(data: pd.DataFrame, medium: Medium) -> Sequence[alt.Chart]:
-    y = alt.Y("curve:N", sort=None, title=None, axis=alt.Axis(labelLimit=medium(110), grid=True))
+    y = alt.Y("curve:N", sort=None, title=None, axis=alt.Axis(labelLimit=medium(110.0), grid=True))
     x = alt.X("mean:Q", title="test accuracy", scale=alt.Scale(domain=[0, 1]))
     base = alt.Chart(data).encode(y=y, x=x)
     legend = alt.Legend(
-        title=None, orient="bottom", direction="horizontal", symbolSize=medium.area(40)
+        title=None, orient="bottom", direction="horizontal", symbolSize=medium.area(40.0)
     )
     who = alt.Scale(domain=list(WHO), range=[COLOURS[0], COLOURS[3]])
     shapes = alt.Scale(domain=list(WHO), range=["circle", "diamond"])
@@ -79,7 +79,7 @@ def _layers(data: pd.DataFrame, medium: Medium) -> Sequence[alt.Chart]:
     return [
         base.mark_line(color=GREY, strokeWidth=medium(0.5)).encode(detail="curve:N"),
         base.mark_rule(strokeWidth=medium(1.5)).encode(x="low:Q", x2="high:Q", color=colour),
-        base.mark_point(size=medium.area(30), strokeWidth=medium(1), opacity=1).encode(
+        base.mark_point(size=medium.area(30.0), strokeWidth=medium(1.0), opacity=1).encode(
             color=colour,
             fill=fill,
             shape=alt.Shape("who:N", scale=shapes, legend=legend),
