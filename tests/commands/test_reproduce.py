@@ -83,7 +83,9 @@ def test_the_order_of_curves_worked_by_hand():
 
 
 def test_a_figure_is_run_compared_and_found_again(capsys, tmp_path):
-    typed = ["fig10", "steps=15", "eval_every=5", "optimizer.lr=0.1", f"output_dir={tmp_path}"]
+    page = tmp_path / "docs" / "results.md"
+    small = ["steps=15", "eval_every=5", "optimizer.lr=0.1"]
+    typed = ["fig10", *small, f"output_dir={tmp_path}", f"docs={page}"]
     assert main(typed) == 0
     out, err = capsys.readouterr()
     assert "2 new" in out, err
@@ -96,9 +98,6 @@ def test_a_figure_is_run_compared_and_found_again(capsys, tmp_path):
         assert float(rows[curve, "final"]["ours"]) == pytest.approx(final, rel=1e-5)
     assert len({row["ours"] for row in rows.values()}) > 2
     assert float(rows["bulyan_q2", "final"]["paper"]) == pytest.approx(0.4)
-    page = tmp_path / "docs" / "results.md"
-    assert main([*typed, f"docs={page}"]) == 0
-    assert "2 done" in capsys.readouterr().out
     text = page.read_text()
     assert "### Figure 10" in text
     pictures = re.findall(r"\]\((results/.+)\)", text)
@@ -107,6 +106,8 @@ def test_a_figure_is_run_compared_and_found_again(capsys, tmp_path):
     assert "ByzShield, q = 2" in drawing
     assert (tmp_path / "reproduced" / "fig10_values.png").read_bytes()[:4] == b"\x89PNG"
     assert "Figure 10" in (tmp_path / "reproduced" / "reproduced.html").read_text()
+    assert main([*typed, "plan=true"]) == 0
+    assert "plan: 2 runs: 2 done" in capsys.readouterr().out
 
 
 BAD = {

@@ -43,7 +43,8 @@ def overview(group: str, compared: Sequence[Comparison]) -> Figure | None:
     values = of_finals(shown)
     draw = partial(value_chart, values, 2)
     caption = _VALUES.format(obtained=shown[0].figure.obtained)
-    return Figure(f"{group}_overview", f"Final accuracies: {group}", caption, draw, values)
+    title = f"{shown[0].figure.paper}: final accuracies"
+    return Figure(f"{group}_overview", title, caption, draw, values)
 
 
 def _curves(comparison: Comparison, stem: str) -> Figure:

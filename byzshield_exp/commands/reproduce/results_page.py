@@ -39,11 +39,16 @@ def results_page(
     parts = ["# Results beside the papers'", _made(command, compared)]
     if tables:
         parts += ["## Worst cases", _TABLES, papers(tables, markdown=True)]
+    parts += [_HOW] if compared else []
     for group, members in groupby(compared, key=lambda one: one.figure.group):
         parts += _of_paper(scale, list(members), pictures.get(group, []))
     return "\n\n".join(parts)
 
 
+_HOW = (
+    "Ours are means over the seeds (lowest to highest). Two curves are apart where all seeds of "
+    "one are at least a percentage point above all of the other."
+)
 _TABLES = (
     "How many files the worst q workers win: tables of the ByzShield paper, as printed and as "
     "computed. Nothing is trained for these; [how they are computed](distortion.md)."
@@ -64,7 +69,8 @@ def _made(command: str, compared: Sequence[Comparison]) -> str:
             f"{duration(seconds)} one after the other, with {', '.join(sorted(used))}."
         ]
     lines += [
-        f"Machine: {cpu_model()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}."
+        f"Written on {cpu_model()}, {os.cpu_count()} cores, {platform.system()} "
+        f"{platform.machine()}."
     ]
     return "\n".join(lines)
 
@@ -95,7 +101,7 @@ def _of_paper(
     yield f"Measures in the paper: {said}."
     yield from first.differs(scale, of_all=True)
     for caption, path in pictures:
-        yield f"![{caption}]({path})\n\n{caption}"
+        yield f"![{caption.partition('. ')[0]}]({path})\n\n{caption}"
     for comparison in compared:
         yield f"### {comparison.figure.title}"
         yield spelled(comparison, markdown=True)
