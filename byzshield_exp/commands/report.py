@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
             f"report needs {error.name}: pip install 'byzshield_exp[report]'"
         ) from error
     from byzshield_exp.report.making import make_report
-    from byzshield_exp.report.tables import aligned
+    from byzshield_exp.report.typeset import aligned
 
     by = tuple(filter(None, given.get("by", "").split(",")))
     made = make_report(folders, out, by, given.get("metric"), formats)

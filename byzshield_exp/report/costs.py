@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from byzshield_exp.report.accuracy import averaged, capital, finished, selecting, tabular
+from byzshield_exp.report.comparisons import averaged, capital, finished, selecting, tabular
 from byzshield_exp.report.figures import Figure, spread
 from byzshield_exp.report.panels import Panels
 from byzshield_exp.report.study import Dimension, Study, listed

@@ -13,22 +13,16 @@ from byzshield_exp.files import cache_folder, write_atomically
 _PPI = 300
 
 
-def as_vega(chart: Any) -> dict[str, Any]:
-    """Compile a chart, once for all pictures of it."""
-    compiled: dict[str, Any] = vl_convert.vegalite_to_vega(chart.to_dict(validate=False))
-    return compiled
-
-
-def pictures(vega: dict[str, Any], forms: tuple[str, ...]) -> dict[str, bytes]:
-    """Draw a compiled chart.
+def pictures(specification: dict[str, Any], forms: tuple[str, ...]) -> dict[str, bytes]:
+    """Draw a chart.
 
     Args:
-        vega: from :func:`as_vega`, for paper.
+        specification: of Vega-Lite, for paper; compiled and laid out once.
         forms: of ``svg``, ``pdf`` and ``png``; a unit of the chart is a point in each.
     """
     if not forms:
         return {}
-    svg = vl_convert.vega_to_svg(vega)
+    svg = vl_convert.vegalite_to_svg(specification)
     drawn = {}
     if "svg" in forms:
         in_points = re.sub(
@@ -56,7 +50,6 @@ def script() -> str:
     return bundle
 
 
-def in_page(chart: Any) -> str:
+def in_page(specification: dict[str, Any]) -> str:
     """Return a chart as text for a script element of a page."""
-    specification = chart.to_dict(validate=False)
     return json.dumps(specification, separators=(",", ":")).replace("<", "\\u003c")

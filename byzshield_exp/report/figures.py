@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+from altair.utils.schemapi import debug_mode
 
 from byzshield_exp.report.panels import Panels
 from byzshield_exp.report.study import ATTACK, CURVE, DEFENCE, Dimension, Study
@@ -32,6 +33,12 @@ class Figure:
     caption: str
     draw: Callable[[Medium], Any]
     table: pd.DataFrame = field(repr=False)
+
+    def specification(self, medium: Medium) -> dict[str, Any]:
+        """Return the chart for Vega-Lite, without Altair's checks, which take longer than it."""
+        with debug_mode(False):
+            specification: dict[str, Any] = self.draw(medium).to_dict(validate=False)
+        return specification
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from byzshield_exp.report.accuracy import averaged, capital, finished
+from byzshield_exp.report.comparisons import averaged, capital, finished
 from byzshield_exp.report.figures import Figure
 from byzshield_exp.report.study import ATTACK, CURVE, DEFENCE, Dimension, Study, listed
 from byzshield_exp.report.theme import COLUMN, HEATMAP, PAGE, Medium, config

@@ -5,7 +5,7 @@ from functools import partial
 
 import pandas as pd
 
-from byzshield_exp.report.accuracy import BAND, at_the_end, tabular
+from byzshield_exp.report.comparisons import BAND, at_the_end, tabular
 from byzshield_exp.report.curves import curve_points
 from byzshield_exp.report.figures import Figure, Spread, spread
 from byzshield_exp.report.lines import curve_chart

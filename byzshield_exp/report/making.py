@@ -8,8 +8,8 @@ import pandas as pd
 
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import write_atomically
-from byzshield_exp.report import drawing, tables
-from byzshield_exp.report.accuracy import at_the_end, over_steps
+from byzshield_exp.report import drawing, typeset
+from byzshield_exp.report.comparisons import at_the_end, over_steps
 from byzshield_exp.report.costs import costs, plane
 from byzshield_exp.report.figures import Figure
 from byzshield_exp.report.heatmaps import heatmaps
@@ -24,7 +24,7 @@ from byzshield_exp.results.outcome import ACCURACIES
 
 FORMATS = ("html", "svg", "pdf", "png", "csv", "md", "tex")
 FIGURES = "figures"  # below the folder of the report
-_WRITERS = {"csv": tables.to_csv, "md": tables.to_markdown, "tex": tables.to_latex}
+_WRITERS = {"csv": typeset.to_csv, "md": typeset.to_markdown, "tex": typeset.to_latex}
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ def _write(written: Written, title: str, formats: Sequence[str]) -> None:
     pictures = tuple(form for form in formats if form in ("svg", "pdf", "png"))
     files: dict[str, list[str]] = {}
     for figure in written.figures:
-        made = drawing.pictures(drawing.as_vega(figure.draw(PAPER)), pictures) if pictures else {}
+        made = drawing.pictures(figure.specification(PAPER), pictures) if pictures else {}
         made |= _tables(figure.table, formats)
         files[figure.name] = [f"{FIGURES}/{figure.name}.{form}" for form in made]
         for form, content in made.items():
@@ -159,6 +159,6 @@ def _tables(table: pd.DataFrame, formats: Sequence[str]) -> dict[str, bytes]:
 
 
 def _page(written: Written, title: str, files: dict[str, list[str]]) -> str:
-    drawn = [(figure, drawing.in_page(figure.draw(SCREEN))) for figure in written.figures]
+    drawn = [(figure, drawing.in_page(figure.specification(SCREEN))) for figure in written.figures]
     shown = {"Runs that are not done": written.left, "Settings": written.table}
     return page(title, written.lines, shown, drawn, drawing.script(), files)

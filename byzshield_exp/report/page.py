@@ -6,7 +6,7 @@ from html import escape
 import pandas as pd
 
 from byzshield_exp.report.figures import Figure
-from byzshield_exp.report.tables import cells
+from byzshield_exp.report.typeset import cells
 
 _STYLE = """
 :root { color-scheme: light; }

@@ -11,8 +11,6 @@ from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from byzshield_exp.errors import ConfigError, first_line
 from byzshield_exp.files import atomic_file
 
@@ -73,6 +71,8 @@ def write(path: Path, state: Any) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
+    import torch  # readers of results do without
+
     with atomic_file(path) as file:
         hashed = _HashedFile(file)
         try:
@@ -123,6 +123,8 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if the file cannot be read or is damaged.
     """
+    import torch
+
     try:
         with path.open("rb") as file:
             _check(file)

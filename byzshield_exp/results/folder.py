@@ -13,7 +13,7 @@ import yaml
 
 from byzshield_exp.errors import ConfigError, InUse
 from byzshield_exp.files import write_atomically
-from byzshield_exp.results import leftovers, links
+from byzshield_exp.results import checkpoint, leftovers, links
 from byzshield_exp.results.recorder import flatten, read_summary
 from byzshield_exp.results.sources import changed_sources
 
@@ -169,8 +169,6 @@ class RunFolder:
         Raises:
             ConfigError: if no checkpoint can be read, or they are of another run or other data.
         """
-        from byzshield_exp.results import checkpoint  # torch, which readers of results do without
-
         if config["overwrite"]:
             self.anew = "overwrite=true" if leftovers.is_written(self.path) else ""
             return

@@ -22,6 +22,7 @@ def facts_of(experiment: Experiment, steps: int) -> dict[str, Any]:
         "num_parameters": len(experiment.params),
         "num_corrupt": experiment.num_corrupt,
         "epsilon_hat": experiment.epsilon_hat,
+        "num_files": experiment.assignment.num_files,
         "byzantine": list(liars),
         **_attackers(experiment, liars),
         "parameters_sha256": parameters_sha256(experiment.params),
