@@ -10,7 +10,7 @@ from byzshield_exp.files import write_atomically
 from byzshield_exp.report import drawing
 from byzshield_exp.report.figures import Figure
 from byzshield_exp.report.page import page
-from byzshield_exp.report.tables import to_latex
+from byzshield_exp.report.typeset import to_latex
 from byzshield_exp.report.theme import PAPER, SCREEN
 
 PAGE = "reproduced.html"
@@ -28,7 +28,7 @@ def write_pictures(compared: Sequence[Comparison], command: str, out: Path) -> i
     files = {figure.name: _write(figure, out, _FORMS) for figure in figures}
     for figure in figures:
         write_atomically(out / f"{figure.name}.tex", to_latex(figure.table).encode())
-    shown = [(figure, drawing.in_page(figure.draw(SCREEN))) for figure in figures]
+    shown = [(figure, drawing.in_page(figure.specification(SCREEN))) for figure in figures]
     remarks = dict.fromkeys(
         line
         for comparison in compared
@@ -72,7 +72,7 @@ def _first_curves(compared: Sequence[Comparison], group: str) -> list[Figure]:
 
 
 def _write(figure: Figure, folder: Path, forms: tuple[str, ...]) -> list[str]:
-    made = drawing.pictures(drawing.as_vega(figure.draw(PAPER)), forms)
+    made = drawing.pictures(figure.specification(PAPER), forms)
     for form, content in made.items():
         write_atomically(folder / f"{figure.name}.{form}", content)
     return [f"{figure.name}.{form}" for form in made]
