@@ -10,8 +10,8 @@ from byzshield_exp.files import write_atomically
 from byzshield_exp.report import drawing
 from byzshield_exp.report.figures import Figure
 from byzshield_exp.report.page import page
-from byzshield_exp.report.typeset import to_latex
 from byzshield_exp.report.theme import PAPER, SCREEN
+from byzshield_exp.report.typeset import to_latex
 
 PAGE = "reproduced.html"
 _FORMS = ("svg", "pdf", "png")
