@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from byzshield_exp.commands.reproduce.comparison import Compared, Comparison, summed_up
+from byzshield_exp.commands.reproduce.comparison import Comparison, summed_up
 from byzshield_exp.commands.reproduce.published import PaperValue
 from byzshield_exp.distortion.report import columns
 
@@ -27,29 +27,30 @@ def laid_out(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _accuracies(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Lay out percentages, ours as mean (lowest to highest) over the seeds."""
-    figure, first = comparison.figure, next(iter(comparison.figure.measures))
-    has_values = bool(figure.values)
-    head, cells = ["curve, test accuracy in %"], [[figure.label(one)] for one in figure.curves]
+    """Lay out percentages; ours are means over the seeds, the first measure with its range."""
+    figure, (first, *_) = comparison.figure, comparison.figure.measures
+    has_paper = bool(figure.values)
+    start, *others = ["paper", "ours", "difference"] if has_paper else ["ours"]
+    head = ["curve, test accuracy in %"]
     for measure in figure.measures:
-        word = MEASURES[measure]
-        head += [f"{word}: paper", "ours", "difference"] if has_values else [word]
-        for line, curve in zip(cells, figure.curves, strict=True):
-            line += _three(comparison.entries[curve, measure], figure.digits, measure == first)[
-                0 if has_values else 1 : 3 if has_values else 2
-            ]
-    for line, curve in zip(cells, figure.curves, strict=True):
-        line.append(comparison.states(curve))
+        head += [f"{MEASURES[measure]}: {start}", *others]
+    cells = []
+    for curve in figure.curves:
+        line = [figure.label(curve)]
+        for measure in figure.measures:
+            entry = comparison.entries[curve, measure]
+            line += [_percent(entry.paper, figure.digits)] if has_paper else []
+            line.append(_percent(entry.ours, max(figure.digits, 1), measure == first))
+            line += [_signed(entry.difference, figure.digits)] if has_paper else []
+        cells.append([*line, comparison.states(curve)])
     return [*head, "runs"], cells
 
 
-def _three(entry: Compared, digits: int, with_range: bool) -> list[str]:
-    difference = "" if entry.difference is None else f"{100 * entry.difference:+.{digits}f}"
-    ours = _percent(entry.ours, max(digits, 1), with_range)
-    return [_percent(entry.paper, digits, True), ours, difference]
+def _signed(share: float | None, digits: int) -> str:
+    return "" if share is None else f"{100 * share:+.{digits}f}"
 
 
-def _percent(value: PaperValue | None, digits: int, with_range: bool) -> str:
+def _percent(value: PaperValue | None, digits: int, with_range: bool = True) -> str:
     if value is None:
         return "-"
     mean, low, high = (
@@ -61,35 +62,29 @@ def _percent(value: PaperValue | None, digits: int, with_range: bool) -> str:
 def _times(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Lay out seconds of a step, and sums as multiples of the first curve's."""
     figure = comparison.figure
-    phases = [*next(iter(figure.phases.values()))]
-    head = ["seconds of a step"]
-    head += [f"{phase}: paper / ours" for phase in phases]
-    head += ["sum: paper / ours", "times the first: paper / ours"]
-    ours = {curve: _mean_phases(comparison, curve) for curve in figure.curves}
-    first = figure.curves[0]
-    cells = []
+    phases = [*figure.phases[figure.curves[0]]]
+    said = [*phases, "sum", "times the first"]
+    theirs = {curve: sum(figure.phases[curve].values()) for curve in figure.curves}
+    mine = {curve: _mean_phases(comparison, curve) for curve in figure.curves}
+    sums = {curve: sum(found.values()) for curve, found in mine.items()}
+    first, cells = figure.curves[0], []
     for curve in figure.curves:
-        theirs, mine = figure.phases[curve], ours[curve]
-        line = [f"{theirs[one]:.2f} / {_or_dash(mine.get(one), '.4f')}" for one in phases]
-        sums = sum(theirs.values()), sum(mine.values()) or None
-        line.append(f"{sums[0]:.2f} / {_or_dash(sums[1], '.4f')}")
-        base = sum(ours[first].values())
-        times = sums[1] / base if sums[1] and base else None
-        line.append(
-            f"{sums[0] / sum(figure.phases[first].values()):.1f} / {_or_dash(times, '.1f')}"
-        )
+        line = [_pair(figure.phases[curve][one], mine[curve].get(one)) for one in phases]
+        line.append(_pair(theirs[curve], sums[curve] or None))
+        ratio = sums[curve] / sums[first] if sums[curve] and sums[first] else None
+        line.append(_pair(theirs[curve] / theirs[first], ratio, ".2f"))
         cells.append([figure.label(curve), *line])
-    return head, cells
+    return ["seconds of a step", *(f"{one}: paper / ours" for one in said)], cells
+
+
+def _pair(paper: float, ours: float | None, form: str = ".4f") -> str:
+    return f"{paper:.2f} / {'-' if ours is None else format(ours, form)}"
 
 
 def _mean_phases(comparison: Comparison, curve: str) -> dict[str, float]:
     runs = [run.phases for run in comparison.of(curve) if run.values and run.phases]
     found = {phase: summed_up([run[phase] for run in runs]) for phase in (runs or [{}])[0]}
     return {phase: value.mean for phase, value in found.items() if value}
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def as_csv(comparison: Comparison) -> str:
