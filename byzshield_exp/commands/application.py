@@ -19,6 +19,7 @@ from byzshield_exp.interrupts import is_by_ctrl_c
 
 configuration.register()
 failures: list[Exception] = []  # kept from Hydra, which would print lines of its own
+swept: list[tuple[str, Path]] = []  # of the points of sweeps: curve and folder; Hydra returns none
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")

@@ -86,11 +86,11 @@ def _split_overrides(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str
 
 
 def _tables(given: Sequence[str]) -> str:
-    from byzshield_exp.distortion import report
+    from byzshield_exp.distortion.side_by_side import papers
 
     if given:
         raise ConfigError(f"{given[0]}: tables takes no arguments")
-    return report.papers()
+    return papers()
 
 
 def _recommend(own: Mapping[str, str], overrides: Mapping[str, str]) -> str:

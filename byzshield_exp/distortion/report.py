@@ -24,7 +24,6 @@ from byzshield_exp.assignments import (
     subsets,
 )
 from byzshield_exp.distortion import bounds
-from byzshield_exp.distortion.papers import TABLES
 from byzshield_exp.distortion.worst_case import TIME_LIMIT_S, worst_case
 
 _SAY_AFTER_S = 2.0  # a search that takes longer says so, on standard error
@@ -142,26 +141,6 @@ def columns(head: Sequence[str], cells: Iterable[Sequence[str]], markdown: bool 
         return "\n".join("  ".join(line).rstrip() for line in texts)
     rule = ["-" * width for width in widths]
     return "\n".join(f"| {' | '.join(line)} |" for line in [texts[0], rule, *texts[1:]])
-
-
-def papers() -> str:
-    """Tables 3, 4 and 5 of ByzShield: printed and computed side by side, misprints marked."""
-    parts = []
-    for table in TABLES:
-        assignment = table.make()
-        cells = []
-        for q, (count, *printed) in table.rows.items():
-            row = describe(assignment, q)
-            ours = [row["epsilon_hat"], row["epsilon_baseline"], row["epsilon_frc"], row["gamma"]]
-            pairs = [
-                f"{theirs:g} / {mine:.3f}{'' if abs(theirs - mine) < 0.0051 else ' *'}"
-                for theirs, mine in zip(printed, ours, strict=True)
-            ]
-            cells.append([str(q), f"{count} / {row['c_max']}", *pairs])
-        head = ["q", "c_max", "eps_hat", "baseline", "FRC", "gamma"]
-        note = f"\n* the print is wrong: {table.erratum}" if table.erratum else ""
-        parts.append(f"{table.title} (printed / computed)\n{columns(head, cells)}{note}")
-    return "\n\n".join(parts)
 
 
 @dataclass(frozen=True)

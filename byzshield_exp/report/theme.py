@@ -8,7 +8,9 @@ from typing import Any
 # Okabe and Ito's palette without yellow, which is lost on white; neighbours differ in grey as well.
 # Source: Okabe and Ito, "Color Universal Design", 2008.
 COLOURS = ("#0072B2", "#E69F00", "#000000", "#D55E00", "#56B4E9", "#009E73", "#CC79A7")
-DASHES = ((), (4, 2), (1.2, 1.5), (6, 1.5, 1.2, 1.5), (8, 3), (2.5, 1, 1, 1))
+DASHES: tuple[tuple[float, ...], ...] = (
+    (), (4.0, 2.0), (1.2, 1.5), (6.0, 1.5, 1.2, 1.5), (8.0, 3.0), (2.5, 1.0, 1.0, 1.0),
+)  # fmt: skip
 # Vega's forms and the same as paths of radius 0.3, for the middle of a legend's line.
 SHAPES = {
     "circle": "M-.3,0A.3,.3,0,1,1,.3,0A.3,.3,0,1,1,-.3,0Z",
@@ -36,11 +38,11 @@ class Medium:
     scale: float = 1.0
     interactive: bool = False
 
-    def __call__(self, points: float) -> float:
+    def __call__(self, points: int | float) -> float:
         """Return a length of the paper's on this medium."""
         return points * self.scale
 
-    def area(self, points: float) -> float:
+    def area(self, points: int | float) -> float:
         """Return an area of the paper's on this medium: the size of a marker."""
         return points * self.scale**2
 

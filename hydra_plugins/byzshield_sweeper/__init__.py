@@ -116,9 +116,11 @@ class CurveSweeper(Sweeper):
 
     def _compose(self, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
         """Compose a point: its plain configuration, and the name of its folder."""
+        from byzshield_exp.commands.application import swept
         from byzshield_exp.commands.config import plain
         from byzshield_exp.commands.hydra_errors import as_config_errors
         from byzshield_exp.commands.run_name import run_name
+        from byzshield_exp.files import expand_user
 
         loader, before = self._context.config_loader, HydraConfig.instance().cfg
         try:
@@ -127,7 +129,10 @@ class CurveSweeper(Sweeper):
                 HydraConfig.instance().set_config(cfg)
                 with open_dict(cfg):
                     del cfg["hydra"]
-                return plain(cfg), run_name(cfg)
+                config, name = plain(cfg), run_name(cfg)
+            folder = expand_user(config["output_dir"]) / name
+            swept.append((config["curve"] or "", folder))
+            return config, name
         finally:
             HydraConfig.instance().cfg = before
 

@@ -22,7 +22,8 @@ CONF = Path(__file__).parents[2] / "examples" / "conf"
 
 OFFERED = {
     "byzshield ": sorted(VERBS),
-    "byzshield r": ["run"],
+    "byzshield ru": ["run"],
+    "byzshield reproduce fig1": ["fig10", "fig11", "fig12"],
     "byzshield --": ["--help", "--version"],
     "byzshield nonsense ": [],
     "byzshield run at": ["attack="],
