@@ -10,7 +10,7 @@ from byzshield_exp.errors import ConfigError, InUse, Queued, RunError, Stopped, 
 from byzshield_exp.launch.job import Job, LauncherTraits
 from byzshield_exp.launch.manifest import Manifest, duration
 from byzshield_exp.launch.overview import overview
-from byzshield_exp.launch.points import Compose, Point, check_points
+from byzshield_exp.launch.sweep_points import Compose, Point, check_points
 from byzshield_exp.notices import say, warn
 from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.results.outcome import FINISHED, read_outcome

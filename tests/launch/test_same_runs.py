@@ -12,12 +12,27 @@ from byzshield_exp.results.links import essence, same_as
 
 ATTACKS = ("alie", "foe", "none", "label_flip", "min_max")
 BTARD = ("approach=btard", "K=4", "batch_size=40")
+SLOW = pytest.mark.slow
 PAIRS = [  # both of each cannot differ
     (("q=0", "attack=label_flip", "adversary=random"), ("q=0", "attack=alie", "adversary.start=3")),
-    (("q=2", "attack=foe", "adversary=none"), ("q=2", "attack=min_max", "adversary=none")),
-    (("q=2", "attack=none", "adversary=random"), ("q=2", "attack=alie", "adversary=none")),
-    (("q=2", "attack=none", "poison_statistics=true"), ("q=2", "attack=none")),
-    ((*BTARD, "q=0", "cheat=wrong_sum", "attack=sign_flip"), (*BTARD, "q=0", "attack=none")),
+    pytest.param(
+        ("q=2", "attack=none", "adversary=random"),
+        ("q=2", "attack=alie", "adversary=none"),
+        marks=SLOW,
+    ),
+    pytest.param(
+        ("q=2", "attack=foe", "adversary=none"),
+        ("q=2", "attack=min_max", "adversary=none"),
+        marks=SLOW,
+    ),
+    pytest.param(
+        ("q=2", "attack=none", "poison_statistics=true"), ("q=2", "attack=none"), marks=SLOW
+    ),
+    pytest.param(
+        (*BTARD, "q=0", "cheat=wrong_sum", "attack=sign_flip"),
+        (*BTARD, "q=0", "attack=none"),
+        marks=SLOW,
+    ),
 ]
 OTHERS = [  # these can
     (("q=0",), ("q=1", "attack=none")),
@@ -39,19 +54,19 @@ def measured(folder):
     return {key: summary[key] for key in summary if key not in timed}, records
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_what_cannot_differ_does_not(run, plain_config, tmp_path, pair):
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_what_cannot_differ_does_not(run, plain_config, tmp_path, one, other):
     found = []
-    for number, overrides in enumerate(pair):
-        run(*overrides, "steps=3", folder=tmp_path / str(number))
-        found.append(measured(tmp_path / str(number)))
+    for folder, overrides in ((tmp_path / "one", one), (tmp_path / "other", other)):
+        run(*overrides, "steps=3", folder=folder)
+        found.append(measured(folder))
     assert found[0] == found[1]
-    assert essence(plain_config(*pair[0])) == essence(plain_config(*pair[1]))
+    assert essence(plain_config(*one)) == essence(plain_config(*other))
 
 
-@pytest.mark.parametrize("pair", OTHERS)
-def test_what_may_differ_is_not_taken_for_the_same(plain_config, pair):
-    assert essence(plain_config(*pair[0])) != essence(plain_config(*pair[1]))
+@pytest.mark.parametrize(("one", "other"), OTHERS)
+def test_what_may_differ_is_not_taken_for_the_same(plain_config, one, other):
+    assert essence(plain_config(*one)) != essence(plain_config(*other))
 
 
 def test_five_attacks_without_liars_are_one_run(cli, run, tmp_path):
