@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from byzshield_exp.assignments import Assignment
-from byzshield_exp.distortion import WorstCase
 from byzshield_exp.files import write_atomically
 from byzshield_exp.notices import warn
-from byzshield_exp.results.dashboard import Dashboard
 from byzshield_exp.results.journal import Journal, Outage
+
+if TYPE_CHECKING:
+    from byzshield_exp.assignments import Assignment
+    from byzshield_exp.distortion import WorstCase
 
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
@@ -92,9 +93,11 @@ class Recorder:
         folder: Path,
         first_step: int,
         config: Mapping[str, Any],
-        assignment: Assignment,
-        worst: WorstCase,
+        assignment: "Assignment",
+        worst: "WorstCase",
     ) -> None:
+        from byzshield_exp.results.dashboard import Dashboard  # torch; readers do without
+
         self._folder, self._step = folder, first_step
         (folder / SUMMARY).unlink(missing_ok=True)  # an old one is of fewer steps
         kept = [record for record in read_metrics(folder) if record["step"] <= first_step]
