@@ -12,7 +12,7 @@ from byzshield_exp.report.figures import Figure, Spread, spread
 from byzshield_exp.report.lines import curve_chart
 from byzshield_exp.report.panels import Panels
 from byzshield_exp.report.study import Dimension, Study
-from byzshield_exp.report.theme import Medium
+from byzshield_exp.report.theme import Medium, width_of
 from byzshield_exp.report.words import Measure, measure
 
 _PLACES = {"row": "panel row", "column": "panel", "series": "curve"}
@@ -173,7 +173,7 @@ def _by_setting(study: Study) -> Iterator[Figure]:
 
 
 def _dots(points: pd.DataFrame, order: Sequence[str], what: Measure, medium: Medium) -> Any:
-    is_wide = max(map(len, order)) > 30
+    is_wide = width_of(order) > 110
     panels = Panels(height=14.0 * len(order) + 10, is_wide=is_wide)
     axis = alt.Axis(title=None, labelLimit=0, grid=True)
     base = alt.Chart(points).encode(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from byzshield_exp.report.liars import with_shares
 from byzshield_exp.report.study import Study
-from byzshield_exp.report.words import measure
+from byzshield_exp.report.words import labelled
 
 _SWEEP = "sweep.csv"
 
@@ -98,19 +98,10 @@ def in_common(study: Study) -> str:
     """Name the settings that all runs share, in words."""
     shown = ("approach", "aggregator", "attack", "K", "q", "r", "dataset", "network",
              "batch_size", "steps", "optimizer.lr", "optimizer.momentum")  # fmt: skip
-    from byzshield_exp.report.words import labelled
-
     said = [
         labelled(key, study.runs[key].iloc[0])
         for key in shown
         if key in study.runs and study.runs[key].map(repr).nunique() == 1
+        if key != "r" or study.runs.get("approach.replication", pd.Series([None])).notna().all()
     ]
     return ", ".join(filter(None, said))
-
-
-def largest(study: Study, name: str) -> float:
-    """Return the largest value of a measure, which chooses its unit."""
-    for table in (study.runs, study.steps):
-        if name in table and pd.api.types.is_numeric_dtype(table[name]):
-            return float(table[name].max())
-    return measure(name).scale

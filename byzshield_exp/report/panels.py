@@ -68,7 +68,7 @@ class Panels:
         """Make a layer that draws nothing but the legend below: marker, and line with its dash."""
         symbols = self.styles.symbols if with_lines else self.styles.shapes
         size = medium.area(200 if with_lines else 30)
-        columns = legend_columns(self.series, self.width)
+        columns = legend_columns(self.series, self.width - 40)
         legend = alt.Legend(
             title=None, orient="bottom", columns=columns, symbolSize=size, symbolOpacity=1,
             symbolStrokeWidth=medium(1.3), symbolDash=[1, 0],
