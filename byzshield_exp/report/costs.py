@@ -9,7 +9,7 @@ import pandas as pd
 
 from byzshield_exp.report.comparisons import averaged, capital, finished, selecting, tabular
 from byzshield_exp.report.figures import Figure, spread
-from byzshield_exp.report.panels import Panels
+from byzshield_exp.report.panels import Panels, value_axis
 from byzshield_exp.report.study import Dimension, Study, listed
 from byzshield_exp.report.theme import OTHERS, STACKED, Medium, legend_columns, width_of
 from byzshield_exp.report.words import Measure, measure
@@ -186,14 +186,15 @@ def _plane_chart(
     what: Measure,
     medium: Medium,
 ) -> Any:
-    plain = alt.Chart(points)
+    plain = alt.Chart(panels.filled(points))
     base = plain.encode(
         x=alt.X("cost:Q", title=cost.axis, scale=alt.Scale(zero=True)),
-        y=alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False, padding=medium(6))),
+        y=value_axis("mean", points, what, title=title),
         detail="series:N",
     )
+    lowest = value_axis("low", points, what, title=title)
     layers = [
-        base.mark_rule(stroke=panels.colour).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        base.mark_rule(stroke=panels.colour).encode(y=lowest, y2="high:Q"),
         base.mark_point(fill=panels.colour, shape=panels.shape, opacity=1, strokeWidth=0,
                         size=medium.area(35)),
     ]  # fmt: skip

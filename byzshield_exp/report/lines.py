@@ -6,11 +6,9 @@ import altair as alt
 import pandas as pd
 
 from byzshield_exp.report.curves import Reference, as_frame, layered, marked
-from byzshield_exp.report.panels import Panels
+from byzshield_exp.report.panels import Panels, value_axis
 from byzshield_exp.report.theme import GREY, PAPER, Medium
 from byzshield_exp.report.words import Measure
-
-_MOST_DECADES = 1e4  # from the lowest to the highest value, on an axis without powers
 
 
 def curve_chart(
@@ -48,8 +46,9 @@ def curve_chart(
         ]
     )
     present = set(data["kind"])
-    x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False, zero=True))
-    y = _value_axis(points, measure)
+    data = panels.filled(data)
+    x = alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False))
+    y = value_axis("mean", points, measure)
     plain = alt.Chart(data)
     base = plain.encode(x=x, y=y, detail="series:N")
     layers = [_level(plain.encode(y=y), panels, medium), *_layers(base, panels, medium)]
@@ -101,15 +100,6 @@ def _start(base: alt.Chart, medium: Medium) -> list[tuple[str, alt.Chart]]:
         ("start", start.mark_rule(color=GREY, strokeDash=[medium(1), medium(2)])),
         *(("start", text.encode(y=alt.value(0), text="label:N")) for text in texts),
     ]
-
-
-def _value_axis(points: pd.DataFrame, measure: Measure) -> alt.Y:
-    """Scale values by their powers of ten where a run that diverges would flatten all others."""
-    low, high = points["low"].min(), points["high"].max()
-    if not measure.is_accuracy and low > 0 and high > _MOST_DECADES * low:
-        scale, axis = alt.Scale(type="log"), alt.Axis(format="~e", tickCount=5)
-        return alt.Y("mean:Q", title=measure.axis, scale=scale, axis=axis)
-    return alt.Y("mean:Q", title=measure.axis, scale=alt.Scale(zero=not measure.is_accuracy))
 
 
 def _said(starts: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 from byzshield_exp.report.liars import with_shares
 from byzshield_exp.report.study import Study
 from byzshield_exp.report.words import labelled
+from byzshield_exp.results.folder import is_free
 
 _SWEEP = "sweep.csv"
 
@@ -25,7 +26,7 @@ def main_table(study: Study) -> pd.DataFrame:
     grouped = runs.assign(value=values).groupby(keys, sort=True)
     table = grouped["value"].agg(["mean", "min", "max", "count"])
     table.columns = pd.Index([what.axis, "lowest", "highest", "n"])
-    table["runs"] = grouped.size()
+    table["of"] = grouped.size()
     extra = {"epsilon_hat": "worst share of files", "seconds_per_step": "s a step"}
     for column, title in extra.items():
         if column in runs and runs[column].notna().any():
@@ -74,7 +75,9 @@ def _invalid(folder: Path) -> list[dict[str, str]]:
         return [
             {
                 "run": ",".join(
-                    f"{key}={value}" for key, value in row.items() if value and key not in known
+                    f"{key}={value}"
+                    for key, value in row.items()
+                    if value and key not in known and not is_free(key)
                 ),
                 "state": "invalid",
                 "reason": row.get("error") or "",

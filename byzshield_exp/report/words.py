@@ -74,6 +74,11 @@ class Measure:
         """Whether it is a share of samples that are classified rightly."""
         return self.name.endswith("_accuracy")
 
+    @property
+    def is_count(self) -> bool:
+        """Whether it is a number of files."""
+        return "files" in self.name or self.name == "num_corrupt"
+
 
 _MEASURES = {
     "loss": "training loss (nats)",
@@ -132,7 +137,7 @@ def labelled(key: str, content: Any) -> str:
     said = value(key, content)
     if key in ("K", "q", "r"):
         return f"{key} = {said}"
-    is_choice = isinstance(content, str | tuple) and "." not in key
+    is_choice = isinstance(content, str | tuple) and "." not in key and key != "batch_size"
     return said if is_choice else f"{setting(key)} {said}"
 
 

@@ -7,9 +7,12 @@ import pytest
 pytest.importorskip("altair", reason="needs the extra report")
 
 import pandas as pd
+from vl_convert import vegalite_to_scenegraph
 
-from byzshield_exp.report.curves import bans, curve_points, marked
+from byzshield_exp.report.curves import Reference, bans, curve_points, marked
 from byzshield_exp.report.heatmaps import heatmaps
+from byzshield_exp.report.lines import curve_chart
+from byzshield_exp.report.panels import Panels
 from byzshield_exp.report.study import study_of
 from byzshield_exp.report.theme import STACKED, Styles
 from byzshield_exp.report.typeset import to_latex, to_markdown
@@ -105,6 +108,37 @@ def test_a_cell_is_the_best_rule_under_the_worst_attack():
     cells = {(row[0], row[1]): row[2:] for row in table.itertuples(index=False, name=None)}
     assert cells["1", "IPM"] == (pytest.approx(0.7), 2, "median")
     assert cells["2", "IPM"] == (pytest.approx(0.9), 2, "mean")
+
+
+def cells(mark):
+    """The panels of a drawn chart, in reading order."""
+    if isinstance(mark, list):
+        return [cell for one in mark for cell in cells(one)]
+    if not isinstance(mark, dict):
+        return []
+    if mark.get("name") == "cell":
+        return sorted(mark["items"], key=lambda one: (one.get("y", 0), one.get("x", 0)))
+    return [cell for one in mark.values() for cell in cells(one)]
+
+
+def test_a_curve_is_in_its_own_panel_beside_empty_ones():
+    panels = Panels(columns=["x", "y"], rows=["a", "b"])
+    here = {"series": "", "low": 0.1, "high": 0.9, "n": 2}
+    points = pd.DataFrame(
+        [
+            {"row": row, "column": column, "step": step, "mean": mean, **here}
+            for row, column, mean in (("a", "x", 0.2), ("b", "x", 0.3), ("b", "y", 0.4))
+            for step in (1, 2)
+        ]
+    )
+    chart = curve_chart(points, panels, ACCURACY, references=[Reference("", 2, 0.5, "", "a", "y")])
+    drawn = cells(vegalite_to_scenegraph(chart.to_dict())["scenegraph"])
+    lines = [len(mark["items"]) for cell in drawn for mark in cell["items"]
+             if mark.get("name") == "child_layer_1_pathgroup"]  # fmt: skip
+    assert lines == [1, 0, 1, 1]
+    marks = [len(mark["items"]) for cell in drawn for mark in cell["items"]
+             if mark.get("name") == "child_layer_3_marks"]  # fmt: skip
+    assert marks == [0, 1, 0, 0]
 
 
 def luminance(colour):
