@@ -167,7 +167,7 @@ def test_a_real_sweep(cli, capsys, tmp_path, monkeypatch):
 def test_the_papers_search_is_a_preset(cli, capsys, tmp_path):
     small = ("scale=smoke", "network=mlp", "dataset.num_validation=237", f"output_dir={tmp_path}")
     search = ("hydra.sweeper.only=[every15,every50]", "optimizer.lr=0.1,0.05", "steps=2")
-    code, _, err = cli("experiment=tune", *small, *search)
+    code, _, err = cli("experiment=tuning/byzshield", *small, *search)
     assert code == 0, err
     over = "over=optimizer.lr,optimizer.decay,optimizer.decay_every"
     assert dispatch(["best", str(tmp_path), over, "steps=300"]) == 0

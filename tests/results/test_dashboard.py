@@ -107,7 +107,10 @@ def test_an_unknown_number_of_a_users_protocol_is_shown():
     "options",
     [
         ["network.hidden=[16,8]", "attack.z=1.0"],
-        ["-m", "experiment=byzshield/fig09", "scale=smoke", "hydra.sweeper.only=[detox_q2]"],
+        pytest.param(
+            ["-m", "experiment=byzshield/fig09", "scale=smoke", "hydra.sweeper.only=[detox_q2]"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["a run", "a curve"],
 )
