@@ -125,12 +125,12 @@ def _size_chart(
         scale=alt.Scale(zero=False, nice=False, padding=medium(8)),
     )
     y = value_axis("mean", points, what)
-    plain = alt.Chart(panels.filled(data))
-    base = plain.encode(x=x, y=y, detail="series:N")
+    plain = alt.Chart()
+    base = plain.encode(x=x, y=y, detail=alt.Detail("series:N"))
     colour = panels.colour
     layers = [
         base.mark_line(stroke=colour, strokeDash=panels.dash(medium)),
-        base.mark_rule(stroke=colour).encode(y=value_axis("low", points, what), y2="high:Q"),
+        base.mark_rule(stroke=colour).encode(y=value_axis("low", points, what), y2=alt.Y2("high")),
         base.mark_point(
             fill=colour, shape=panels.shape, opacity=1, strokeWidth=0, size=medium.area(24)
         ),
@@ -139,7 +139,7 @@ def _size_chart(
         layers = selecting(layers, base, f"size:Q/{size.title}", what, medium)
     if len(panels.series) > 1:
         layers.append(panels.key(plain, medium))
-    return panels.arranged(alt.layer(*layers), medium)
+    return panels.arranged(layers, data, medium)
 
 
 def selecting(layers: list[Any], base: Any, where: str, what: Measure, medium: Medium) -> list[Any]:
@@ -176,17 +176,17 @@ def _dots(points: pd.DataFrame, order: Sequence[str], what: Measure, medium: Med
     is_wide = width_of(order) > 110
     panels = Panels(height=14.0 * len(order) + 10, is_wide=is_wide)
     axis = alt.Axis(title=None, labelLimit=0, grid=True)
-    base = alt.Chart(points).encode(
+    base = alt.Chart().encode(
         y=alt.Y("series:N", sort=list(order), axis=axis),
         x=value_axis("mean", points, what, alt.X),
         tooltip=[alt.Tooltip("series:N", title=" "), *told(what)],
     )
     colour = panels.styles.colours[0]
     rule = base.mark_rule(color=colour).encode(
-        x=value_axis("low", points, what, alt.X), x2="high:Q"
+        x=value_axis("low", points, what, alt.X), x2=alt.X2("high")
     )
     dot = base.mark_point(fill=colour, opacity=1, strokeWidth=0, size=medium.area(30))
-    return panels.arranged(alt.layer(rule, dot), medium)
+    return panels.arranged([rule, dot], points, medium)
 
 
 def capital(text: str) -> str:

@@ -46,11 +46,12 @@ def curve_chart(
         ]
     )
     present = set(data["kind"])
-    data = panels.filled(data)
-    x = alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False))
-    y = value_axis("mean", points, measure)
-    plain = alt.Chart(data)
-    base = plain.encode(x=x, y=y, detail="series:N")
+    whole = alt.Axis(tickMinStep=1)
+    x = alt.X("step:Q", title="step", axis=whole, scale=alt.Scale(nice=False, zero=True))
+    spans = {name: data[name].fillna(data["mean"]) for name in ("low", "high")}
+    y = value_axis("mean", data.assign(**spans), measure)
+    plain = alt.Chart()
+    base = plain.encode(x=x, y=y, detail=alt.Detail("series:N"))
     layers = [_level(plain.encode(y=y), panels, medium), *_layers(base, panels, medium)]
     if medium.interactive:
         layers = _interactive(layers, base, measure, medium)
@@ -58,7 +59,7 @@ def curve_chart(
     drawn = [layer for kind, layer in layers if kind in present]
     if len(panels.series) > 1:
         drawn.append(panels.key(plain, medium))
-    return panels.arranged(alt.layer(*drawn), medium)
+    return panels.arranged(drawn, data, medium)
 
 
 def _layers(base: alt.Chart, panels: Panels, medium: Medium) -> list[tuple[str, alt.Chart]]:
@@ -67,16 +68,15 @@ def _layers(base: alt.Chart, panels: Panels, medium: Medium) -> list[tuple[str, 
     curve, ban, reference = (_only(base, kind) for kind in ("curve", "ban", "reference"))
     hollow = {"stroke": colour, "fill": "white", "strokeWidth": medium(1)}
     point = curve.transform_filter("datum.is_marked").mark_point
+    band = curve.mark_area(fill=colour, opacity=0.18)
+    label = reference.mark_text(align="right", dx=-medium(5), fill=colour)
     return [
-        ("curve", curve.mark_area(fill=colour, opacity=0.18).encode(y="low:Q", y2="high:Q")),
+        ("curve", band.encode(y=alt.Y("low:Q"), y2=alt.Y2("high"))),
         ("curve", curve.mark_line(stroke=colour, strokeDash=dash)),
         ("curve", point(fill=colour, shape=panels.shape, opacity=1, strokeWidth=0)),
         ("ban", ban.mark_point(shape="triangle-down", size=medium.area(22), **hollow)),
         ("reference", reference.mark_point(shape="diamond", size=medium.area(40), **hollow)),
-        (
-            "reference",
-            reference.mark_text(align="right", dx=-medium(5), fill=colour).encode(text="label:N"),
-        ),
+        ("reference", label.encode(text=alt.Text("label:N"))),
     ]
 
 
@@ -98,7 +98,7 @@ def _start(base: alt.Chart, medium: Medium) -> list[tuple[str, alt.Chart]]:
     texts = [start.mark_text(**place, **halo), start.mark_text(**place, color=GREY)]
     return [
         ("start", start.mark_rule(color=GREY, strokeDash=[medium(1), medium(2)])),
-        *(("start", text.encode(y=alt.value(0), text="label:N")) for text in texts),
+        *(("start", text.encode(y=alt.value(0), text=alt.Text("label:N"))) for text in texts),
     ]
 
 
@@ -115,13 +115,13 @@ def _interactive(
     numbers = {"mean:Q": measure.axis, "low:Q": "lowest", "high:Q": "highest"}
     tooltip = [
         alt.Tooltip("series:N", title=" "),
-        "step:Q",
+        alt.Tooltip("step:Q"),
         *(alt.Tooltip(name, title=said, format=".4~f") for name, said in numbers.items()),
         alt.Tooltip("n:Q", title="runs"),
     ]
     banned = [
         alt.Tooltip("series:N", title=" "),
-        "step:Q",
+        alt.Tooltip("step:Q"),
         alt.Tooltip("n:Q", title="peers banned"),
     ]
     over = {"size": medium.area(60), "filled": True, "opacity": 0}

@@ -103,8 +103,12 @@ class Panels:
         empty = [{"row": row, "column": name} for row, name in every if (row, name) not in there]
         return pd.concat([data, pd.DataFrame(empty)], ignore_index=True) if empty else data
 
-    def arranged(self, chart: Any, medium: Medium) -> alt.TopLevelMixin:
-        """Give a chart its size, its panels by ``row`` and ``column``, and the theme."""
+    def arranged(self, layers: Sequence[Any], data: pd.DataFrame, medium: Medium) -> Any:
+        """Draw layers over each other, in panels by ``row`` and ``column``, with the theme.
+
+        Layers have no data of their own: Altair compares those of all.
+        """
+        chart = alt.layer(*layers, data=self.filled(data) if self.count > 1 else data)
         if self.count == 1:
             sized = chart.properties(
                 width=medium(self.width), height=medium(self.height),
@@ -113,16 +117,18 @@ class Panels:
             return sized.configure(**config(medium))
         inner = (self.width - 42 - (_SPACING + 2) * (self.wide - 1)) / self.wide
         sized = chart.properties(width=medium(inner), height=medium(min(self.height, 0.7 * inner)))
-        column = alt.Column("column:N", sort=list(self.columns), title=None)
-        row = alt.Row("row:N", sort=list(self.rows), title=None)
-        if len(self.rows) == 1:
-            wrapped = alt.Facet("column:N", sort=list(self.columns), title=None)
-            faceted = sized.facet(facet=wrapped, columns=self.wide, spacing=medium(_SPACING))
-        elif len(self.columns) == 1:
-            faceted = sized.facet(row=row, spacing=medium(_SPACING))
-        else:
-            faceted = sized.facet(column=column, row=row, spacing=medium(_SPACING))
+        faceted = sized.facet(**self._places(), spacing=medium(_SPACING))
         return faceted.configure(**config(medium))
+
+    def _places(self) -> dict[str, Any]:
+        """Say how panels lie: in rows and columns, or one after the other over several lines."""
+        if len(self.rows) == 1:
+            every = alt.Facet("column:N", sort=list(self.columns), title=None)
+            return {"facet": every, "columns": self.wide}
+        row = alt.Row("row:N", sort=list(self.rows), title=None)
+        if len(self.columns) == 1:
+            return {"row": row}
+        return {"row": row, "column": alt.Column("column:N", sort=list(self.columns), title=None)}
 
 
 def value_axis(
