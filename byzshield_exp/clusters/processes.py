@@ -89,8 +89,8 @@ def run_ranks(
     Raises:
         RunError: when a rank fails or rank 0 is killed, with the error of the rank that failed
             first. All other ranks are ended before; the same holds for any exception in the
-            caller, Ctrl-C included.
-        Stopped: when SIGTERM came and rank 0 has ended in order.
+            caller.
+        Stopped: when SIGTERM or Ctrl-C came and rank 0 has ended in order.
     """
     start_forkserver(preload)
     context = multiprocessing.get_context("forkserver")
@@ -144,15 +144,14 @@ def _watch(ranks: list[_Rank], failed_elsewhere: Callable[[], Exception | None])
         Exception: the root cause, when a rank has failed.
     """
     server = ranks[0] if ranks[0].number == 0 else None
-    was_told, error = False, None
+    error = None
     while error is None and not any(rank.has_error for rank in ranks):
         if server.done if server else all(rank.done for rank in ranks):
             break
         _collect(ranks, timeout_s=1.0)
         error = failed_elsewhere()
-        if server and interrupts.requested() and not was_told:
+        if server and interrupts.requested():  # again and again: it is deaf while it starts
             server.process.terminate()  # it ends in order, and the others with it
-            was_told = True
     if (server and server.failed) or any(rank.has_error for rank in ranks):
         deadline = time.monotonic() + _GRACE_S
         while time.monotonic() < deadline and not all(rank.done for rank in ranks):
@@ -160,8 +159,11 @@ def _watch(ranks: list[_Rank], failed_elsewhere: Callable[[], Exception | None])
     _collect(ranks, timeout_s=0.0)
     ends = {rank.number: (rank.process.exitcode, rank.report) for rank in ranks}
     error = failed_elsewhere() or root_cause(ends)
-    if error is not None and interrupts.requested() and not isinstance(error, Stopped):
-        raise Stopped("stopped by SIGTERM before the first step") from error
+    if error is not None and interrupts.requested():
+        if not isinstance(error, Stopped):
+            raise interrupts.stopped(" before the first step") from error
+        # rank 0 knows only the SIGTERM that this process has sent it
+        raise interrupts.stopped(str(error).removeprefix("stopped by SIGTERM")) from error
     if error is not None:
         raise error
 

@@ -13,7 +13,9 @@ from omegaconf import DictConfig
 
 from byzshield_exp.commands import config as configuration
 from byzshield_exp.commands.choices import conf_dir
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.commands.exits import STOPPED
+from byzshield_exp.errors import ConfigError, Stopped
+from byzshield_exp.interrupts import is_by_ctrl_c
 
 configuration.register()
 failures: list[Exception] = []  # kept from Hydra, which would print lines of its own
@@ -30,7 +32,10 @@ def compose_and_run(cfg: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         from byzshield_exp.commands.one_run import do_point
 
-        return do_point(Path(cfg.job))
+        try:
+            return do_point(Path(cfg.job))
+        except Stopped as error:  # Hydra would start the next one
+            raise KeyboardInterrupt if is_by_ctrl_c() else SystemExit(STOPPED) from error
     try:
         _run(cfg)
     except Exception as error:

@@ -9,8 +9,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from byzshield_exp.results.recorder import flatten
-
 HEADS = ("approach", "experiment", "scale")  # choices that make other choices
 LISTS = ("pre_aggregator", "cheat")  # groups of which several can be chosen
 
@@ -43,6 +41,8 @@ def _composed_from(overrides: tuple[str, ...], sources: str) -> Composed:
 
 def flat(cfg: DictConfig) -> dict[str, Any]:
     """Return a configuration's values by dotted key, interpolations as written."""
+    from byzshield_exp.results.recorder import flatten  # with torch: a typo does not wait for it
+
     return flatten(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from functools import wraps
 
+from byzshield_exp import interrupts
 from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
 from byzshield_exp.notices import complain
 
@@ -22,8 +23,8 @@ Verb = Callable[[list[str]], int | None]
 def exit_codes(advice: str = "") -> Callable[[Verb], Callable[[list[str]], int]]:
     """Make the ``main(arguments)`` of a verb return its exit code: a decorator.
 
-    0 is done, 1 failed, 2 bad input, 75 stopped (the same command resumes), 130 interrupted. With
-    ``HYDRA_FULL_ERROR=1`` an error is raised, to show its traceback.
+    0 is done, 1 failed, 2 bad input, 75 stopped (the same command resumes), 130 stopped by Ctrl-C.
+    With ``HYDRA_FULL_ERROR=1`` an error is raised, to show its traceback.
 
     Args:
         advice: what the user may do after Ctrl-C.
@@ -32,6 +33,7 @@ def exit_codes(advice: str = "") -> Callable[[Verb], Callable[[list[str]], int]]
     def decorate(main: Verb) -> Callable[[list[str]], int]:
         @wraps(main)
         def wrapped(arguments: list[str]) -> int:
+            interrupts.forget()
             try:
                 return main(arguments) or 0
             except KeyboardInterrupt:
@@ -56,6 +58,9 @@ def _code_of(error: Exception) -> int:
         raise error
     for kind, code in ((ConfigError, BAD_INPUT), (Stopped, STOPPED), (RunError, FAILED)):
         if isinstance(error, kind):
+            if kind is Stopped and interrupts.is_by_ctrl_c():
+                _ignore_interrupts()
+                code = INTERRUPTED
             complain(f"byzshield_exp: {error}")
             return code
     complain(f"byzshield_exp: {type(error).__name__}: {first_line(error)}")

@@ -1,6 +1,7 @@
 """Bars on a terminal while runs are done: how many are over, and how far each current one is."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from byzshield_exp.launch.manifest import duration
 from byzshield_exp.results.outcome import ACCURACIES
 from byzshield_exp.results.recorder import METRICS, read_records
 
+_LOOK_S = 1.0
 _TAIL = 1 << 16  # bytes of a run's newest records, of which one may be an evaluation
 
 
@@ -45,13 +47,25 @@ class Bars:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Draw the bars within, and leave the terminal as it was."""
+        if self._drawn.disable:
+            yield
+            return
+        over = threading.Event()
+        looking = threading.Thread(target=self._watch, args=(over,), daemon=True)
         try:
             with suppress(OSError):  # the terminal is gone; the runs go on
                 self._drawn.start()
+            looking.start()
             yield
         finally:
+            over.set()
+            looking.join()
             with suppress(OSError):
                 self._drawn.stop()
+
+    def _watch(self, over: threading.Event) -> None:
+        while not over.wait(_LOOK_S):
+            self.update()
 
     def begin(self, folder: Path, steps: int) -> None:
         """Add the bar of a run."""

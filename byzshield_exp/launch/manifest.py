@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.files import expand_user, write_atomically
-from byzshield_exp.launch.points import Point
+from byzshield_exp.launch.sweep_points import Point
 from byzshield_exp.notices import say
 from byzshield_exp.results.outcome import ACCURACIES, FINISHED, read_outcome
 from byzshield_exp.results.recorder import flatten

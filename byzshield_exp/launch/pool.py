@@ -35,7 +35,7 @@ def perform_all(
 
     Raises:
         ConfigError: if a number is out of range, or there is no GPU.
-        Stopped: at SIGTERM, after the started runs have ended in order.
+        Stopped: at SIGTERM or Ctrl-C, after the started runs have ended in order.
     """
     gpus = torch.cuda.device_count()  # does not initialise CUDA
     if runs_per_gpu is not None:
@@ -49,14 +49,31 @@ def perform_all(
     if torchrun_size() is not None:
         if runs > 1:
             raise ConfigError(f"hydra.launcher.runs={runs} under torchrun must be 1")
-        return [_perform(path, over_torchrun, echo=True) for path in paths]
+        return _perform_over_torchrun(paths)
     start_forkserver(preload())  # in the main thread, as signal handlers need
     return _Pool(runs, gpus, [path.parent for path in paths]).perform(paths)
 
 
 def draws_bars() -> bool:
-    """Whether :func:`perform_all` draws bars: on a terminal, except under torchrun."""
-    return sys.stdout.isatty() and torchrun_size() is None
+    """Whether :func:`perform_all` draws bars: on a terminal."""
+    return sys.stdout.isatty()
+
+
+def _perform_over_torchrun(paths: Sequence[Path]) -> list[Exception | None]:
+    """Run jobs one after another in torchrun's processes, of which this is rank 0."""
+    bars, echo = Bars([path.parent for path in paths], draws_bars()), not draws_bars()
+
+    def perform_one(path: Path) -> Exception | None:
+        def train(job: Job) -> dict[str, Any]:
+            bars.begin(path.parent, job.config["steps"])
+            return over_torchrun(job, echo)
+
+        error = _perform(path, train, echo)
+        bars.end(path.parent)
+        return error
+
+    with bars.shown():
+        return [perform_one(path) for path in paths]
 
 
 def _perform(path: Path, do: Callable[[Job], dict[str, Any]], echo: bool) -> Exception | None:
@@ -87,17 +104,16 @@ class _Pool:
             try:
                 futures = [threads.submit(self._run, path) for path in paths]
                 while wait(futures, _WAKE_S).not_done:
-                    # handlers run only in this thread, which sleeps if another got the signal
-                    self._bars.update()
+                    pass  # handlers run only in this thread, which sleeps if another got the signal
                 errors = [future.result() for future in futures]
-            except BaseException:  # Ctrl-C
+            except BaseException:  # Ctrl-C again
                 interrupts.request()
                 raise
             finally:
                 with interrupts.ignored():  # further signals must not cut the orderly end short
                     threads.shutdown(cancel_futures=True)
             if interrupts.requested():
-                raise Stopped("stopped by SIGTERM; the same command resumes")
+                raise interrupts.stopped("; the same command resumes")
             return errors
 
     def _run(self, path: Path) -> Exception | None:

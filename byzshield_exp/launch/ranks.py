@@ -197,11 +197,16 @@ def in_this_process(job: Job) -> dict[str, Any]:
     return play(AloneChannel(), rank_job(job).text) or {}
 
 
-def over_torchrun(job: Job) -> dict[str, Any]:
-    """Train in the processes that torchrun started, of which this is rank 0."""
+def over_torchrun(job: Job, echo: bool = True) -> dict[str, Any]:
+    """Train in the processes that torchrun started, of which this is rank 0.
+
+    Args:
+        job: the run.
+        echo: whether its lines also go to the terminal.
+    """
     if not _torchrun:
         _torchrun.append(Torchrun())
-    part = rank_job(job)
+    part = rank_job(job, echo=echo)
     _torchrun[0].tell(part.text)
     return play(_torchrun[0].channel(part.config["cluster"]["backend"]), part.text) or {}
 

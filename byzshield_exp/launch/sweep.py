@@ -5,11 +5,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from byzshield_exp import interrupts
 from byzshield_exp.errors import ConfigError, InUse, Queued, RunError, Stopped, first_line
 from byzshield_exp.launch.job import Job, LauncherTraits
 from byzshield_exp.launch.manifest import Manifest, duration
 from byzshield_exp.launch.overview import overview
-from byzshield_exp.launch.points import Compose, Point, check_points
+from byzshield_exp.launch.sweep_points import Compose, Point, check_points
 from byzshield_exp.notices import say, warn
 from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.results.outcome import FINISHED, read_outcome
@@ -118,7 +119,8 @@ def _launched(
         finally:
             _link(points)
     except (Stopped, KeyboardInterrupt):
-        _show_table(manifest)
+        with interrupts.ignored():
+            _show_table(manifest)
         raise
 
 

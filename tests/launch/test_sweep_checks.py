@@ -103,7 +103,7 @@ def test_a_rule_that_raises_anything_is_a_point_that_cannot_run(cli, tmp_path, m
     with (tmp_path / "out" / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["invalid", "invalid", "invalid", "done"]
-    assert "aggregator=mean raises RuntimeError: several lines" in rows[0]["error"]
+    assert "aggregator=rules.rule raises RuntimeError: several lines" in rows[0]["error"]
     assert len(err.splitlines()) == 3
 
 
