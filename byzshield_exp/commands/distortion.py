@@ -12,6 +12,7 @@ placement are its keys: approach.m=10.
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from byzshield_exp.commands.arguments import (
     asks_for_help,
@@ -118,12 +119,22 @@ def _report(own: Mapping[str, str], overrides: Mapping[str, str]) -> str:
         for name, assignment in placements(overrides).items()
     }
     if "plot" in own:
-        report.plot(series, own["plot"])
+        _plot(series, own["plot"])
     several = len(series) > 1
     rows = [
         {"approach": name, **row} if several else row for name in series for row in series[name]
     ]
     return report.spell(rows, own.get("format", "table"))
+
+
+def _plot(series: Mapping[str, Sequence[dict[str, Any]]], path: str) -> None:
+    try:
+        from byzshield_exp.report.worst_cases import plot
+    except ImportError as error:
+        raise ConfigError(
+            f"plot needs {error.name}: pip install 'byzshield_exp[report]'"
+        ) from error
+    plot(series, path)
 
 
 def _time_limit(own: Mapping[str, str]) -> float:

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,33 +205,3 @@ def recommend(num_workers: int, replication: int, q: int, time_limit: float) -> 
     if worse:
         text += f"\nat q={q} the plain baseline, r=1, is better than {', '.join(worse)}"
     return text
-
-
-def plot(series: Mapping[str, Sequence[Row]], path: str) -> None:
-    """Draw eps_hat(q) of placements, with the baseline and the lower bound of all placements.
-
-    Raises:
-        ValueError: if matplotlib is missing or the file cannot be written.
-    """
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        raise ValueError("plot needs matplotlib: pip install 'byzshield_exp[report]'") from error
-    figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name, rows in series.items():
-        axes.plot([r["q"] for r in rows], [r["epsilon_hat"] for r in rows], marker="o", label=name)
-    rows = max(series.values(), key=len)
-    q = [row["q"] for row in rows]
-    axes.plot(q, [row["epsilon_baseline"] for row in rows], "k--", label="no redundancy, q / K")
-    axes.plot(q, [row["lower_bound_any"] for row in rows], "k:", label="any placement: at least")
-    axes.set_xlabel("Byzantine workers q")
-    axes.set_ylabel("share of files won by the worst q workers, $\\hat\\epsilon(q)$")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    try:
-        with matplotlib.rc_context({"svg.fonttype": "none"}):  # text stays selectable text
-            figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"plot={path} cannot be written: {error}") from error

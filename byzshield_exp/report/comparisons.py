@@ -10,9 +10,9 @@ import pandas as pd
 from byzshield_exp.report.curves import bans, curve_points, starts
 from byzshield_exp.report.figures import Figure, Spread, spread
 from byzshield_exp.report.lines import curve_chart
-from byzshield_exp.report.panels import Panels
+from byzshield_exp.report.panels import Panels, value_axis
 from byzshield_exp.report.study import Dimension, Study
-from byzshield_exp.report.theme import Medium
+from byzshield_exp.report.theme import Medium, width_of
 from byzshield_exp.report.words import Measure, measure
 
 _PLACES = {"row": "panel row", "column": "panel", "series": "curve"}
@@ -124,13 +124,13 @@ def _size_chart(
         axis=ticks,
         scale=alt.Scale(zero=False, nice=False, padding=medium(8)),
     )
-    y = alt.Y("mean:Q", title=what.axis, scale=alt.Scale(zero=not what.is_accuracy))
-    plain = alt.Chart(data)
+    y = value_axis("mean", points, what)
+    plain = alt.Chart(panels.filled(data))
     base = plain.encode(x=x, y=y, detail="series:N")
     colour = panels.colour
     layers = [
         base.mark_line(stroke=colour, strokeDash=panels.dash(medium)),
-        base.mark_rule(stroke=colour).encode(y=alt.Y("low:Q", title=what.axis), y2="high:Q"),
+        base.mark_rule(stroke=colour).encode(y=value_axis("low", points, what), y2="high:Q"),
         base.mark_point(
             fill=colour, shape=panels.shape, opacity=1, strokeWidth=0, size=medium.area(24)
         ),
@@ -173,16 +173,18 @@ def _by_setting(study: Study) -> Iterator[Figure]:
 
 
 def _dots(points: pd.DataFrame, order: Sequence[str], what: Measure, medium: Medium) -> Any:
-    is_wide = max(map(len, order)) > 30
+    is_wide = width_of(order) > 110
     panels = Panels(height=14.0 * len(order) + 10, is_wide=is_wide)
     axis = alt.Axis(title=None, labelLimit=0, grid=True)
     base = alt.Chart(points).encode(
         y=alt.Y("series:N", sort=list(order), axis=axis),
-        x=alt.X("mean:Q", title=what.axis, scale=alt.Scale(zero=False)),
+        x=value_axis("mean", points, what, alt.X),
         tooltip=[alt.Tooltip("series:N", title=" "), *told(what)],
     )
     colour = panels.styles.colours[0]
-    rule = base.mark_rule(color=colour).encode(x=alt.X("low:Q", title=what.axis), x2="high:Q")
+    rule = base.mark_rule(color=colour).encode(
+        x=value_axis("low", points, what, alt.X), x2="high:Q"
+    )
     dot = base.mark_point(fill=colour, opacity=1, strokeWidth=0, size=medium.area(30))
     return panels.arranged(alt.layer(rule, dot), medium)
 

@@ -9,13 +9,13 @@ import pandas as pd
 
 from byzshield_exp.report.comparisons import averaged, capital, finished, selecting, tabular
 from byzshield_exp.report.figures import Figure, spread
-from byzshield_exp.report.panels import Panels
+from byzshield_exp.report.panels import Panels, value_axis
 from byzshield_exp.report.study import Dimension, Study, listed
-from byzshield_exp.report.theme import Medium
+from byzshield_exp.report.theme import OTHERS, STACKED, Medium, legend_columns, width_of
 from byzshield_exp.report.words import Measure, measure
 
 _MOST_BARS = 16
-_SMALL = 0.02  # a phase below this share of every bar is among the others
+_MOST_PARTS = 5  # of a bar, with a colour each; smaller ones are the others
 _OTHER = "other"
 _ORDER = ("data", "compute", "attack", "send", "gather", "vote", "deliver", "aggregate", "update")
 _TRAFFIC = {"bytes_in": "to rank 0", "data_bytes": "gradients between peers",
@@ -75,10 +75,9 @@ def _bars(
         return
     what = measure(column, float(data.groupby("setting")["value"].sum().max()))
     data = _without_small(data).assign(value=lambda rows: rows["value"] / what.scale)
-    order = study.order(study.dimensions)
-    several = data["part"].nunique() > 1
+    order = [label for label in study.order(study.dimensions) if label in set(data["setting"])]
     shown = Measure(what.name, title.partition(" by ")[0].lower(), what.unit, what.scale)
-    draw = partial(_bar_chart, data, order, shown, several)
+    draw = partial(_bar_chart, data, order, shown)
     wide = data.pivot(index="setting", columns="part", values="value").reindex(order).reset_index()
     wide = wide[["setting", *dict.fromkeys(data["part"])]].rename(
         columns={part: f"{part} ({what.unit})" for part in parts}
@@ -104,32 +103,37 @@ def _by_setting(
 
 
 def _without_small(data: pd.DataFrame) -> pd.DataFrame:
-    """Join the parts that are small in every bar."""
+    """Join the parts beyond the largest ones."""
     share = data["value"] / data.groupby("setting")["value"].transform("sum")
-    largest = share.groupby(data["part"]).transform("max")
-    small = (largest < _SMALL) & (data["part"].nunique() > 1)
-    joined = data.assign(part=data["part"].where(~small, _OTHER))
+    largest = share.groupby(data["part"]).max().drop(_OTHER, errors="ignore")
+    kept = largest.sort_values(ascending=False).index[:_MOST_PARTS]
+    joined = data.assign(part=data["part"].where(data["part"].isin(kept), _OTHER))
     return joined.groupby(["setting", "part"], sort=False, as_index=False)["value"].sum()
 
 
-def _bar_chart(
-    data: pd.DataFrame, order: Sequence[str], what: Measure, several: bool, medium: Medium
-) -> Any:
+def _bar_chart(data: pd.DataFrame, order: Sequence[str], what: Measure, medium: Medium) -> Any:
     parts = sorted(dict.fromkeys(data["part"]), key=lambda part: part == _OTHER)
-    is_wide = max(map(len, order)) > 24
-    panels = Panels(series=parts, height=15.0 * len(order) + 8, is_wide=is_wide)
+    panels = Panels(parts, height=15.0 * len(order) + 8, is_wide=width_of(order) > 90)
     place = {part: at for at, part in enumerate(parts)}
-    rows = data.assign(place=data["part"].map(place))
     axis = alt.Axis(title=None, labelLimit=0, grid=False, labels=len(order) > 1, ticks=False)
-    colours = alt.Scale(domain=parts, range=panels.styles.colours)
-    legend = alt.Legend(title=None, orient="bottom", columns=4, symbolType="square",
-                        symbolSize=medium.area(50)) if several else None  # fmt: skip
-    bar = alt.Chart(rows).mark_bar(stroke="white", strokeWidth=medium(0.6)).encode(
+    colours = [OTHERS if part == _OTHER else STACKED[at] for part, at in place.items()]
+    columns = legend_columns(parts, panels.width - 20 - width_of(order))
+    legend = alt.Legend(
+        title=None, orient="bottom", columns=columns, symbolType="square",
+        symbolSize=medium.area(50),
+    )  # fmt: skip
+    bar = alt.Chart(data.assign(place=data["part"].map(place))).mark_bar(
+        stroke="white", strokeWidth=medium(0.6)
+    )
+    part = alt.Color(
+        "part:N", scale=alt.Scale(domain=parts, range=colours),
+        legend=legend if len(parts) > 1 else None,
+    )  # fmt: skip
+    told = ["setting:N", "part:N", alt.Tooltip("value:Q", title=what.axis, format=".4~f")]
+    bar = bar.encode(
         y=alt.Y("setting:N", sort=list(order), axis=axis),
         x=alt.X("value:Q", title=what.axis, stack="zero"),
-        color=alt.Color("part:N", scale=colours, legend=legend),
-        order=alt.Order("place:Q"),
-        tooltip=["setting:N", "part:N", alt.Tooltip("value:Q", title=what.axis, format=".4~f")],
+        color=part, order=alt.Order("place:Q"), tooltip=told,
     )  # fmt: skip
     return panels.arranged(bar, medium)
 
@@ -182,14 +186,15 @@ def _plane_chart(
     what: Measure,
     medium: Medium,
 ) -> Any:
-    plain = alt.Chart(points)
+    plain = alt.Chart(panels.filled(points))
     base = plain.encode(
         x=alt.X("cost:Q", title=cost.axis, scale=alt.Scale(zero=True)),
-        y=alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False, padding=medium(6))),
+        y=value_axis("mean", points, what, title=title),
         detail="series:N",
     )
+    lowest = value_axis("low", points, what, title=title)
     layers = [
-        base.mark_rule(stroke=panels.colour).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        base.mark_rule(stroke=panels.colour).encode(y=lowest, y2="high:Q"),
         base.mark_point(fill=panels.colour, shape=panels.shape, opacity=1, strokeWidth=0,
                         size=medium.area(35)),
     ]  # fmt: skip

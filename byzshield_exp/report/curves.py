@@ -27,7 +27,7 @@ class Reference:
     """
 
     series: str
-    step: float
+    step: float | int
     value: float
     label: str = ""
     row: str = ""

@@ -10,6 +10,7 @@ import vl_convert
 
 from byzshield_exp.files import cache_folder, write_atomically
 
+PICTURES = ("svg", "pdf", "png")
 _PPI = 300
 
 
@@ -18,7 +19,7 @@ def pictures(specification: dict[str, Any], forms: tuple[str, ...]) -> dict[str,
 
     Args:
         specification: of Vega-Lite, for paper; compiled and laid out once.
-        forms: of ``svg``, ``pdf`` and ``png``; a unit of the chart is a point in each.
+        forms: of ``PICTURES``; a unit of the chart is a point in each.
     """
     if not forms:
         return {}

@@ -121,7 +121,8 @@ def _chart(
         alt.Tooltip("which:N", title="of"),
     ]  # fmt: skip
     rects = base.mark_rect(stroke="white", strokeWidth=medium(0.5)).encode(
-        color=alt.Color("mean:Q", scale=scheme, legend=colours), tooltip=tooltip
+        color=alt.Color("mean:Q", scale=scheme, legend=colours if high > low else None),
+        tooltip=tooltip,
     )
     text = base.mark_text(fill=alt.ExprRef("datum.ink")).encode(
         text=alt.Text("mean:Q", format=digits)

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from byzshield_exp.report.curves import Reference, as_frame, layered, marked
-from byzshield_exp.report.panels import Panels
+from byzshield_exp.report.panels import Panels, value_axis
 from byzshield_exp.report.theme import GREY, PAPER, Medium
 from byzshield_exp.report.words import Measure
 
@@ -46,14 +46,16 @@ def curve_chart(
         ]
     )
     present = set(data["kind"])
-    x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False, zero=True))
-    y = alt.Y("mean:Q", title=measure.axis, scale=alt.Scale(zero=not measure.is_accuracy))
+    data = panels.filled(data)
+    whole = alt.Axis(tickMinStep=1)
+    x = alt.X("step:Q", title="step", axis=whole, scale=alt.Scale(nice=False, zero=True))
+    y = value_axis("mean", points, measure)
     plain = alt.Chart(data)
     base = plain.encode(x=x, y=y, detail="series:N")
-    layers = [*_start(plain.encode(x=x), medium), _level(plain.encode(y=y), panels, medium)]
-    layers += _layers(base, panels, medium)
+    layers = [_level(plain.encode(y=y), panels, medium), *_layers(base, panels, medium)]
     if medium.interactive:
         layers = _interactive(layers, base, measure, medium)
+    layers += _start(plain.encode(x=x), medium)
     drawn = [layer for kind, layer in layers if kind in present]
     if len(panels.series) > 1:
         drawn.append(panels.key(plain, medium))
@@ -90,12 +92,14 @@ def _level(base: alt.Chart, panels: Panels, medium: Medium) -> tuple[str, alt.Ch
 
 
 def _start(base: alt.Chart, medium: Medium) -> list[tuple[str, alt.Chart]]:
-    """Draw where the attack starts, with its words along the rule."""
+    """Draw where the attack starts, with its words beside the rule, readable on any curve."""
     start = _only(base, "start")
-    text = start.mark_text(align="left", baseline="top", dx=medium(2), dy=medium(2), color=GREY)
+    place = {"align": "left", "baseline": "top", "dx": medium(2), "dy": medium(2)}
+    halo = {"stroke": "white", "strokeWidth": medium(2.5), "opacity": 0.85}
+    texts = [start.mark_text(**place, **halo), start.mark_text(**place, color=GREY)]
     return [
         ("start", start.mark_rule(color=GREY, strokeDash=[medium(1), medium(2)])),
-        ("start", text.encode(y=alt.value(0), text="label:N")),
+        *(("start", text.encode(y=alt.value(0), text="label:N")) for text in texts),
     ]
 
 
@@ -108,10 +112,7 @@ def _interactive(
 ) -> list[tuple[str, alt.Chart]]:
     """Add tooltips and a legend that selects."""
     chosen = alt.selection_point(fields=["series"], bind="legend")
-    faded = [
-        (kind, layer.transform_filter(chosen) if kind != "start" else layer)
-        for kind, layer in layers
-    ]
+    faded = [(kind, layer.transform_filter(chosen)) for kind, layer in layers]
     numbers = {"mean:Q": measure.axis, "low:Q": "lowest", "high:Q": "highest"}
     tooltip = [
         alt.Tooltip("series:N", title=" "),

@@ -140,7 +140,7 @@ def _write(written: Written, title: str, formats: Sequence[str]) -> None:
     for stale in folder.glob("*") if folder.is_dir() else ():
         if stale.suffix[1:] in FORMATS:
             stale.unlink()
-    pictures = tuple(form for form in formats if form in ("svg", "pdf", "png"))
+    pictures = tuple(form for form in formats if form in drawing.PICTURES)
     files: dict[str, list[str]] = {}
     for figure in written.figures:
         made = drawing.pictures(figure.specification(PAPER), pictures) if pictures else {}

@@ -9,7 +9,8 @@ import pandas as pd
 
 from byzshield_exp.report.liars import with_shares
 from byzshield_exp.report.study import Study
-from byzshield_exp.report.words import measure
+from byzshield_exp.report.words import labelled
+from byzshield_exp.results.folder import is_free
 
 _SWEEP = "sweep.csv"
 
@@ -25,7 +26,7 @@ def main_table(study: Study) -> pd.DataFrame:
     grouped = runs.assign(value=values).groupby(keys, sort=True)
     table = grouped["value"].agg(["mean", "min", "max", "count"])
     table.columns = pd.Index([what.axis, "lowest", "highest", "n"])
-    table["runs"] = grouped.size()
+    table["of"] = grouped.size()
     extra = {"epsilon_hat": "worst share of files", "seconds_per_step": "s a step"}
     for column, title in extra.items():
         if column in runs and runs[column].notna().any():
@@ -74,7 +75,9 @@ def _invalid(folder: Path) -> list[dict[str, str]]:
         return [
             {
                 "run": ",".join(
-                    f"{key}={value}" for key, value in row.items() if value and key not in known
+                    f"{key}={value}"
+                    for key, value in row.items()
+                    if value and key not in known and not is_free(key)
                 ),
                 "state": "invalid",
                 "reason": row.get("error") or "",
@@ -98,19 +101,10 @@ def in_common(study: Study) -> str:
     """Name the settings that all runs share, in words."""
     shown = ("approach", "aggregator", "attack", "K", "q", "r", "dataset", "network",
              "batch_size", "steps", "optimizer.lr", "optimizer.momentum")  # fmt: skip
-    from byzshield_exp.report.words import labelled
-
     said = [
         labelled(key, study.runs[key].iloc[0])
         for key in shown
         if key in study.runs and study.runs[key].map(repr).nunique() == 1
+        if key != "r" or study.runs.get("approach.replication", pd.Series([None])).notna().all()
     ]
     return ", ".join(filter(None, said))
-
-
-def largest(study: Study, name: str) -> float:
-    """Return the largest value of a measure, which chooses its unit."""
-    for table in (study.runs, study.steps):
-        if name in table and pd.api.types.is_numeric_dtype(table[name]):
-            return float(table[name].max())
-    return measure(name).scale

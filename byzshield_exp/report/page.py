@@ -20,7 +20,8 @@ table { border-collapse: collapse; font-size: 13px; margin: 8px 0; }
 th { border-bottom: 1px solid #444; text-align: left; vertical-align: bottom; }
 td, th { padding: 3px 14px 3px 0; } td { border-bottom: 1px solid #eee; }
 td { max-width: 440px; width: max-content; overflow-wrap: anywhere; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { white-space: nowrap; }
 .table { overflow: auto; max-height: 75vh; }
 .short { white-space: nowrap; } summary { cursor: pointer; color: #0056a0; }
 nav a { margin-right: 14px; display: inline-block; } a { color: #0056a0; }

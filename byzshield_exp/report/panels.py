@@ -3,12 +3,18 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import altair as alt
+import pandas as pd
 
 from byzshield_exp.report.theme import COLUMN, PAGE, Medium, Styles, config, legend_columns
+from byzshield_exp.report.words import Measure
 
+_NARROW = 0.02  # accuracies closer than that are no picture of their differences
+_MOST_TIMES = 1e4  # the lowest value, on an axis without powers of ten
+_SPACING = 13.0  # points between panels
 _MOST_WIDE = 3  # panels beside each other on a page
 
 
@@ -68,7 +74,7 @@ class Panels:
         """Make a layer that draws nothing but the legend below: marker, and line with its dash."""
         symbols = self.styles.symbols if with_lines else self.styles.shapes
         size = medium.area(200 if with_lines else 30)
-        columns = legend_columns(self.series, self.width)
+        columns = legend_columns(self.series, self.width - 40)
         legend = alt.Legend(
             title=None, orient="bottom", columns=columns, symbolSize=size, symbolOpacity=1,
             symbolStrokeWidth=medium(1.3), symbolDash=[1, 0],
@@ -87,6 +93,16 @@ class Panels:
     def _scale(self, values: Sequence[object]) -> alt.Scale:
         return alt.Scale(domain=list(self.series), range=list(values))
 
+    def filled(self, data: pd.DataFrame) -> pd.DataFrame:
+        """Add a row that draws nothing to each panel without data.
+
+        Vega-Lite moves panels into the places of those before them that have no row.
+        """
+        there = {*zip(data["row"], data["column"], strict=True)}
+        every = product(self.rows, self.columns)
+        empty = [{"row": row, "column": name} for row, name in every if (row, name) not in there]
+        return pd.concat([data, pd.DataFrame(empty)], ignore_index=True) if empty else data
+
     def arranged(self, chart: Any, medium: Medium) -> alt.TopLevelMixin:
         """Give a chart its size, its panels by ``row`` and ``column``, and the theme."""
         if self.count == 1:
@@ -95,15 +111,42 @@ class Panels:
                 autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
             )  # fmt: skip
             return sized.configure(**config(medium))
-        inner = (self.width - 42 - 14 * (self.wide - 1)) / self.wide
+        inner = (self.width - 42 - (_SPACING + 2) * (self.wide - 1)) / self.wide
         sized = chart.properties(width=medium(inner), height=medium(min(self.height, 0.7 * inner)))
         column = alt.Column("column:N", sort=list(self.columns), title=None)
         row = alt.Row("row:N", sort=list(self.rows), title=None)
         if len(self.rows) == 1:
             wrapped = alt.Facet("column:N", sort=list(self.columns), title=None)
-            faceted = sized.facet(facet=wrapped, columns=self.wide, spacing=medium(10))
+            faceted = sized.facet(facet=wrapped, columns=self.wide, spacing=medium(_SPACING))
         elif len(self.columns) == 1:
-            faceted = sized.facet(row=row, spacing=medium(10))
+            faceted = sized.facet(row=row, spacing=medium(_SPACING))
         else:
-            faceted = sized.facet(column=column, row=row, spacing=medium(10))
+            faceted = sized.facet(column=column, row=row, spacing=medium(_SPACING))
         return faceted.configure(**config(medium))
+
+
+def value_axis(
+    column: str, points: pd.DataFrame, measure: Measure, channel: Any = alt.Y, **options: Any
+) -> Any:
+    """Choose an axis: from 0, but for accuracies; by powers of ten where one run dwarfs all others.
+
+    Args:
+        column: of the points.
+        points: with ``low`` and ``high``.
+        measure: what they are.
+        channel: Altair's class of the axis.
+        options: of the encoding.
+    """
+    low, high = float(points["low"].min()), float(points["high"].max())
+    title = {"title": measure.axis, **options}
+    if measure.is_accuracy:
+        span = [low, high] if high - low > _NARROW else [low - _NARROW, high + _NARROW]
+        domain = [max(0.0, span[0]), min(1.0, span[1])]
+        return channel(
+            f"{column}:Q", scale=alt.Scale(domain=domain, nice=True, zero=False), **title
+        )
+    if low > 0 and high > _MOST_TIMES * low:
+        axis = alt.Axis(format="~e", tickCount=5)
+        return channel(f"{column}:Q", scale=alt.Scale(type="log"), axis=axis, **title)
+    whole = alt.Axis(tickMinStep=1) if measure.is_count else alt.Axis()
+    return channel(f"{column}:Q", scale=alt.Scale(zero=True), axis=whole, **title)

@@ -35,7 +35,7 @@ class Dimension:
     name: str
     short: tuple[str, ...]
     long: tuple[str, ...]
-    numbers: tuple[float, ...] = ()
+    numbers: tuple[float | int, ...] = ()
 
     @property
     def column(self) -> str:

@@ -20,6 +20,9 @@ SHAPES = {
     "cross": "M-.32,-.11H-.11V-.32H.11V-.11H.32V.11H.11V.32H-.11V.11H-.32Z",
     "triangle-right": "M-.28,-.32L.32,0L-.28,.32Z",
 }
+# Of parts of a bar: viridis, from dark to light, so that neighbours differ in grey.
+STACKED = ("#440154", "#414487", "#2A788E", "#22A884", "#7AD151")
+OTHERS = "#E3E3E3"
 HEATMAP = "cividis"  # its luminance grows evenly, so that grey keeps the order
 GREY = "#666666"
 COLUMN, PAGE = 241.0, 505.0  # points: 8.5 cm and 17.8 cm, one and two columns of a paper
@@ -38,11 +41,11 @@ class Medium:
     scale: float = 1.0
     interactive: bool = False
 
-    def __call__(self, points: int | float) -> float:
+    def __call__(self, points: float | int) -> float:
         """Return a length of the paper's on this medium."""
         return points * self.scale
 
-    def area(self, points: int | float) -> float:
+    def area(self, points: float | int) -> float:
         """Return an area of the paper's on this medium: the size of a marker."""
         return points * self.scale**2
 
@@ -68,13 +71,13 @@ class Styles:
 
     @property
     def dashes(self) -> list[tuple[float, ...]]:
-        """One per series, in points; another one where colours begin anew."""
-        return [DASHES[place % len(DASHES)] for place in self._places]
+        """One per series, in points; fewer than colours, so that 42 series differ."""
+        return [DASHES[at % len(DASHES)] for at in range(self.count)]
 
     @property
     def shapes(self) -> list[str]:
-        """One per series; another one where colours begin anew."""
-        return [list(SHAPES)[place % len(SHAPES)] for place in self._places]
+        """One per series, as dashes."""
+        return [list(SHAPES)[at % len(SHAPES)] for at in range(self.count)]
 
     @property
     def symbols(self) -> list[str]:
@@ -83,10 +86,6 @@ class Styles:
             _line(dash) + SHAPES[shape]
             for dash, shape in zip(self.dashes, self.shapes, strict=True)
         ]
-
-    @property
-    def _places(self) -> list[int]:
-        return [at + at // len(COLOURS) for at in range(self.count)]
 
 
 def _line(dash: tuple[float, ...]) -> str:
@@ -113,7 +112,7 @@ def config(medium: Medium) -> dict[str, Any]:
             "gridWidth": medium(0.5), "domainColor": "#888888", "domainWidth": medium(0.5),
             "tickColor": "#888888", "tickWidth": medium(0.5), "tickSize": medium(3),
             "titlePadding": medium(4), "labelPadding": medium(2), "labelLimit": medium(220),
-            "labelOverlap": "greedy", "tickCount": 5,
+            "labelOverlap": "greedy", "labelFlush": False, "tickCount": 5,
         },
         "legend": {
             **text, "labelLimit": 0, "rowPadding": medium(1.5), "columnPadding": medium(8),
@@ -128,12 +127,16 @@ def config(medium: Medium) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def width_of(names: Sequence[str]) -> float:
+    """Return about how many points the longest of some texts takes."""
+    return 3.9 * max(map(len, names), default=1)
+
+
 def legend_columns(names: Sequence[str], width: float) -> int:
     """Return how many columns a legend below a figure may have.
 
     Args:
         names: of the series.
-        width: of the figure, in points.
+        width: below the panels, in points.
     """
-    longest = 3.9 * max(map(len, names), default=1) + 36  # points: a letter, symbol and padding
-    return max(1, min(len(names), int(width // longest)))
+    return max(1, min(len(names), int(width // (width_of(names) + 36))))  # symbol and padding

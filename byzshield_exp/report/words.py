@@ -9,7 +9,7 @@ from typing import Any
 _WORDS = {
     "alie": "ALIE", "arc": "ARC", "btard": "BTARD", "bulyan": "Bulyan", "byzfl": "ByzFL",
     "byzshield": "ByzShield", "caf": "CAF", "cge": "CGE", "detox": "DETOX", "dnc": "DnC",
-    "fang": "Fang", "foe": "FoE", "ipm": "IPM", "krum": "Krum", "mda": "MDA", "mols": "MOLS",
+    "fang": "Fang", "foe": "FoE", "ipm": "IPM", "krum": "Krum", "mda": "MDA", "meamed": "MeaMed", "mols": "MOLS",
     "monna": "MoNNA", "nnm": "NNM", "rfa": "RFA", "signsgd": "signSGD", "smea": "SMEA",
     "steiner": "Steiner", "phocas": "Phocas", "garfield": "Garfield", "blades": "Blades",
     "multi": "Multi", "svhn": "SVHN", "mnist": "MNIST", "cifar10": "CIFAR-10",
@@ -26,6 +26,8 @@ _CHOICES = {
     ("approach", "subsets"): "Aspis (subsets)",
     ("approach", "random"): "random placement",
     ("attack", "none"): "no attack",
+    ("attack", "min_max"): "Min-Max",
+    ("attack", "min_sum"): "Min-Sum",
     ("pre_aggregator", "none"): "",
     ("cheat", "none"): "no cheat",
 }
@@ -37,7 +39,7 @@ _SETTINGS = {
     "optimizer.weight_decay": "weight decay", "worker_momentum": "momentum of workers",
     "adversary.start": "first step of the attack", "adversary.every": "steps between attacks",
     "dataset": "data", "curve": "curve", "defence": "defence", "precision": "precision",
-    "setting": "setting",
+    "setting": "setting", "_target_": "function",
 }  # fmt: skip
 
 
@@ -72,6 +74,11 @@ class Measure:
         """Whether it is a share of samples that are classified rightly."""
         return self.name.endswith("_accuracy")
 
+    @property
+    def is_count(self) -> bool:
+        """Whether it is a number of files."""
+        return "files" in self.name or self.name == "num_corrupt"
+
 
 _MEASURES = {
     "loss": "training loss (nats)",
@@ -87,7 +94,7 @@ _MEASURES = {
     "bytes_in_per_step": "traffic to the server, per step",
     "bytes_in": "traffic to the server, per step",
 }
-_POWERS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
+_POWERS = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "bytes"))
 
 
 def measure(name: str, largest: float = math.nan) -> Measure:
@@ -99,7 +106,7 @@ def measure(name: str, largest: float = math.nan) -> Measure:
     """
     title = _MEASURES.get(name) or spelled(name.rpartition(".")[2])
     if "bytes" in name:
-        scale, unit = next((one for one in _POWERS if largest >= one[0]), (2**20, "MiB"))
+        scale, unit = next((one for one in _POWERS if largest >= one[0]), (2.0**20, "MiB"))
         return Measure(name, title, unit, scale)
     if name.startswith("seconds"):
         return Measure(name, title, "ms", 1e-3) if largest < 1 else Measure(name, title, "s")
@@ -109,7 +116,8 @@ def measure(name: str, largest: float = math.nan) -> Measure:
 def setting(key: str) -> str:
     """Name a setting: ``learning rate`` for ``optimizer.lr``."""
     group, dot, rest = key.partition(".")
-    return _SETTINGS.get(key) or (f"{spelled(rest)} of {spelled(group)}" if dot else spelled(key))
+    rest = _SETTINGS.get(rest) or spelled(rest)
+    return _SETTINGS.get(key) or (f"{rest} of {spelled(group)}" if dot else spelled(key))
 
 
 def value(key: str, content: Any) -> str:
@@ -129,14 +137,14 @@ def labelled(key: str, content: Any) -> str:
     said = value(key, content)
     if key in ("K", "q", "r"):
         return f"{key} = {said}"
-    is_choice = isinstance(content, str | tuple) and "." not in key
+    is_choice = isinstance(content, str | tuple) and "." not in key and key != "batch_size"
     return said if is_choice else f"{setting(key)} {said}"
 
 
 def spelled(name: str) -> str:
     """Turn a name of the program into words: ``Krum (ByzFL)``, ``ByzShield, q = 3``."""
     stem, number, count = name, "", ""
-    if found := re.fullmatch(r"(.+?)_([Kqr])(\d+)", name):
+    if found := re.fullmatch(r"(.+?)_(K|q|r|tau|z)(\d+)", name):
         stem, number, count = found.groups()
     parts = stem.split("_")
     variant = f" ({_WORDS[parts.pop()]})" if len(parts) > 1 and parts[-1] in _CONVENTIONS else ""
