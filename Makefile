@@ -6,7 +6,7 @@ ARGS ?=
 BESIDE := -n 2 --dist worksteal  # two tests at a time
 
 .DEFAULT_GOAL := help
-.PHONY: help install run sweep table tensorboard test test-slow test-oldest test-slurm check format clean
+.PHONY: help install run sweep demo tensorboard test test-slow test-oldest test-slurm check format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,8 +25,9 @@ run: install  ## the main job: K=15 workers of which 3 lie (more choices: make r
 sweep: install  ## three approaches against two attacks, three numbers of liars
 	$(BIN)/byzshield run -m approach=mols,detox,baseline attack=alie,reversed_gradient q=0,2,3 $(ARGS)
 
-table: install  ## the table of the README
-	$(BIN)/python scripts/readme_table.py
+demo: install  ## five of 25 workers lie: six defences, five seeds, the picture of the README (2 minutes)
+	$(BIN)/byzshield run experiment=demo $(ARGS)
+	$(BIN)/byzshield report outputs/demo
 
 tensorboard: install  ## look at the results
 	$(BIN)/tensorboard --logdir outputs
