@@ -10,7 +10,7 @@ import pandas as pd
 from byzshield_exp.report.curves import bans, curve_points, starts
 from byzshield_exp.report.figures import Figure, Spread, spread
 from byzshield_exp.report.lines import curve_chart
-from byzshield_exp.report.panels import Panels, value_axis
+from byzshield_exp.report.panels import SERIES, Panels, hovering, told, value_axis
 from byzshield_exp.report.study import Dimension, Study
 from byzshield_exp.report.theme import Medium, width_of
 from byzshield_exp.report.words import Measure, measure
@@ -125,8 +125,7 @@ def _size_chart(
         scale=alt.Scale(zero=False, nice=False, padding=medium(8)),
     )
     y = value_axis("mean", points, what)
-    plain = alt.Chart()
-    base = plain.encode(x=x, y=y, detail=alt.Detail("series:N"))
+    base = alt.Chart().encode(x=x, y=y, detail=alt.Detail("series:N"))
     colour = panels.colour
     layers = [
         base.mark_line(stroke=colour, strokeDash=panels.dash(medium)),
@@ -136,28 +135,9 @@ def _size_chart(
         ),
     ]
     if medium.interactive:
-        layers = selecting(layers, base, f"size:Q/{size.title}", what, medium)
-    if len(panels.series) > 1:
-        layers.append(panels.key(plain, medium))
-    return panels.arranged(layers, data, medium)
-
-
-def selecting(layers: list[Any], base: Any, where: str, what: Measure, medium: Medium) -> list[Any]:
-    """Add tooltips and a legend that selects to layers of ``series``."""
-    chosen = alt.selection_point(fields=["series"], bind="legend")
-    field, _, title = where.partition("/")
-    hover = base.mark_point(size=medium.area(60), filled=True, opacity=0).encode(
-        tooltip=[alt.Tooltip("series:N", title=" "), alt.Tooltip(field, title=title), *told(what)]
-    )
-    layers = [layer.transform_filter(chosen) for layer in layers]
-    return [*layers, hover.add_params(chosen).transform_filter(chosen)]
-
-
-def told(what: Measure) -> list[Any]:
-    """Return the tooltips of a mean."""
-    numbers = {"mean:Q": what.axis, "low:Q": "lowest", "high:Q": "highest"}
-    said = [alt.Tooltip(name, title=title, format=".4~f") for name, title in numbers.items()]
-    return [*said, alt.Tooltip("n:Q", title="runs")]
+        where = alt.Tooltip("size:Q", title=size.title)
+        layers.append(hovering(base, [SERIES, where, *told(what)], medium))
+    return panels.arranged(panels.with_legend(layers, medium), data, medium)
 
 
 def _by_setting(study: Study) -> Iterator[Figure]:
@@ -179,7 +159,7 @@ def _dots(points: pd.DataFrame, order: Sequence[str], what: Measure, medium: Med
     base = alt.Chart().encode(
         y=alt.Y("series:N", sort=list(order), axis=axis),
         x=value_axis("mean", points, what, alt.X),
-        tooltip=[alt.Tooltip("series:N", title=" "), *told(what)],
+        tooltip=[SERIES, *told(what)],
     )
     colour = panels.styles.colours[0]
     rule = base.mark_rule(color=colour).encode(
