@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
@@ -73,7 +74,7 @@ def at_the_end(study: Study) -> Iterator[Figure]:
     sizes = [one for one in study.dimensions if one.is_size]
     for size in sizes:
         for one in spread(study, [other for other in study.dimensions if other is not size]):
-            if len(one.study.runs):
+            if one.study.runs[size.column].nunique() > 1:
                 yield _by_size(one, size)
     if not sizes and study.dimensions and len(study.runs):
         yield from _by_setting(study)
@@ -112,18 +113,15 @@ def _by_size(one: Spread, size: Dimension) -> Figure:
 def _size_chart(
     points: pd.DataFrame, panels: Panels, size: Dimension, what: Measure, medium: Medium
 ) -> Any:
-    gap = min((b - a for a, b in zip(size.numbers, size.numbers[1:], strict=False)), default=1)
+    sizes = sorted(points["size"].unique().tolist())
+    gap = min(after - before for before, after in pairwise(sizes))
     step = 0.03 * gap  # beside each other, so that bars do not hide each other
     middle = (len(panels.series) - 1) / 2
     places = {name: (at - middle) * step for at, name in enumerate(panels.series)}
     data = points.assign(x=points["size"] + points["series"].map(places))
-    ticks = alt.Axis(values=list(size.numbers), grid=False, format="d")
-    x = alt.X(
-        "x:Q",
-        title=size.title,
-        axis=ticks,
-        scale=alt.Scale(zero=False, nice=False, padding=medium(8)),
-    )
+    ticks = alt.Axis(values=sizes, grid=False, format="d")
+    scale = alt.Scale(zero=False, nice=False, padding=medium(8))
+    x = alt.X("x:Q", title=size.title, axis=ticks, scale=scale)
     y = value_axis("mean", points, what)
     base = alt.Chart().encode(x=x, y=y, detail=alt.Detail("series:N"))
     colour = panels.colour

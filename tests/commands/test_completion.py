@@ -22,7 +22,7 @@ CONF = Path(__file__).parents[2] / "examples" / "conf"
 
 OFFERED = {
     "byzshield ": sorted(VERBS),
-    "byzshield r": ["run"],
+    "byzshield r": ["run", "report"],
     "byzshield --": ["--help", "--version"],
     "byzshield nonsense ": [],
     "byzshield run at": ["attack="],
