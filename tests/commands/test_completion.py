@@ -22,7 +22,8 @@ CONF = Path(__file__).parents[2] / "examples" / "conf"
 
 OFFERED = {
     "byzshield ": sorted(VERBS),
-    "byzshield r": ["run", "report"],
+    "byzshield r": ["report", "run"],
+    "byzshield report outputs f": ["formats="],
     "byzshield --": ["--help", "--version"],
     "byzshield nonsense ": [],
     "byzshield run at": ["attack="],
