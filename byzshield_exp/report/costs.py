@@ -7,9 +7,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from byzshield_exp.report.comparisons import averaged, capital, finished, selecting, tabular
+from byzshield_exp.report.comparisons import averaged, capital, finished, tabular
 from byzshield_exp.report.figures import Figure, spread
-from byzshield_exp.report.panels import Panels, value_axis
+from byzshield_exp.report.panels import SERIES, Panels, hovering, told, value_axis
 from byzshield_exp.report.study import Dimension, Study, listed
 from byzshield_exp.report.theme import OTHERS, STACKED, Medium, legend_columns, width_of
 from byzshield_exp.report.words import Measure, measure
@@ -185,8 +185,7 @@ def _plane_chart(
     what: Measure,
     medium: Medium,
 ) -> Any:
-    plain = alt.Chart()
-    base = plain.encode(
+    base = alt.Chart().encode(
         x=alt.X("cost:Q", title=cost.axis, scale=alt.Scale(zero=True)),
         y=value_axis("mean", points, what, title=title),
         detail=alt.Detail("series:N"),
@@ -198,7 +197,6 @@ def _plane_chart(
                         size=medium.area(35)),
     ]  # fmt: skip
     if medium.interactive:
-        layers = selecting(layers, base, f"cost:Q/{cost.axis}", what, medium)
-    if len(panels.series) > 1:
-        layers.append(panels.key(plain, medium, with_lines=False))
-    return panels.arranged(layers, points, medium)
+        where = alt.Tooltip("cost:Q", title=cost.axis, format=".4~f")
+        layers.append(hovering(base, [SERIES, where, *told(what)], medium))
+    return panels.arranged(panels.with_legend(layers, medium, with_lines=False), points, medium)

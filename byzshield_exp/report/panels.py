@@ -70,7 +70,7 @@ class Panels:
         dashes = [[medium(part) for part in dash] or [1, 0] for dash in self.styles.dashes]
         return self._by_series(dashes)
 
-    def key(self, plain: alt.Chart, medium: Medium, with_lines: bool = True) -> alt.Chart:
+    def _key(self, medium: Medium, with_lines: bool) -> alt.Chart:
         """Make a layer that draws nothing but the legend below: marker, and line with its dash."""
         symbols = self.styles.symbols if with_lines else self.styles.shapes
         size = medium.area(200 if with_lines else 30)
@@ -80,11 +80,21 @@ class Panels:
             symbolStrokeWidth=medium(1.3), symbolDash=[1, 0],
         )  # fmt: skip
         colours = self._scale(self.styles.colours)
-        return plain.transform_filter("false").mark_point(filled=True).encode(
+        return alt.Chart().transform_filter("false").mark_point(filled=True).encode(
             shape=alt.Shape("series:N", scale=self._scale(symbols), legend=legend),
             fill=alt.Fill("series:N", scale=colours, legend=legend),
             stroke=alt.Stroke("series:N", scale=colours, legend=legend),
         )  # fmt: skip
+
+    def with_legend(self, layers: list[Any], medium: Medium, with_lines: bool = True) -> list[Any]:
+        """Add a legend to layers of several series; on a screen a click on it selects one."""
+        if len(self.series) < 2:
+            return layers
+        key = self._key(medium, with_lines)
+        if not medium.interactive:
+            return [*layers, key]
+        chosen = alt.selection_point(fields=["series"], bind="legend")
+        return [*(layer.transform_filter(chosen) for layer in layers), key.add_params(chosen)]
 
     def _by_series(self, values: Sequence[object]) -> alt.ExprRef:
         known = json.dumps(dict(zip(self.series, values, strict=True)))
@@ -156,3 +166,19 @@ def value_axis(
         return channel(f"{column}:Q", scale=alt.Scale(type="log"), axis=axis, **title)
     whole = alt.Axis(tickMinStep=1) if measure.is_count else alt.Axis()
     return channel(f"{column}:Q", scale=alt.Scale(zero=True), axis=whole, **title)
+
+
+SERIES = alt.Tooltip("series:N", title=" ")
+
+
+def told(measure: Measure) -> list[alt.Tooltip]:
+    """Return the tooltips of a mean over runs."""
+    numbers = {"mean:Q": measure.axis, "low:Q": "lowest", "high:Q": "highest"}
+    said = [alt.Tooltip(name, title=title, format=".4~f") for name, title in numbers.items()]
+    return [*said, alt.Tooltip("n:Q", title="runs")]
+
+
+def hovering(base: alt.Chart, tooltips: Sequence[alt.Tooltip], medium: Medium) -> alt.Chart:
+    """Make a layer that is not seen and tells what is below the pointer."""
+    points: alt.Chart = base.mark_point(size=medium.area(60), filled=True, opacity=0)
+    return points.encode(tooltip=list(tooltips))
