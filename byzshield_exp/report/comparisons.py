@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
@@ -10,7 +11,7 @@ import pandas as pd
 from byzshield_exp.report.curves import bans, curve_points, starts
 from byzshield_exp.report.figures import Figure, Spread, spread
 from byzshield_exp.report.lines import curve_chart
-from byzshield_exp.report.panels import Panels, value_axis
+from byzshield_exp.report.panels import SERIES, Panels, hovering, told, value_axis
 from byzshield_exp.report.study import Dimension, Study
 from byzshield_exp.report.theme import Medium, width_of
 from byzshield_exp.report.words import Measure, measure
@@ -73,7 +74,7 @@ def at_the_end(study: Study) -> Iterator[Figure]:
     sizes = [one for one in study.dimensions if one.is_size]
     for size in sizes:
         for one in spread(study, [other for other in study.dimensions if other is not size]):
-            if len(one.study.runs):
+            if one.study.runs[size.column].nunique() > 1:
                 yield _by_size(one, size)
     if not sizes and study.dimensions and len(study.runs):
         yield from _by_setting(study)
@@ -112,52 +113,29 @@ def _by_size(one: Spread, size: Dimension) -> Figure:
 def _size_chart(
     points: pd.DataFrame, panels: Panels, size: Dimension, what: Measure, medium: Medium
 ) -> Any:
-    gap = min((b - a for a, b in zip(size.numbers, size.numbers[1:], strict=False)), default=1)
+    sizes = sorted(points["size"].unique().tolist())
+    gap = min(after - before for before, after in pairwise(sizes))
     step = 0.03 * gap  # beside each other, so that bars do not hide each other
     middle = (len(panels.series) - 1) / 2
     places = {name: (at - middle) * step for at, name in enumerate(panels.series)}
     data = points.assign(x=points["size"] + points["series"].map(places))
-    ticks = alt.Axis(values=list(size.numbers), grid=False, format="d")
-    x = alt.X(
-        "x:Q",
-        title=size.title,
-        axis=ticks,
-        scale=alt.Scale(zero=False, nice=False, padding=medium(8)),
-    )
+    ticks = alt.Axis(values=sizes, grid=False, format="d")
+    scale = alt.Scale(zero=False, nice=False, padding=medium(8))
+    x = alt.X("x:Q", title=size.title, axis=ticks, scale=scale)
     y = value_axis("mean", points, what)
-    plain = alt.Chart(panels.filled(data))
-    base = plain.encode(x=x, y=y, detail="series:N")
+    base = alt.Chart().encode(x=x, y=y, detail=alt.Detail("series:N"))
     colour = panels.colour
     layers = [
         base.mark_line(stroke=colour, strokeDash=panels.dash(medium)),
-        base.mark_rule(stroke=colour).encode(y=value_axis("low", points, what), y2="high:Q"),
+        base.mark_rule(stroke=colour).encode(y=value_axis("low", points, what), y2=alt.Y2("high")),
         base.mark_point(
             fill=colour, shape=panels.shape, opacity=1, strokeWidth=0, size=medium.area(24)
         ),
     ]
     if medium.interactive:
-        layers = selecting(layers, base, f"size:Q/{size.title}", what, medium)
-    if len(panels.series) > 1:
-        layers.append(panels.key(plain, medium))
-    return panels.arranged(alt.layer(*layers), medium)
-
-
-def selecting(layers: list[Any], base: Any, where: str, what: Measure, medium: Medium) -> list[Any]:
-    """Add tooltips and a legend that selects to layers of ``series``."""
-    chosen = alt.selection_point(fields=["series"], bind="legend")
-    field, _, title = where.partition("/")
-    hover = base.mark_point(size=medium.area(60), filled=True, opacity=0).encode(
-        tooltip=[alt.Tooltip("series:N", title=" "), alt.Tooltip(field, title=title), *told(what)]
-    )
-    layers = [layer.transform_filter(chosen) for layer in layers]
-    return [*layers, hover.add_params(chosen).transform_filter(chosen)]
-
-
-def told(what: Measure) -> list[Any]:
-    """Return the tooltips of a mean."""
-    numbers = {"mean:Q": what.axis, "low:Q": "lowest", "high:Q": "highest"}
-    said = [alt.Tooltip(name, title=title, format=".4~f") for name, title in numbers.items()]
-    return [*said, alt.Tooltip("n:Q", title="runs")]
+        where = alt.Tooltip("size:Q", title=size.title)
+        layers.append(hovering(base, [SERIES, where, *told(what)], medium))
+    return panels.arranged(panels.with_legend(layers, medium), data, medium)
 
 
 def _by_setting(study: Study) -> Iterator[Figure]:
@@ -176,17 +154,17 @@ def _dots(points: pd.DataFrame, order: Sequence[str], what: Measure, medium: Med
     is_wide = width_of(order) > 110
     panels = Panels(height=14.0 * len(order) + 10, is_wide=is_wide)
     axis = alt.Axis(title=None, labelLimit=0, grid=True)
-    base = alt.Chart(points).encode(
+    base = alt.Chart().encode(
         y=alt.Y("series:N", sort=list(order), axis=axis),
         x=value_axis("mean", points, what, alt.X),
-        tooltip=[alt.Tooltip("series:N", title=" "), *told(what)],
+        tooltip=[SERIES, *told(what)],
     )
     colour = panels.styles.colours[0]
     rule = base.mark_rule(color=colour).encode(
-        x=value_axis("low", points, what, alt.X), x2="high:Q"
+        x=value_axis("low", points, what, alt.X), x2=alt.X2("high")
     )
     dot = base.mark_point(fill=colour, opacity=1, strokeWidth=0, size=medium.area(30))
-    return panels.arranged(alt.layer(rule, dot), medium)
+    return panels.arranged([rule, dot], points, medium)
 
 
 def capital(text: str) -> str:

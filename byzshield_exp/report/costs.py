@@ -7,9 +7,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from byzshield_exp.report.comparisons import averaged, capital, finished, selecting, tabular
+from byzshield_exp.report.comparisons import averaged, capital, finished, tabular
 from byzshield_exp.report.figures import Figure, spread
-from byzshield_exp.report.panels import Panels, value_axis
+from byzshield_exp.report.panels import SERIES, Panels, hovering, told, value_axis
 from byzshield_exp.report.study import Dimension, Study, listed
 from byzshield_exp.report.theme import OTHERS, STACKED, Medium, legend_columns, width_of
 from byzshield_exp.report.words import Measure, measure
@@ -122,20 +122,19 @@ def _bar_chart(data: pd.DataFrame, order: Sequence[str], what: Measure, medium: 
         title=None, orient="bottom", columns=columns, symbolType="square",
         symbolSize=medium.area(50),
     )  # fmt: skip
-    bar = alt.Chart(data.assign(place=data["part"].map(place))).mark_bar(
-        stroke="white", strokeWidth=medium(0.6)
-    )
+    bar = alt.Chart().mark_bar(stroke="white", strokeWidth=medium(0.6))
     part = alt.Color(
         "part:N", scale=alt.Scale(domain=parts, range=colours),
         legend=legend if len(parts) > 1 else None,
     )  # fmt: skip
-    told = ["setting:N", "part:N", alt.Tooltip("value:Q", title=what.axis, format=".4~f")]
+    value = alt.Tooltip("value:Q", title=what.axis, format=".4~f")
+    told = [alt.Tooltip("setting:N"), alt.Tooltip("part:N"), value]
     bar = bar.encode(
         y=alt.Y("setting:N", sort=list(order), axis=axis),
         x=alt.X("value:Q", title=what.axis, stack="zero"),
         color=part, order=alt.Order("place:Q"), tooltip=told,
     )  # fmt: skip
-    return panels.arranged(bar, medium)
+    return panels.arranged([bar], data.assign(place=data["part"].map(place)), medium)
 
 
 def plane(study: Study) -> Iterator[Figure]:
@@ -186,20 +185,18 @@ def _plane_chart(
     what: Measure,
     medium: Medium,
 ) -> Any:
-    plain = alt.Chart(panels.filled(points))
-    base = plain.encode(
+    base = alt.Chart().encode(
         x=alt.X("cost:Q", title=cost.axis, scale=alt.Scale(zero=True)),
         y=value_axis("mean", points, what, title=title),
-        detail="series:N",
+        detail=alt.Detail("series:N"),
     )
     lowest = value_axis("low", points, what, title=title)
     layers = [
-        base.mark_rule(stroke=panels.colour).encode(y=lowest, y2="high:Q"),
+        base.mark_rule(stroke=panels.colour).encode(y=lowest, y2=alt.Y2("high")),
         base.mark_point(fill=panels.colour, shape=panels.shape, opacity=1, strokeWidth=0,
                         size=medium.area(35)),
     ]  # fmt: skip
     if medium.interactive:
-        layers = selecting(layers, base, f"cost:Q/{cost.axis}", what, medium)
-    if len(panels.series) > 1:
-        layers.append(panels.key(plain, medium, with_lines=False))
-    return panels.arranged(alt.layer(*layers), medium)
+        where = alt.Tooltip("cost:Q", title=cost.axis, format=".4~f")
+        layers.append(hovering(base, [SERIES, where, *told(what)], medium))
+    return panels.arranged(panels.with_legend(layers, medium, with_lines=False), points, medium)

@@ -110,7 +110,7 @@ def _chart(
         title=legend, orient="top", direction="horizontal", format=digits,
         gradientThickness=medium(6), gradientLength=medium(min(width, 150)), tickCount=4,
     )  # fmt: skip
-    base = alt.Chart(data).encode(
+    base = alt.Chart().encode(
         x=alt.X("across:N", sort=list(across.short), title=across.title,
                 axis=alt.Axis(labelAngle=-35 if sloped else 0, **axis)),
         y=alt.Y("down:N", sort=list(down.short), title=down.title, axis=alt.Axis(**axis)),
@@ -128,5 +128,5 @@ def _chart(
         text=alt.Text("mean:Q", format=digits)
     )
     height = _CELL * len(down.short)
-    sized = alt.layer(rects, text).properties(width=medium(width), height=medium(height))
+    sized = alt.layer(rects, text, data=data).properties(width=medium(width), height=medium(height))
     return sized.configure(**config(medium))

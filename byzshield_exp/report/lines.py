@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from byzshield_exp.report.curves import Reference, as_frame, layered, marked
-from byzshield_exp.report.panels import Panels, value_axis
+from byzshield_exp.report.panels import SERIES, Panels, hovering, told, value_axis
 from byzshield_exp.report.theme import GREY, PAPER, Medium
 from byzshield_exp.report.words import Measure
 
@@ -46,20 +46,18 @@ def curve_chart(
         ]
     )
     present = set(data["kind"])
-    data = panels.filled(data)
     whole = alt.Axis(tickMinStep=1)
     x = alt.X("step:Q", title="step", axis=whole, scale=alt.Scale(nice=False, zero=True))
-    y = value_axis("mean", points, measure)
-    plain = alt.Chart(data)
-    base = plain.encode(x=x, y=y, detail="series:N")
+    spans = {name: data[name].fillna(data["mean"]) for name in ("low", "high")}
+    y = value_axis("mean", data.assign(**spans), measure)
+    plain = alt.Chart()
+    base = plain.encode(x=x, y=y, detail=alt.Detail("series:N"))
     layers = [_level(plain.encode(y=y), panels, medium), *_layers(base, panels, medium)]
-    if medium.interactive:
-        layers = _interactive(layers, base, measure, medium)
-    layers += _start(plain.encode(x=x), medium)
-    drawn = [layer for kind, layer in layers if kind in present]
-    if len(panels.series) > 1:
-        drawn.append(panels.key(plain, medium))
-    return panels.arranged(alt.layer(*drawn), medium)
+    layers += _hovering(base, measure, medium) if medium.interactive else []
+    drawn = panels.with_legend([layer for kind, layer in layers if kind in present], medium)
+    if "start" in present:
+        drawn += _start(plain.encode(x=x), medium)
+    return panels.arranged(drawn, data, medium)
 
 
 def _layers(base: alt.Chart, panels: Panels, medium: Medium) -> list[tuple[str, alt.Chart]]:
@@ -68,16 +66,15 @@ def _layers(base: alt.Chart, panels: Panels, medium: Medium) -> list[tuple[str, 
     curve, ban, reference = (_only(base, kind) for kind in ("curve", "ban", "reference"))
     hollow = {"stroke": colour, "fill": "white", "strokeWidth": medium(1)}
     point = curve.transform_filter("datum.is_marked").mark_point
+    band = curve.mark_area(fill=colour, opacity=0.18)
+    label = reference.mark_text(align="right", dx=-medium(5), fill=colour)
     return [
-        ("curve", curve.mark_area(fill=colour, opacity=0.18).encode(y="low:Q", y2="high:Q")),
+        ("curve", band.encode(y=alt.Y("low:Q"), y2=alt.Y2("high"))),
         ("curve", curve.mark_line(stroke=colour, strokeDash=dash)),
         ("curve", point(fill=colour, shape=panels.shape, opacity=1, strokeWidth=0)),
         ("ban", ban.mark_point(shape="triangle-down", size=medium.area(22), **hollow)),
         ("reference", reference.mark_point(shape="diamond", size=medium.area(40), **hollow)),
-        (
-            "reference",
-            reference.mark_text(align="right", dx=-medium(5), fill=colour).encode(text="label:N"),
-        ),
+        ("reference", label.encode(text=alt.Text("label:N"))),
     ]
 
 
@@ -91,15 +88,15 @@ def _level(base: alt.Chart, panels: Panels, medium: Medium) -> tuple[str, alt.Ch
     return "level", _only(base, "level").mark_rule(**style)
 
 
-def _start(base: alt.Chart, medium: Medium) -> list[tuple[str, alt.Chart]]:
+def _start(base: alt.Chart, medium: Medium) -> list[alt.Chart]:
     """Draw where the attack starts, with its words beside the rule, readable on any curve."""
     start = _only(base, "start")
     place = {"align": "left", "baseline": "top", "dx": medium(2), "dy": medium(2)}
     halo = {"stroke": "white", "strokeWidth": medium(2.5), "opacity": 0.85}
     texts = [start.mark_text(**place, **halo), start.mark_text(**place, color=GREY)]
     return [
-        ("start", start.mark_rule(color=GREY, strokeDash=[medium(1), medium(2)])),
-        *(("start", text.encode(y=alt.value(0), text="label:N")) for text in texts),
+        start.mark_rule(color=GREY, strokeDash=[medium(1), medium(2)]),
+        *(text.encode(y=alt.value(0), text=alt.Text("label:N")) for text in texts),
     ]
 
 
@@ -107,28 +104,11 @@ def _said(starts: pd.DataFrame) -> pd.DataFrame:
     return starts.assign(label="attack starts")
 
 
-def _interactive(
-    layers: list[tuple[str, alt.Chart]], base: alt.Chart, measure: Measure, medium: Medium
-) -> list[tuple[str, alt.Chart]]:
-    """Add tooltips and a legend that selects."""
-    chosen = alt.selection_point(fields=["series"], bind="legend")
-    faded = [(kind, layer.transform_filter(chosen)) for kind, layer in layers]
-    numbers = {"mean:Q": measure.axis, "low:Q": "lowest", "high:Q": "highest"}
-    tooltip = [
-        alt.Tooltip("series:N", title=" "),
-        "step:Q",
-        *(alt.Tooltip(name, title=said, format=".4~f") for name, said in numbers.items()),
-        alt.Tooltip("n:Q", title="runs"),
-    ]
-    banned = [
-        alt.Tooltip("series:N", title=" "),
-        "step:Q",
-        alt.Tooltip("n:Q", title="peers banned"),
-    ]
-    over = {"size": medium.area(60), "filled": True, "opacity": 0}
-    hover = _only(base, "curve").mark_point(**over).encode(tooltip=tooltip).add_params(chosen)
+def _hovering(base: alt.Chart, measure: Measure, medium: Medium) -> list[tuple[str, alt.Chart]]:
+    """Tell the values of points and bans under the pointer."""
+    step = alt.Tooltip("step:Q")
+    peers = [SERIES, step, alt.Tooltip("n:Q", title="peers banned")]
     return [
-        *faded,
-        ("curve", hover.transform_filter(chosen)),
-        ("ban", _only(base, "ban").mark_point(**over).encode(tooltip=banned)),
+        ("curve", hovering(_only(base, "curve"), [SERIES, step, *told(measure)], medium)),
+        ("ban", hovering(_only(base, "ban"), peers, medium)),
     ]

@@ -52,7 +52,9 @@ def incomplete(study: Study, folders: Iterable[Path]) -> pd.DataFrame:
         folders: those given; points that a sweep could not run are in their ``sweep.csv``.
     """
     rows = []
-    for run in study.runs.to_dict("records"):
+    is_twice = study.runs["name"].duplicated(keep=False)
+    names = study.runs["name"].where(~is_twice, study.runs["folder"])
+    for name, run in zip(names, study.runs.to_dict("records"), strict=True):
         done = f"{run['steps_done']} of {run.get('steps', '?')} steps"
         lacks = study.measure.name in run and run[study.measure.name] != run[study.measure.name]
         if run["state"] == "diverged":
@@ -63,10 +65,11 @@ def incomplete(study: Study, folders: Iterable[Path]) -> pd.DataFrame:
             reason = f"has no {study.measure.title}"
         else:
             continue
-        rows.append({"run": run["name"], "state": run["state"], "reason": reason})
+        rows.append({"run": name, "state": run["state"], "reason": reason})
     places = {*folders, *(Path(folder).parent for folder in study.runs["folder"])}
+    places = {place.resolve() for place in places}
     rows += [row for place in sorted(places) for row in _invalid(place)]
-    return pd.DataFrame(rows, columns=["run", "state", "reason"]).drop_duplicates()
+    return pd.DataFrame(rows, columns=["run", "state", "reason"])
 
 
 def _invalid(folder: Path) -> list[dict[str, str]]:
@@ -94,7 +97,11 @@ def counted(study: Study, left: pd.DataFrame) -> str:
     states |= {"invalid": count} if (count := int((left["state"] == "invalid").sum())) else {}
     total = sum(states.values())
     done = f"{states.pop('done', 0)} of {total} runs are done"
-    return ", ".join([done, *(f"{count} {state}" for state, count in states.items())])
+    parts = [done, *(f"{count} {state}" for state, count in states.items())]
+    links = int(study.runs["same_as"].notna().sum()) if "same_as" in study.runs else 0
+    if links:
+        parts.append(f"{links} are links to a run that cannot differ")
+    return ", ".join(parts)
 
 
 def in_common(study: Study) -> str:

@@ -70,7 +70,7 @@ class Panels:
         dashes = [[medium(part) for part in dash] or [1, 0] for dash in self.styles.dashes]
         return self._by_series(dashes)
 
-    def key(self, plain: alt.Chart, medium: Medium, with_lines: bool = True) -> alt.Chart:
+    def _key(self, medium: Medium, with_lines: bool) -> alt.Chart:
         """Make a layer that draws nothing but the legend below: marker, and line with its dash."""
         symbols = self.styles.symbols if with_lines else self.styles.shapes
         size = medium.area(200 if with_lines else 30)
@@ -80,11 +80,21 @@ class Panels:
             symbolStrokeWidth=medium(1.3), symbolDash=[1, 0],
         )  # fmt: skip
         colours = self._scale(self.styles.colours)
-        return plain.transform_filter("false").mark_point(filled=True).encode(
+        return alt.Chart().transform_filter("false").mark_point(filled=True).encode(
             shape=alt.Shape("series:N", scale=self._scale(symbols), legend=legend),
             fill=alt.Fill("series:N", scale=colours, legend=legend),
             stroke=alt.Stroke("series:N", scale=colours, legend=legend),
         )  # fmt: skip
+
+    def with_legend(self, layers: list[Any], medium: Medium, with_lines: bool = True) -> list[Any]:
+        """Add a legend to layers of several series; on a screen a click on it selects one."""
+        if len(self.series) < 2:
+            return layers
+        key = self._key(medium, with_lines)
+        if not medium.interactive:
+            return [*layers, key]
+        chosen = alt.selection_point(fields=["series"], bind="legend")
+        return [*(layer.transform_filter(chosen) for layer in layers), key.add_params(chosen)]
 
     def _by_series(self, values: Sequence[object]) -> alt.ExprRef:
         known = json.dumps(dict(zip(self.series, values, strict=True)))
@@ -103,8 +113,12 @@ class Panels:
         empty = [{"row": row, "column": name} for row, name in every if (row, name) not in there]
         return pd.concat([data, pd.DataFrame(empty)], ignore_index=True) if empty else data
 
-    def arranged(self, chart: Any, medium: Medium) -> alt.TopLevelMixin:
-        """Give a chart its size, its panels by ``row`` and ``column``, and the theme."""
+    def arranged(self, layers: Sequence[Any], data: pd.DataFrame, medium: Medium) -> Any:
+        """Draw layers over each other, in panels by ``row`` and ``column``, with the theme.
+
+        Layers have no data of their own: Altair compares those of all.
+        """
+        chart = alt.layer(*layers, data=self.filled(data) if self.count > 1 else data)
         if self.count == 1:
             sized = chart.properties(
                 width=medium(self.width), height=medium(self.height),
@@ -113,16 +127,18 @@ class Panels:
             return sized.configure(**config(medium))
         inner = (self.width - 42 - (_SPACING + 2) * (self.wide - 1)) / self.wide
         sized = chart.properties(width=medium(inner), height=medium(min(self.height, 0.7 * inner)))
-        column = alt.Column("column:N", sort=list(self.columns), title=None)
-        row = alt.Row("row:N", sort=list(self.rows), title=None)
-        if len(self.rows) == 1:
-            wrapped = alt.Facet("column:N", sort=list(self.columns), title=None)
-            faceted = sized.facet(facet=wrapped, columns=self.wide, spacing=medium(_SPACING))
-        elif len(self.columns) == 1:
-            faceted = sized.facet(row=row, spacing=medium(_SPACING))
-        else:
-            faceted = sized.facet(column=column, row=row, spacing=medium(_SPACING))
+        faceted = sized.facet(**self._places(), spacing=medium(_SPACING))
         return faceted.configure(**config(medium))
+
+    def _places(self) -> dict[str, Any]:
+        """Say how panels lie: in rows and columns, or one after the other over several lines."""
+        if len(self.rows) == 1:
+            every = alt.Facet("column:N", sort=list(self.columns), title=None)
+            return {"facet": every, "columns": self.wide}
+        row = alt.Row("row:N", sort=list(self.rows), title=None)
+        if len(self.columns) == 1:
+            return {"row": row}
+        return {"row": row, "column": alt.Column("column:N", sort=list(self.columns), title=None)}
 
 
 def value_axis(
@@ -150,3 +166,19 @@ def value_axis(
         return channel(f"{column}:Q", scale=alt.Scale(type="log"), axis=axis, **title)
     whole = alt.Axis(tickMinStep=1) if measure.is_count else alt.Axis()
     return channel(f"{column}:Q", scale=alt.Scale(zero=True), axis=whole, **title)
+
+
+SERIES = alt.Tooltip("series:N", title=" ")
+
+
+def told(measure: Measure) -> list[alt.Tooltip]:
+    """Return the tooltips of a mean over runs."""
+    numbers = {"mean:Q": measure.axis, "low:Q": "lowest", "high:Q": "highest"}
+    said = [alt.Tooltip(name, title=title, format=".4~f") for name, title in numbers.items()]
+    return [*said, alt.Tooltip("n:Q", title="runs")]
+
+
+def hovering(base: alt.Chart, tooltips: Sequence[alt.Tooltip], medium: Medium) -> alt.Chart:
+    """Make a layer that is not seen and tells what is below the pointer."""
+    points: alt.Chart = base.mark_point(size=medium.area(60), filled=True, opacity=0)
+    return points.encode(tooltip=list(tooltips))

@@ -9,7 +9,8 @@ from typing import Any
 _WORDS = {
     "alie": "ALIE", "arc": "ARC", "btard": "BTARD", "bulyan": "Bulyan", "byzfl": "ByzFL",
     "byzshield": "ByzShield", "caf": "CAF", "cge": "CGE", "detox": "DETOX", "dnc": "DnC",
-    "fang": "Fang", "foe": "FoE", "ipm": "IPM", "krum": "Krum", "mda": "MDA", "meamed": "MeaMed", "mols": "MOLS",
+    "fang": "Fang", "foe": "FoE", "ipm": "IPM", "krum": "Krum", "mda": "MDA", "mols": "MOLS",
+    "meamed": "MeaMed",
     "monna": "MoNNA", "nnm": "NNM", "rfa": "RFA", "signsgd": "signSGD", "smea": "SMEA",
     "steiner": "Steiner", "phocas": "Phocas", "garfield": "Garfield", "blades": "Blades",
     "multi": "Multi", "svhn": "SVHN", "mnist": "MNIST", "cifar10": "CIFAR-10",

@@ -50,12 +50,11 @@ def _chart(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     ]
     panels = Panels(list(curves))
     whole = alt.Axis(format="d", tickMinStep=1)
-    plain = alt.Chart(pd.DataFrame(points))
-    base = plain.encode(
+    base = alt.Chart().encode(
         x=alt.X("q:Q", title="Byzantine workers q", axis=whole, scale=alt.Scale(zero=False)),
         y=alt.Y("share:Q", title="share of files won by the worst q workers"),
-        detail="series:N",
+        detail=alt.Detail("series:N"),
     )
     line = base.mark_line(stroke=panels.colour, strokeDash=panels.dash(PAPER))
     dot = base.mark_point(fill=panels.colour, shape=panels.shape, opacity=1, strokeWidth=0)
-    return panels.arranged(alt.layer(line, dot, panels.key(plain, PAPER)), PAPER)
+    return panels.arranged(panels.with_legend([line, dot], PAPER), pd.DataFrame(points), PAPER)

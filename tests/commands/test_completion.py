@@ -22,8 +22,9 @@ CONF = Path(__file__).parents[2] / "examples" / "conf"
 
 OFFERED = {
     "byzshield ": sorted(VERBS),
-    "byzshield ru": ["run"],
+    "byzshield r": ["report", "reproduce", "run"],
     "byzshield reproduce fig1": ["fig10", "fig11", "fig12"],
+    "byzshield report outputs f": ["formats="],
     "byzshield --": ["--help", "--version"],
     "byzshield nonsense ": [],
     "byzshield run at": ["attack="],

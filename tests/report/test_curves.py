@@ -131,7 +131,7 @@ def test_a_curve_is_in_its_own_panel_beside_empty_ones():
             for step in (1, 2)
         ]
     )
-    chart = curve_chart(points, panels, ACCURACY, references=[Reference("", 2, 0.5, "", "a", "y")])
+    chart = curve_chart(points, panels, ACCURACY, references=[Reference("", 2, 0.98, "", "a", "y")])
     drawn = cells(vegalite_to_scenegraph(chart.to_dict())["scenegraph"])
     lines = [len(mark["items"]) for cell in drawn for mark in cell["items"]
              if mark.get("name") == "child_layer_1_pathgroup"]  # fmt: skip
@@ -139,6 +139,8 @@ def test_a_curve_is_in_its_own_panel_beside_empty_ones():
     marks = [len(mark["items"]) for cell in drawn for mark in cell["items"]
              if mark.get("name") == "child_layer_3_marks"]  # fmt: skip
     assert marks == [0, 1, 0, 0]
+    assert all(0 <= one["y"] <= 146 for cell in drawn for mark in cell["items"]
+               if mark.get("marktype") == "symbol" for one in mark["items"])  # fmt: skip
 
 
 def luminance(colour):

@@ -15,7 +15,7 @@ from running import run_program
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 LOOK = """
 <script>
-const look = setInterval(() => {
+const look = setInterval(async () => {
   const charts = [...document.querySelectorAll('.chart')];
   if (charts.some(one => one.dataset.drawn !== 'yes')) return;
   clearInterval(look);
@@ -38,8 +38,14 @@ const look = setInterval(() => {
       });
     });
   }
+  const marks = () => charts[0].querySelectorAll('.mark-line path').length;
+  const clicked = [marks()];
+  const label = charts[0].querySelector('.role-legend-label text');
+  label?.dispatchEvent(new MouseEvent('click', {bubbles: true, view: window}));
+  await new Promise(done => setTimeout(done, 500));
+  clicked.push(marks());
   const fetched = performance.getEntriesByType('resource').map(one => one.name);
-  document.body.dataset.seen = JSON.stringify({charts: charts.length, over, fetched});
+  document.body.dataset.seen = JSON.stringify({charts: charts.length, over, fetched, clicked});
 }, 100);
 </script>
 """
@@ -93,6 +99,7 @@ def test_a_sweep_on_digits_is_a_page(digits, tmp_path):
     pictures = sorted(path.stem for path in (tmp_path / "figures").glob("*.png"))
     assert (seen["over"], seen["fetched"], console) == ([], [], [])
     assert seen["charts"] == len(pictures)
+    assert seen["clicked"] == [8, 4]  # of two curves in four panels one is left
     assert {
         "test_accuracy_by_step", "final_test_accuracy_by_q", "heatmap_test_accuracy_attack_defence",
         "heatmap_test_accuracy_q_defence", "epsilon_realised", "distorted_files", "time_by_phase",

@@ -12,7 +12,7 @@ from byzshield_exp.results.recorder import read_records
 
 KEYS = {
     "final_test_accuracy", "best_test_accuracy", "steps", "seconds_per_step", "num_parameters",
-    "num_corrupt", "epsilon_hat", "byzantine", "parameters_sha256", "buffers_sha256",
+    "num_corrupt", "epsilon_hat", "num_files", "byzantine", "parameters_sha256", "buffers_sha256",
     "bytes_in_per_step", "files_computed", "attack_effective", "diverged_at_step",
     "server_memory_bytes", "versions",
 }  # fmt: skip
