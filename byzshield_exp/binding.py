@@ -35,10 +35,11 @@ def bind(
         ConfigError: if the target cannot be imported, or an argument is unknown, missing or of a
             wrong type.
     """
-    function: Any = imported(key, choice)
+    function = imported(key, choice)
     parameters = inspect.signature(function).parameters
     options = [name for name in parameters if name not in reserved and name not in given]
-    hints = get_type_hints(function.__init__ if isinstance(function, type) else function)
+    is_class = isinstance(function, type)
+    hints = get_type_hints(function.__init__ if is_class else function)
     arguments = {name: value for name, value in choice.items() if name != "_target_"}
     for name, value in arguments.items():
         path = f"{key}.{name}"
