@@ -35,10 +35,11 @@ def bind(
         ConfigError: if the target cannot be imported, or an argument is unknown, missing or of a
             wrong type.
     """
-    function = _import(key, choice)
+    function = imported(key, choice)
     parameters = inspect.signature(function).parameters
     options = [name for name in parameters if name not in reserved and name not in given]
-    hints = get_type_hints(function)
+    is_class = isinstance(function, type)
+    hints = get_type_hints(function.__init__ if is_class else function)
     arguments = {name: value for name, value in choice.items() if name != "_target_"}
     for name, value in arguments.items():
         path = f"{key}.{name}"
@@ -82,6 +83,23 @@ def checked(key: str, call: "partial[Any]", **arguments: Any) -> Any:
         raise ConfigError(f"{prefix}: {error}") from error
 
 
+def imported(key: str, choice: Mapping[str, Any]) -> Callable[..., Any]:
+    """Import what a choice names.
+
+    Raises:
+        ConfigError: if that is impossible, or it cannot be called.
+    """
+    target = choice.get("_target_")
+    module, _, name = str(target).rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{key}._target_={target!r} cannot be imported: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"{key}._target_={target!r} is not a function")
+    return function  # type: ignore[no-any-return]
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return ``"; did you mean 'alie'?"``, or ``""`` when no known name is near."""
     near = difflib.get_close_matches(name, known, n=1)
@@ -106,18 +124,6 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", str(function))
 
 
-def _import(key: str, choice: Mapping[str, Any]) -> Callable[..., Any]:
-    target = choice.get("_target_")
-    module, _, name = str(target).rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{key}._target_={target!r} cannot be imported: {error}") from error
-    if not callable(function):
-        raise ConfigError(f"{key}._target_={target!r} is not a function")
-    return function  # type: ignore[no-any-return]
-
-
 def _checked_argument(
     key: str, value: Any, name: str, options: list[str], hints: Mapping[str, Any]
 ) -> Any:
@@ -133,6 +139,8 @@ def _checked_argument(
         return value
     if type(value) is int and is_bearable(float(value), hint):
         return float(value)
+    if isinstance(value, list) and is_bearable(tuple(value), hint):
+        return tuple(value)  # YAML has none
     raise ConfigError(f"{key}={value!r} must be {_spell(hint)}")
 
 

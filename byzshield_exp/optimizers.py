@@ -1,4 +1,4 @@
-"""HOW THE UPDATE IS APPLIED: torch's own optimizer and schedule over the flat parameters."""
+"""HOW THE UPDATE IS APPLIED: torch's own optimizers and schedules over the flat parameters."""
 
 import math
 import sys
@@ -8,9 +8,10 @@ from types import ModuleType
 from typing import Literal
 
 from torch import Tensor
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
 
+SCHEDULE_KEYS = ("schedule", "decay", "decay_every", "horizon")  # arguments of `scheduled`
 _COMPILER = "torch._dynamo"
 
 
@@ -52,6 +53,110 @@ def sgd(
         momentum: in [0, 1).
         weight_decay: L2 penalty, >= 0.
         nesterov: needs ``momentum > 0``.
+        schedule: as in :func:`scheduled`.
+        decay: as there.
+        decay_every: as there.
+        horizon: as there.
+
+    Raises:
+        ValueError: if an argument is out of its range, or is of another schedule.
+    """
+    if not (lr > 0 and 0 <= momentum < 1 and weight_decay >= 0):
+        raise ValueError(
+            "needs lr > 0, 0 <= momentum < 1 and weight_decay >= 0, "
+            f"got lr={lr} momentum={momentum} weight_decay={weight_decay}"
+        )
+    if nesterov and momentum == 0:
+        raise ValueError("nesterov=true needs momentum > 0, got momentum=0")
+    optimizer = SGD(
+        [params], lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
+    )
+    return scheduled(optimizer, schedule, decay, decay_every, horizon)
+
+
+def adam(
+    params: Tensor,
+    lr: float = 0.001,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    schedule: Literal["step", "cosine", "constant"] = "step",
+    decay: float = 1.0,
+    decay_every: int = 1,
+    horizon: int | None = None,
+) -> tuple[Optimizer, LRScheduler]:
+    """Adam with a schedule of the learning rate.
+
+    Args:
+        params: the flat parameters ``[d]``.
+        lr: learning rate of the first step, > 0.
+        beta1: decay of the mean gradient, in [0, 1).
+        beta2: decay of the mean squared gradient, in [0, 1).
+        eps: added to the root of the mean square, > 0.
+        weight_decay: L2 penalty, >= 0.
+        schedule: as in :func:`scheduled`.
+        decay: as there.
+        decay_every: as there.
+        horizon: as there.
+
+    Raises:
+        ValueError: if an argument is out of its range, or is of another schedule.
+
+    Source: Kingma and Ba, "Adam", ICLR 2015, Algorithm 1.
+    """
+    _check_adam(lr, beta1, beta2, eps, weight_decay)
+    optimizer = Adam([params], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+    return scheduled(optimizer, schedule, decay, decay_every, horizon)
+
+
+def adamw(
+    params: Tensor,
+    lr: float = 0.001,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    schedule: Literal["step", "cosine", "constant"] = "step",
+    decay: float = 1.0,
+    decay_every: int = 1,
+    horizon: int | None = None,
+) -> tuple[Optimizer, LRScheduler]:
+    """Adam whose weight decay, times ``lr``, shrinks the parameters themselves.
+
+    Args:
+        params: the flat parameters ``[d]``.
+        lr: as in :func:`adam`.
+        beta1: as there.
+        beta2: as there.
+        eps: as there.
+        weight_decay: >= 0.
+        schedule: as in :func:`scheduled`.
+        decay: as there.
+        decay_every: as there.
+        horizon: as there.
+
+    Raises:
+        ValueError: if an argument is out of its range, or is of another schedule.
+
+    Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, Algorithm 2.
+    """
+    _check_adam(lr, beta1, beta2, eps, weight_decay)
+    optimizer = AdamW([params], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+    return scheduled(optimizer, schedule, decay, decay_every, horizon)
+
+
+def scheduled(
+    optimizer: Optimizer,
+    schedule: Literal["step", "cosine", "constant"] = "step",
+    decay: float = 1.0,
+    decay_every: int = 1,
+    horizon: int | None = None,
+) -> tuple[Optimizer, LRScheduler]:
+    """Give an optimizer a schedule of its learning rate.
+
+    Args:
+        optimizer: over the flat parameters.
         schedule: ``step`` multiplies the learning rate by ``decay`` every ``decay_every`` steps;
             ``cosine`` lets it fall to 0 over ``horizon`` steps along half a cosine; ``constant``.
         decay: of ``step``, > 0.
@@ -64,14 +169,10 @@ def sgd(
     Source: ``step``: schedule (x, y, z) of ByzShield, MLSys 2021, Section 6 and Table 7.
     ``cosine``: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts.
     """
-    if not (lr > 0 and 0 <= momentum < 1 and weight_decay >= 0 and decay > 0 and decay_every >= 1):
+    if not (decay > 0 and decay_every >= 1):
         raise ValueError(
-            "needs lr > 0, 0 <= momentum < 1, weight_decay >= 0, decay > 0 and decay_every >= 1, "
-            f"got lr={lr} momentum={momentum} weight_decay={weight_decay} decay={decay} "
-            f"decay_every={decay_every}"
+            f"needs decay > 0 and decay_every >= 1, got decay={decay} decay_every={decay_every}"
         )
-    if nesterov and momentum == 0:
-        raise ValueError("nesterov=true needs momentum > 0, got momentum=0")
     if schedule != "step" and decay != 1:
         raise ValueError(f"decay={decay} is of schedule=step, got schedule={schedule}")
     if (schedule == "cosine") != (horizon is not None):
@@ -81,12 +182,17 @@ def sgd(
         )
     if horizon is not None and horizon < 1:
         raise ValueError(f"needs horizon >= 1, got horizon={horizon}")
-    optimizer = SGD(
-        [params], lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
-    )
     if horizon is not None:
         return optimizer, LambdaLR(optimizer, lambda done: _half_cosine(done / horizon))
     return optimizer, StepLR(optimizer, step_size=decay_every, gamma=decay)
+
+
+def _check_adam(lr: float, beta1: float, beta2: float, eps: float, weight_decay: float) -> None:
+    if not (lr > 0 and 0 <= beta1 < 1 and 0 <= beta2 < 1 and eps > 0 and weight_decay >= 0):
+        raise ValueError(
+            "needs lr > 0, beta1 and beta2 in [0, 1), eps > 0 and weight_decay >= 0, got "
+            f"lr={lr} beta1={beta1} beta2={beta2} eps={eps} weight_decay={weight_decay}"
+        )
 
 
 def _half_cosine(share: float) -> float:

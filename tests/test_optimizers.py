@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from byzshield_exp.optimizers import sgd
+from byzshield_exp.optimizers import adam, adamw, sgd
 
 
 def rates(steps, **options):
@@ -55,3 +55,53 @@ def test_a_cosine_goes_on_after_a_resume(run, tmp_path):
     assert parts["parameters_sha256"] == whole["parameters_sha256"]
     other = run("optimizer.schedule=constant", "steps=6", folder=tmp_path / "other")
     assert other["parameters_sha256"] != whole["parameters_sha256"]
+
+
+ADAM = {"lr": 0.02, "beta1": 0.8, "beta2": 0.9, "eps": 1e-3}
+
+
+@pytest.mark.parametrize("make", [adam, adamw])
+def test_adam_is_its_algorithm(make):
+    """Five steps by the papers' formulas, in float64."""
+    gradients = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)).double()
+    params = torch.ones(4, dtype=torch.float64)
+    optimizer, _ = make(params, **ADAM, weight_decay=0.1)
+    x, m, v = params.clone(), 0.0, 0.0
+    for t, gradient in enumerate(gradients, start=1):
+        params.grad = gradient.clone()
+        optimizer.step()
+        g = gradient + 0.1 * x if make is adam else gradient
+        x = x if make is adam else x * (1 - 0.02 * 0.1)
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g**2
+        x = x - 0.02 * (m / (1 - 0.8**t)) / ((v / (1 - 0.9**t)).sqrt() + 1e-3)
+    assert torch.allclose(params, x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0}])
+def test_adams_bounds(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"needs .*{name}"):
+        adamw(torch.zeros(3), **wrong)
+
+
+def test_any_optimizer_of_torch_goes_on_after_a_resume(run, cli, tmp_path):
+    other = (
+        "optimizer=other", "optimizer._target_=torch.optim.RMSprop", "+optimizer.alpha=0.9",
+        "optimizer.schedule=cosine", "optimizer.horizon=8",
+    )  # fmt: skip
+    whole = run(*other, "steps=4", folder=tmp_path / "whole")
+    run(*other, "steps=2", folder=tmp_path / "parts")
+    parts = run(*other, "steps=4", folder=tmp_path / "parts")
+    assert parts["parameters_sha256"] == whole["parameters_sha256"]
+    adam_too = run("optimizer=adam", "steps=4", folder=tmp_path / "adam")
+    assert adam_too["parameters_sha256"] != whole["parameters_sha256"]
+    wrongs = {
+        "optimizer._target_=torch.optim.RMSprp": "cannot be imported",
+        "+optimizer.alhpa=0.9": "did you mean 'alpha'",
+        "optimizer.decay=0.5": "is of schedule=step, got schedule=cosine",
+        "+optimizer.eps=small": "optimizer.eps='small' must be",
+    }
+    for wrong, said in wrongs.items():
+        code, _, err = cli(*other, wrong, "plan=true", f"output_dir={tmp_path}")
+        assert code == 2, err
+        assert said in err

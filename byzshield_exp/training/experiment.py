@@ -7,17 +7,18 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from byzshield_exp.aggregators import Defence
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.attacks import TIMING_KEYS, TimedAdversary, Timing
-from byzshield_exp.binding import bind, checked, construct
+from byzshield_exp.binding import bind, checked, construct, imported
 from byzshield_exp.clusters.backend import chosen_backend
 from byzshield_exp.datasets import Batches, Dataset
 from byzshield_exp.distortion import WorstCase, most_without, worst_case
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.networks import Flat
-from byzshield_exp.optimizers import without_compiler
+from byzshield_exp.optimizers import SCHEDULE_KEYS, scheduled, without_compiler
 from byzshield_exp.streams import Stream, generator
 from byzshield_exp.training import checks
 from byzshield_exp.training.activations import Activations
@@ -232,8 +233,18 @@ def _bind_cheats(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
 
 
 def _make_optimizer(choice: Mapping[str, Any], params: Tensor) -> Any:
+    """Make an optimizer with its schedule; a class of torch.optim knows nothing of schedules."""
     with without_compiler():
-        return construct("optimizer", choice, params=params)
+        target = imported("optimizer", choice)
+        if not (isinstance(target, type) and issubclass(target, Optimizer)):
+            return construct("optimizer", choice, params=params)
+        timing = {key: value for key, value in choice.items() if key in SCHEDULE_KEYS}
+        own = {key: value for key, value in choice.items() if key not in SCHEDULE_KEYS}
+        optimizer = construct("optimizer", own, params=[params])
+        try:
+            return scheduled(optimizer, **timing)
+        except ValueError as error:
+            raise ConfigError(f"optimizer={target.__name__}: {error}") from error
 
 
 def _bind_vote(config: Mapping[str, Any], flat: Flat) -> "partial[Tensor]":

@@ -1,0 +1,98 @@
+"""Rules without Hydra: what they take, what help and type checkers see of them."""
+
+import inspect
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+
+import numpy as np
+import pytest
+import torch
+
+import byzshield_exp
+from byzshield_exp import aggregators
+from byzshield_exp.aggregators.rule import rule_traits
+
+ALL = {
+    name: function
+    for name in aggregators.__all__
+    if rule_traits(function := getattr(aggregators, name)).kind
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_tensor_an_array_and_a_list_of_them_are_the_same_rows(name):
+    rows = torch.randn(9, 6, generator=torch.Generator().manual_seed(3))
+    given = (rows.numpy(), list(rows), list(rows.numpy()), tuple(rows))
+    results = [ALL[name](again, 1) for again in (rows, *given)]
+    if rule_traits(ALL[name]).kind == "mixing":
+        assert {left for _, left in results} == {results[0][1]}
+        results = [mixed for mixed, _ in results]
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "got none"),
+        ([torch.zeros(2), torch.zeros(3)], r"got \[2\] torch.float32, \[3\] torch.float32"),
+        ([torch.zeros(2), torch.zeros(2).double()], r"\[2\] torch.float32, \[2\] torch.float64"),
+        (["a"], "rows: "),
+        (np.array([["a"]]), "rows: "),
+        (np.zeros((5, 2), dtype=int), "floating point"),
+    ],
+)
+def test_what_cannot_be_rows_is_said_in_one_line(rows, said):
+    with pytest.raises(ValueError, match=said) as error:
+        aggregators.krum(rows, 1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help_shows_rows(name):
+    shown = str(inspect.signature(ALL[name]))
+    assert shown.startswith("(rows: jaxtyping.Float[Tensor, 'n d'], num_corrupt: int")
+    mixed = rule_traits(ALL[name]).kind == "mixing"
+    assert shown.endswith(
+        "-> tuple[jaxtyping.Float[Tensor, 'm d'], int]"
+        if mixed
+        else "-> jaxtyping.Float[Tensor, 'd']"
+    )
+
+
+def test_the_version_is_written_once():
+    assert byzshield_exp.__version__ == metadata.version("byzshield_exp")
+
+
+USER = """
+import numpy as np
+import torch
+from byzshield_exp.aggregators import krum, mean, nnm, trimmed_mean
+
+rows = torch.zeros(5, 4)
+a: torch.Tensor = krum(rows, 1)
+krum(rows=rows, num_corrupt=1, neighbours=2)
+krum([rows[0], rows[1]], num_corrupt=1)
+trimmed_mean(np.zeros((3, 4)), 1)
+mean(rows)
+nnm(rows, 1)[0].sum()
+"""
+WRONG = ("krum(rows, 1, neighbors=2)", "krum('rows', 1)", "krum(rows)", "mean(rows) + 'a'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_type_checkers_see_the_rules(tmp_path, checker):
+    program = shutil.which(checker) or shutil.which(checker, path=f"{sys.exec_prefix}/bin")
+    if program is None:
+        pytest.skip(f"{checker} is not installed")
+    file = tmp_path / "user.py"
+    file.write_text(USER + "\n".join(WRONG))
+    options = ["--cache-dir", str(tmp_path / "cache")] if checker == "mypy" else []
+    done = subprocess.run(
+        [program, *options, str(file)], capture_output=True, text=True, cwd=tmp_path
+    )
+    lines = {line.split(":")[1] for line in done.stdout.splitlines() if " error: " in line}
+    first = USER.count("\n") + 1
+    assert lines == {str(first + number) for number in range(len(WRONG))}, done.stdout
