@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import yaml
@@ -35,7 +35,7 @@ class MeasuredRun:
         evaluations: steps and accuracies in [0, 1].
         values: by measure: ``final``, ``best``, ``last5`` (mean of the last five evaluations) and
             ``lowest`` (from the first attack on), in [0, 1]; empty unless it is finished.
-        phases: by phase of figure 12, mean seconds of a step after the first.
+        phases: by phase of figure 12, median seconds of a step after the first.
         seconds: of all its attempts; None if unknown.
         versions: of the packages that it ran with.
     """
@@ -104,6 +104,6 @@ def _phases(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     if not seconds:
         return {}
     return {
-        phase: mean(sum(step.get(part, 0.0) for part in parts) for step in seconds)
+        phase: median(sum(step.get(part, 0.0) for part in parts) for step in seconds)
         for phase, parts in _PHASES.items()
     }

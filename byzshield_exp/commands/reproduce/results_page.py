@@ -1,7 +1,6 @@
 """Write the page of all results: what was run where, the tables, and why they differ."""
 
 import os
-import platform
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -61,17 +60,18 @@ def _made(command: str, compared: Sequence[Comparison]) -> str:
     seconds = sum(run.seconds or 0 for run in runs.values())
     seeds = sorted({seed for one in compared for seed in one.seeds})
     used = {f"{name} {said}" for run in runs.values() for name, said in run.versions.items()}
-    lines = [f"    {command}", ""]
-    lines += [f"wrote this page on {datetime.now(UTC):%Y-%m-%d}, commit {_commit()}."]
+    lines = [
+        f"Written on {datetime.now(UTC):%Y-%m-%d} at commit {_commit()}, on {cpu_model()} with "
+        f"{os.cpu_count()} cores, by",
+        "",
+        f"    {command}",
+        "",
+    ]
     if runs:
         lines += [
             f"{len(runs)} runs were computed, seeds {', '.join(map(str, seeds))}, "
             f"{duration(seconds)} one after the other, with {', '.join(sorted(used))}."
         ]
-    lines += [
-        f"Written on {cpu_model()}, {os.cpu_count()} cores, {platform.system()} "
-        f"{platform.machine()}."
-    ]
     return "\n".join(lines)
 
 

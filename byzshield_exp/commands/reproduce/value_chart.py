@@ -10,7 +10,7 @@ from byzshield_exp.commands.reproduce.spelling import MEASURES
 from byzshield_exp.report.theme import COLOURS, GREY, PAGE, PAPER, Medium, config
 
 WHO = ("here", "the paper")
-_LINE = 13.0  # points between two curves
+_LINE, _LABELS = 13.0, 92.0  # points between two curves, and for their names
 
 
 def of_measures(comparison: Comparison) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def value_chart(data: pd.DataFrame, columns: int, medium: Medium = PAPER) -> alt
     panels = list(dict.fromkeys(data["panel"]))
     columns = min(columns, len(panels))
     has_own_curves = data.groupby("panel")["curve"].agg(frozenset).nunique() > 1
-    labels = 92 * (columns if has_own_curves else 1)
+    labels = _LABELS * (columns if has_own_curves else 1)
     width = (PAGE - labels - 12 * (columns - 1)) / columns
     chart = alt.layer(*_layers(data, medium)).properties(
         width=medium(width), height=alt.Step(medium(_LINE))
@@ -61,7 +61,8 @@ def value_chart(data: pd.DataFrame, columns: int, medium: Medium = PAPER) -> alt
 
 
 def _layers(data: pd.DataFrame, medium: Medium) -> Sequence[alt.Chart]:
-    y = alt.Y("curve:N", sort=None, title=None, axis=alt.Axis(labelLimit=medium(110.0), grid=True))
+    axis = alt.Axis(labelLimit=medium(_LABELS), minExtent=medium(_LABELS), grid=True)
+    y = alt.Y("curve:N", sort=None, title=None, axis=axis)
     x = alt.X("mean:Q", title="test accuracy", scale=alt.Scale(domain=[0, 1]))
     base = alt.Chart(data).encode(y=y, x=x)
     legend = alt.Legend(
