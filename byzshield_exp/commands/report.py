@@ -34,7 +34,11 @@ def words(before: Sequence[str]) -> list[str]:
 
 @exit_codes()
 def main(arguments: list[str]) -> None:
-    """Make the report, and say where it is."""
+    """Make the report, and say where it is.
+
+    Raises:
+        ConfigError: for bad input, or folders without runs.
+    """
     if not arguments or asks_for_help(arguments):
         say(__doc__ or "")
         return

@@ -10,11 +10,13 @@ SHORT = (*SMALL, "checkpoint_every=2")
 
 CRASHING = """
 import os, signal
+from pathlib import Path
 
 def forge(knowledge, how: str = "fine", z: float | None = None):
-    if how == "raise" and knowledge.step == 2:
+    is_due = knowledge.step == 2 and not Path(__file__).with_name("mended").exists()
+    if how == "raise" and is_due:
         raise ArithmeticError("a rule of the user's own broke")
-    if how == "die" and knowledge.step == 2:
+    if how == "die" and is_due:
         os.kill(os.getpid(), signal.SIGKILL)
     return knowledge.own_rows()
 """

@@ -40,10 +40,7 @@ def test_a_point_that_breaks_does_not_stop_the_others(cli, tmp_path, monkeypatch
     assert code == 0
     assert "retry: " in out
     assert "plan: 3 runs: 2 retry, 1 done; about " in out
-    (tmp_path / "crashing.py").write_text(CRASHING.replace("== 2", "== 99"))
-    from multiprocessing import forkserver
-
-    forkserver._forkserver._stop()  # another start of the program has a new one
+    (tmp_path / "mended").touch()
     done = tmp_path / "out" / fine["name"] / "summary.json"
     before = done.stat().st_mtime_ns
     code, out, err = cli(*points)

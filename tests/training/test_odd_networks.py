@@ -67,7 +67,9 @@ def test_buffers_that_stay_with_a_worker_are_refused(more, cli, tmp_path):
     """Spectral norm's vectors would depend on the files that a worker has seen."""
     code, _, err = cli(*more("spectral"), f"output_dir={tmp_path}")
     assert code == 2
-    assert err.startswith("byzshield_exp: network=lenet changes its buffer 1.parametrizations.")
+    assert err.startswith(
+        "byzshield_exp: network=more_networks.spectral changes its buffer 1.parametrizations."
+    )
     assert len(err.splitlines()) == 1
 
 
@@ -85,7 +87,9 @@ def test_networks_that_cannot_be_copied_or_keep_nothing_learn(more, run, tmp_pat
 def test_networks_that_would_fail_at_the_first_step_are_refused(more, cli, tmp_path, name, said):
     code, _, err = cli(*more(name), f"output_dir={tmp_path}")
     assert code == 2
-    assert err.startswith("byzshield_exp: network=lenet on 2 pictures of 1x8x8 (files of 12): ")
+    assert err.startswith(
+        f"byzshield_exp: network=more_networks.{name} on 2 pictures of 1x8x8 (files"
+    )
     assert said in err
     assert len(err.splitlines()) == 1
 
@@ -107,6 +111,6 @@ BAD = {
 def test_networks_that_cannot_learn_here_are_refused(network, cli, tmp_path, overrides, message):
     code, _, err = cli(*SMALL, *overrides, f"output_dir={tmp_path / 'out'}")
     assert code == 2
-    assert err.startswith("byzshield_exp: network=lenet")
+    assert err.startswith("byzshield_exp: network=users_network.network")
     assert message in err
     assert len(err.splitlines()) == 1
