@@ -40,7 +40,8 @@ NEEDS = {
     ("cluster", "processes"): ("cluster.num_processes=2",),
     ("protocol", "btard"): ("approach=btard", "batch_size=30"),
     ("experiment", "mnist_lenet"): ("dataset.root={data}",),
-    ("experiment", "demo"): ("hydra.sweeper.params={{}}", "hydra.sweeper.only=[median]"),
+    ("experiment", "demo"): ("seed=0", "hydra.sweeper.only=[median]"),
+    ("optimizer", "other"): ("optimizer._target_=torch.optim.RMSprop",),
     ("dataset", "npz"): ("dataset.root={data}", "dataset.file=mine.npz"),
     **{
         ("dataset", name): ("dataset.root={data}",)

@@ -1,5 +1,6 @@
 """The runs of a sweep: each is done once and has its own bits; one that breaks stops no other."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def test_the_same_bits_as_a_single_run(cli, run, tmp_path):
 def test_a_point_that_breaks_does_not_stop_the_others(cli, tmp_path, monkeypatch):
     (tmp_path / "crashing.py").write_text(CRASHING)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "crashing", raising=False)  # of another test
     points = (
         "-m", *SHORT, "attack._target_=crashing.forge", "+attack.how=raise,die,fine",
         f"output_dir={tmp_path}/out",
@@ -106,6 +108,7 @@ def test_processes_in_a_sweep(cli, tmp_path, launcher):
 def test_another_launcher_fails_points_too(cli, tmp_path, monkeypatch):
     (tmp_path / "crashing.py").write_text(CRASHING)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "crashing", raising=False)  # of another test
     code, _, _ = cli(
         "-m", *SHORT, "attack._target_=crashing.forge", "+attack.how=raise,fine",
         "hydra/launcher=basic", f"output_dir={tmp_path}/out",
