@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -175,19 +174,18 @@ def test_a_restart_by_torchrun_does_not_overwrite_what_was_done_since(plain_conf
 def test_a_folder_that_is_held_is_not_overwritten(tmp_path):
     endless = (*SMALL, "steps=1000000", f"output_dir={tmp_path}")
     command = [sys.executable, "-m", "byzshield_exp", *endless]
-    held = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ})
-    try:
-        while "new: " not in held.stdout.readline():
-            assert held.poll() is None
-        (folder,) = tmp_path.iterdir()
-        done = run_program(*endless, "overwrite=true")
-        assert (done.returncode, "in use by another process" in done.stderr) == (2, True)
-        done = run_program("-m", *endless, "overwrite=true")
-        assert "1 running" in done.stdout
-        assert (folder / "metrics.jsonl").exists()
-    finally:
-        held.kill()
-        held.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as held:
+        try:
+            while "new: " not in held.stdout.readline():
+                assert held.poll() is None
+            (folder,) = tmp_path.iterdir()
+            done = run_program(*endless, "overwrite=true")
+            assert (done.returncode, "in use by another process" in done.stderr) == (2, True)
+            done = run_program("-m", *endless, "overwrite=true")
+            assert "1 running" in done.stdout
+            assert (folder / "metrics.jsonl").exists()
+        finally:
+            held.kill()
 
 
 def test_a_curve_is_called_by_its_name_and_what_is_added_to_it(cli, tmp_path):
