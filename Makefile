@@ -25,8 +25,8 @@ run: install  ## the main job: K=15 workers of which 3 lie (more choices: make r
 sweep: install  ## three approaches against two attacks, three numbers of liars
 	$(BIN)/byzshield run -m approach=mols,detox,baseline attack=alie,reversed_gradient q=0,2,3 $(ARGS)
 
-demo: install  ## five of 25 workers lie: six defences, five seeds, the picture of the README (2 minutes)
-	$(BIN)/byzshield run experiment=demo $(ARGS)
+demo: install  ## five of 25 workers lie: six defences, three seeds, the picture of the README (3 minutes)
+	$(BIN)/byzshield run experiment=demo 'seed=range(3)' $(ARGS)
 	$(BIN)/byzshield report outputs/demo
 
 tensorboard: install  ## look at the results
