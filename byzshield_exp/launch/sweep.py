@@ -29,6 +29,7 @@ def sweep(
     on_invalid: str,
     only_plan: bool,
     where: LauncherTraits,
+    found: Callable[[Job], None],
 ) -> None:
     """Check all points of a sweep, then run those that are not done.
 
@@ -41,6 +42,7 @@ def sweep(
             left out.
         only_plan: only say what would run.
         where: the launcher that runs them.
+        found: is called with the job of each point that can run.
 
     Raises:
         ConfigError: if points are impossible, before anything runs.
@@ -49,6 +51,9 @@ def sweep(
     if on_invalid not in ("error", "skip"):
         raise ConfigError(f"on_invalid={on_invalid} must be one of error, skip")
     checked = check_points(points, compose, where)
+    for point in checked:
+        if point.job:
+            found(point.job)
     invalid = [point for point in checked if point.job is None]
     for point in invalid:
         warn(f"{point.title}: {point.reason}")

@@ -68,6 +68,7 @@ class CurveSweeper(Sweeper):
             ConfigError: before anything runs, if something cannot run.
             RunError: at the end, if runs have failed.
         """
+        from byzshield_exp.commands.application import swept
         from byzshield_exp.launch.job import LauncherTraits
         from byzshield_exp.launch.sweep import sweep
 
@@ -93,6 +94,7 @@ class CurveSweeper(Sweeper):
         sweep(
             points, self._compose, launch, config.output_dir, config.on_invalid, config.plan,
             LauncherTraits(**getattr(launcher, "where", {})),
+            lambda job: swept.append((job.config["curve"] or "", job.folder)),
         )  # fmt: skip
 
     def _points(self, parser: OverridesParser, overrides: list[Override]) -> list[list[str]]:
@@ -116,11 +118,9 @@ class CurveSweeper(Sweeper):
 
     def _compose(self, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
         """Compose a point: its plain configuration, and the name of its folder."""
-        from byzshield_exp.commands.application import swept
         from byzshield_exp.commands.config import plain
         from byzshield_exp.commands.hydra_errors import as_config_errors
         from byzshield_exp.commands.run_name import run_name
-        from byzshield_exp.files import expand_user
 
         loader, before = self._context.config_loader, HydraConfig.instance().cfg
         try:
@@ -129,10 +129,7 @@ class CurveSweeper(Sweeper):
                 HydraConfig.instance().set_config(cfg)
                 with open_dict(cfg):
                     del cfg["hydra"]
-                config, name = plain(cfg), run_name(cfg)
-            folder = expand_user(config["output_dir"]) / name
-            swept.append((config["curve"] or "", folder))
-            return config, name
+                return plain(cfg), run_name(cfg)
         finally:
             HydraConfig.instance().cfg = before
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from picture_files import write_npz
 
+from byzshield_exp.commands import application
 from byzshield_exp.commands.reproduce import main
 from byzshield_exp.commands.reproduce.comparison import Comparison
 from byzshield_exp.commands.reproduce.contents import named
@@ -144,3 +146,21 @@ def test_byzshields_figures_at_a_very_small_size(capsys, tmp_path):
     assert text.count("\n### ") == 4 + 3
     assert "Missing" not in text
     assert yaml.safe_load((CONF / "scale/smoke.yaml").read_text())["steps"] > 2
+
+
+def test_runs_on_data_of_ones_own_are_found_too(cli, tmp_path, monkeypatch):
+    """Their folders are named by the data, which a configuration does not tell."""
+    write_npz(tmp_path / "mine.npz")
+    monkeypatch.setattr(application, "swept", [])
+    code, out, err = cli(
+        "experiment=byzshield/fig09", "hydra.sweeper.only=[byzshield_q2,detox_q2]", "scale=smoke",
+        "dataset=npz", f"dataset.root={tmp_path}", "dataset.file=mine.npz", "network=mlp",
+        "batch_size=25", "plan=true", f"output_dir={tmp_path}/out",
+    )  # fmt: skip
+    assert code == 0, err
+    planned = [line.removeprefix("new: ") for line in out.splitlines() if line.startswith("new: ")]
+    assert len(planned) == 2
+    assert [(curve, folder.name) for curve, folder in application.swept] == [
+        (name.partition(",")[0], name) for name in planned
+    ]
+    assert all(",data=" in name for name in planned)
