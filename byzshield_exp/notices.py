@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -69,3 +69,12 @@ def note(text: str) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with suppress(OSError), log.path.open("a") as file:
         file.write("".join(f"{now} {line}\n" for line in text.splitlines()))
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out rows of cells as lines whose columns stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    ]

@@ -81,6 +81,7 @@ def adam(
     beta2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
+    decoupled: bool = False,
     schedule: Literal["step", "cosine", "constant"] = "step",
     decay: float = 1.0,
     decay_every: int = 1,
@@ -94,43 +95,9 @@ def adam(
         beta1: decay of the mean gradient, in [0, 1).
         beta2: decay of the mean squared gradient, in [0, 1).
         eps: added to the root of the mean square, > 0.
-        weight_decay: L2 penalty, >= 0.
-        schedule: as in :func:`scheduled`.
-        decay: as there.
-        decay_every: as there.
-        horizon: as there.
-
-    Raises:
-        ValueError: if an argument is out of its range, or is of another schedule.
-
-    Source: Kingma and Ba, "Adam", ICLR 2015, Algorithm 1.
-    """
-    _check_adam(lr, beta1, beta2, eps, weight_decay)
-    optimizer = Adam([params], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
-    return scheduled(optimizer, schedule, decay, decay_every, horizon)
-
-
-def adamw(
-    params: Tensor,
-    lr: float = 0.001,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.01,
-    schedule: Literal["step", "cosine", "constant"] = "step",
-    decay: float = 1.0,
-    decay_every: int = 1,
-    horizon: int | None = None,
-) -> tuple[Optimizer, LRScheduler]:
-    """Adam whose weight decay, times ``lr``, shrinks the parameters themselves.
-
-    Args:
-        params: the flat parameters ``[d]``.
-        lr: as in :func:`adam`.
-        beta1: as there.
-        beta2: as there.
-        eps: as there.
         weight_decay: >= 0.
+        decoupled: weight decay, times ``lr``, shrinks the parameters themselves (AdamW); else it is
+            an L2 penalty, added to the gradient.
         schedule: as in :func:`scheduled`.
         decay: as there.
         decay_every: as there.
@@ -139,10 +106,16 @@ def adamw(
     Raises:
         ValueError: if an argument is out of its range, or is of another schedule.
 
-    Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, Algorithm 2.
+    Source: Kingma and Ba, "Adam", ICLR 2015, Algorithm 1; ``decoupled``: Loshchilov and Hutter,
+    "Decoupled Weight Decay Regularization", ICLR 2019, Algorithm 2.
     """
-    _check_adam(lr, beta1, beta2, eps, weight_decay)
-    optimizer = AdamW([params], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+    if not (lr > 0 and 0 <= beta1 < 1 and 0 <= beta2 < 1 and eps > 0 and weight_decay >= 0):
+        raise ValueError(
+            "needs lr > 0, beta1 and beta2 in [0, 1), eps > 0 and weight_decay >= 0, got "
+            f"lr={lr} beta1={beta1} beta2={beta2} eps={eps} weight_decay={weight_decay}"
+        )
+    kind = AdamW if decoupled else Adam
+    optimizer = kind([params], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
     return scheduled(optimizer, schedule, decay, decay_every, horizon)
 
 
@@ -185,14 +158,6 @@ def scheduled(
     if horizon is not None:
         return optimizer, LambdaLR(optimizer, lambda done: _half_cosine(done / horizon))
     return optimizer, StepLR(optimizer, step_size=decay_every, gamma=decay)
-
-
-def _check_adam(lr: float, beta1: float, beta2: float, eps: float, weight_decay: float) -> None:
-    if not (lr > 0 and 0 <= beta1 < 1 and 0 <= beta2 < 1 and eps > 0 and weight_decay >= 0):
-        raise ValueError(
-            "needs lr > 0, beta1 and beta2 in [0, 1), eps > 0 and weight_decay >= 0, got "
-            f"lr={lr} beta1={beta1} beta2={beta2} eps={eps} weight_decay={weight_decay}"
-        )
 
 
 def _half_cosine(share: float) -> float:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from byzshield_exp.commands.arguments import asks_for_help, read_keys, refuse_options, spelled
 from byzshield_exp.commands.exits import exit_codes
 from byzshield_exp.errors import ConfigError
-from byzshield_exp.notices import say, warn
+from byzshield_exp.notices import aligned, say, warn
 
 if TYPE_CHECKING:
     from byzshield_exp.report.best import Candidate, Criterion, Selection
@@ -153,7 +153,7 @@ def _show(selection: "Selection", what: "Criterion") -> None:
         said = [" or ".join(map(_values, one.worst)) or "-"] if worst else []
         values = [spelled_value(one.settings[key]) for key in what.over]
         rows.append(["*" if one in best else "", *values, *said, _accuracy(one), _runs(one)])
-    for line in _aligned(rows):
+    for line in aligned(rows):
         say(line)
     for one in selection.candidates:
         if one.lacking:
@@ -183,11 +183,3 @@ def _runs(one: "Candidate") -> str:
     diverged = f", {one.diverged} diverged" if one.diverged else ""
     lacking = f", {len(one.lacking)} lacking" if one.lacking else ""
     return f"{len(one.runs)}{diverged}{lacking}"
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    ]

@@ -54,11 +54,11 @@ def main(arguments: list[str]) -> None:
             f"report needs {error.name}: pip install 'byzshield_exp[report]'"
         ) from error
     from byzshield_exp.report.making import make_report
-    from byzshield_exp.report.typeset import aligned
+    from byzshield_exp.report.typeset import to_lines
 
     by = tuple(filter(None, given.get("by", "").split(",")))
     made = make_report(folders, out, by, given.get("metric"), formats)
-    for line in [*aligned(made.table), *made.lines]:
+    for line in [*to_lines(made.table), *made.lines]:
         say(line)
     for row in made.left.itertuples():
         say(f"{row.state}: {row.run} ({row.reason})")

@@ -25,6 +25,7 @@ from byzshield_exp.assignments import (
 )
 from byzshield_exp.distortion import bounds
 from byzshield_exp.distortion.worst_case import TIME_LIMIT_S, worst_case
+from byzshield_exp.notices import aligned
 
 _SAY_AFTER_S = 2.0  # a search that takes longer says so, on standard error
 FORMATS = ("table", "json", "csv", "markdown")
@@ -133,12 +134,12 @@ def _up(bound: float) -> float:
 def columns(head: Sequence[str], cells: Iterable[Sequence[str]], markdown: bool = False) -> str:
     """Format a table with aligned columns."""
     lines = [list(head), *map(list, cells)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    if not markdown:
+        return "\n".join(aligned(lines))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     texts = [
         [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
     ]
-    if not markdown:
-        return "\n".join("  ".join(line).rstrip() for line in texts)
     rule = ["-" * width for width in widths]
     return "\n".join(f"| {' | '.join(line)} |" for line in [texts[0], rule, *texts[1:]])
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+from byzshield_exp.notices import aligned
 from byzshield_exp.results.outcome import ACCURACIES
 
 Row = Mapping[str, Any]
@@ -35,7 +36,7 @@ def overview(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
         seconds = f"{mean(took):.1f}" if took else "-"
         table.append([*setting, *accuracies, _states(runs), seconds])
     best = [_best(groups, varied, name) for name in measured if len(groups) > 1]
-    return [*_aligned(table), *best, _ends(rows)]
+    return [*aligned(table), *best, _ends(rows)]
 
 
 def _varied(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
@@ -72,14 +73,6 @@ def _mean_and_range(values: Sequence[float]) -> str:
 def _states(rows: Sequence[Row]) -> str:
     counts = Counter(f"{row['state']}{' (link)' * bool(row.get('same_as'))}" for row in rows)
     return ", ".join(f"{count} {state}" for state, count in counts.items())
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    ]
 
 
 def _best(groups: Mapping[tuple[str, ...], Sequence[Row]], varied: list[str], name: str) -> str:

@@ -1,8 +1,10 @@
-"""Write a table as CSV, Markdown and LaTeX."""
+"""Write a table as CSV, Markdown, LaTeX and lines for a terminal."""
 
 from typing import Any
 
 import pandas as pd
+
+from byzshield_exp.notices import aligned
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -39,14 +41,9 @@ def cells(table: pd.DataFrame) -> list[list[str]]:
     return [[_spelled(cell) for cell in row] for row in table.itertuples(index=False, name=None)]
 
 
-def aligned(table: pd.DataFrame) -> list[str]:
+def to_lines(table: pd.DataFrame) -> list[str]:
     """Return a table as lines for a terminal."""
-    lines = [list(map(str, table.columns)), *cells(table)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
+    return aligned([list(map(str, table.columns)), *cells(table)])
 
 
 def _numeric(table: pd.DataFrame) -> list[bool]:
