@@ -32,7 +32,7 @@ demo: install  ## five of 25 workers lie: six defences, three seeds, the picture
 tensorboard: install  ## look at the results
 	$(BIN)/tensorboard --logdir outputs
 
-test: install  ## the tests (6 minutes on 2 cores)
+test: install  ## the fast tests (some 8 minutes on 2 cores)
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not slurm' $(ARGS)
 
 test-slow: install  ## the tests with many processes or long runs (about half an hour)
