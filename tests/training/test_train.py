@@ -150,6 +150,20 @@ def test_an_aggregator_must_bear_the_files_that_ties_can_take(cli, tmp_path):
     assert "leave all f=3 files without a majority" in err
 
 
+def test_below_a_majority_of_every_file_the_mean_is_that_of_a_run_without_liars(run, tmp_path):
+    """One liar of mols K=15 r=3 wins no file; the undefended mean of as many files is lost."""
+    files = ("aggregator=mean", "batch_size=50")
+    honest = run("approach=baseline", "K=25", "q=0", *files, folder=tmp_path / "honest")
+    ends = [
+        run("approach=mols", "q=1", f"attack={attack}", *files, folder=tmp_path / attack)
+        for attack in ("min_max", "infinity")
+    ]
+    assert {end["num_corrupt"] for end in ends} == {0}
+    assert {end["parameters_sha256"] for end in ends} == {honest["parameters_sha256"]}
+    lost = run("approach=baseline", "K=25", "q=1", "attack=min_max", *files, folder=tmp_path / "no")
+    assert lost["parameters_sha256"] != honest["parameters_sha256"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "effective", "warning"),
     [
