@@ -24,6 +24,7 @@ from byzshield_exp.results.outcome import ACCURACIES
 
 FORMATS = ("html", "svg", "pdf", "png", "csv", "md", "tex")
 FIGURES = "figures"  # below the folder of the report
+_LISTING = ".report"  # what a report has written there: a later one removes no other file
 _WRITERS = {"csv": typeset.to_csv, "md": typeset.to_markdown, "tex": typeset.to_latex}
 
 
@@ -137,9 +138,9 @@ def _title(folders: Sequence[Path]) -> str:
 
 def _write(written: Written, title: str, formats: Sequence[str]) -> None:
     folder = written.folder / FIGURES
-    for stale in folder.glob("*") if folder.is_dir() else ():
-        if stale.suffix[1:] in FORMATS:
-            stale.unlink()
+    listing = folder / _LISTING
+    for name in listing.read_text().splitlines() if listing.is_file() else ():
+        (folder / Path(name).name).unlink(missing_ok=True)
     pictures = tuple(form for form in formats if form in drawing.PICTURES)
     files: dict[str, list[str]] = {}
     for figure in written.figures:
@@ -148,6 +149,8 @@ def _write(written: Written, title: str, formats: Sequence[str]) -> None:
         files[figure.name] = [f"{FIGURES}/{figure.name}.{form}" for form in made]
         for form, content in made.items():
             write_atomically(folder / f"{figure.name}.{form}", content)
+    names = [Path(file).name for its in files.values() for file in its]
+    write_atomically(listing, "".join(f"{name}\n" for name in names).encode())
     for form, content in _tables(written.table, formats).items():
         write_atomically(written.folder / f"table.{form}", content)
     if "html" in formats:

@@ -112,7 +112,7 @@ def test_one_run_is_a_report_in_every_format(sweep, reported):
     one = next(path for path in sweep.iterdir() if path.name.endswith("seed=1"))
     out, said = reported(one)
     assert "1 of 1 runs are done" in said
-    names = {path.stem for path in (out / "figures").iterdir()}
+    names = {path.stem for path in (out / "figures").glob("[!.]*")}
     assert {"test_accuracy_by_step", "loss_by_step", "epsilon_realised", "time_by_phase"} <= names
     for name in names:
         assert sorted(path.suffix[1:] for path in (out / "figures").glob(f"{name}.*")) == [*FORMS]
@@ -124,9 +124,10 @@ def test_one_run_is_a_report_in_every_format(sweep, reported):
     epsilon = numbers(out / "figures" / "epsilon_realised.csv", "share of files won by liars, mean")
     (run,) = load(one).runs.to_dict("records")
     assert epsilon == [[pytest.approx(run["epsilon_hat"])]] * 4  # the worst set lies at each step
-    (out / "figures" / "old.svg").write_text("")
+    (out / "figures" / "mine.png").write_text("")
     reported(one, "formats=csv")
-    assert {path.suffix for path in (out / "figures").iterdir()} == {".csv"}  # nothing stale
+    kept = {path.name for path in (out / "figures").iterdir() if path.suffix != ".csv"}
+    assert kept == {".report", "mine.png"}  # nothing stale, and a picture of the user's own
 
 
 @pytest.mark.parametrize(
