@@ -53,10 +53,10 @@ def sgd(
         momentum: in [0, 1).
         weight_decay: L2 penalty, >= 0.
         nesterov: needs ``momentum > 0``.
-        schedule: as in :func:`scheduled`.
-        decay: as there.
-        decay_every: as there.
-        horizon: as there.
+        schedule: of ``lr``, see :func:`scheduled`.
+        decay: factor of ``lr``, > 0 (``step``).
+        decay_every: steps from one such factor to the next, >= 1 (``step``).
+        horizon: steps until ``lr`` is 0, >= 1 (``cosine``).
 
     Raises:
         ValueError: if an argument is out of its range, or is of another schedule.
@@ -98,10 +98,10 @@ def adam(
         weight_decay: >= 0.
         decoupled: weight decay, times ``lr``, shrinks the parameters themselves (AdamW); else it is
             an L2 penalty, added to the gradient.
-        schedule: as in :func:`scheduled`.
-        decay: as there.
-        decay_every: as there.
-        horizon: as there.
+        schedule: of ``lr``, see :func:`scheduled`.
+        decay: factor of ``lr``, > 0 (``step``).
+        decay_every: steps from one such factor to the next, >= 1 (``step``).
+        horizon: steps until ``lr`` is 0, >= 1 (``cosine``).
 
     Raises:
         ValueError: if an argument is out of its range, or is of another schedule.

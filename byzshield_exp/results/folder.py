@@ -83,8 +83,8 @@ class RunFolder:
         Args:
             run: the folder of the other one, beside this one.
             config: as of :meth:`open`.
-            data: as there.
-            code: as there.
+            data: as of :meth:`open`.
+            code: as of :meth:`open`.
 
         Raises:
             ConfigError: as :meth:`open`.
@@ -163,8 +163,8 @@ class RunFolder:
 
         Args:
             config: as of :meth:`open`.
-            data: as there.
-            code: as there.
+            data: as of :meth:`open`.
+            code: as of :meth:`open`.
 
         Raises:
             ConfigError: if no checkpoint can be read, or they are of another run or other data.

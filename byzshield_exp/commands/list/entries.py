@@ -67,12 +67,12 @@ def entry_of(group: str, choice: Choice) -> Entry:
 
 def _function(target: str | None) -> tuple[Callable[..., Any] | None, str]:
     """Import a function; return it, or the reason why there is none."""
-    if target is None:
+    if target in (None, "???"):  # none, or one that the command line gives
         return None, ""
     module, _, name = target.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name), ""
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         return None, f"{target} cannot be imported: {error}"
 
 
