@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -102,9 +101,9 @@ class Study:
 
     def order(self, dimensions: Sequence[Dimension]) -> list[str]:
         """Return the labels that occur, in the order of their values."""
-        there = set(self.labels(dimensions))
-        every = [", ".join(parts) for parts in product(*(one.long for one in dimensions))]
-        return [label for label in every if label in there]
+        columns = [one.column for one in dimensions]
+        runs = self.runs.sort_values(columns) if columns else self.runs
+        return list(dict.fromkeys(self.labels(dimensions)[runs.index]))
 
 
 def listed(dimensions: Iterable[Dimension]) -> str:

@@ -187,3 +187,15 @@ def test_tables_are_escaped():
     assert r"a\_b & n \\" in latex
     assert r"50 \% \& 3 | \{x\} & 0.1235 \\" in latex
     assert latex.index("toprule") < latex.index("midrule") < latex.index("bottomrule")
+
+
+def test_many_settings_are_ordered_by_those_that_occur():
+    """Nine settings of ten values: a list of all their combinations would be 20 GB."""
+    keys = [f"optimizer.key{at}" for at in range(9)]
+    runs = pd.DataFrame(
+        [{"folder": str(value), **dict.fromkeys(keys, value)} for value in (9, 3, 1, 7, 0, 2, 4)]
+    )
+    study = study_of(Runs(runs, pd.DataFrame(), tuple(keys)), ACCURACY, by=keys)
+    firsts = [label.split(", ")[0] for label in study.order(study.dimensions)]
+    assert firsts == [labelled(keys[0], value) for value in (0, 1, 2, 3, 4, 7, 9)]
+    assert study.order([]) == [""]
