@@ -144,6 +144,10 @@ def _independent(runs: pd.DataFrame, varied: Sequence[str]) -> tuple[list[str], 
     if CURVE in runs and runs[CURVE].notna().all():
         main = [key for key in ("experiment",) if key in keys] + [CURVE]
         keys = [*main, *(key for key in keys if key not in main)]
+    for size in ("r", "K"):  # they often go with the placement
+        others = [key for key in main if key != size]
+        if size in main and _follows(runs, size, others):
+            main = others
     implied = [key for key in keys if key not in main and _follows(runs, key, main)]
     return [key for key in keys if key not in implied], implied
 

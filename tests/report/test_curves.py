@@ -199,3 +199,18 @@ def test_many_settings_are_ordered_by_those_that_occur():
     firsts = [label.split(", ")[0] for label in study.order(study.dimensions)]
     assert firsts == [labelled(keys[0], value) for value in (0, 1, 2, 3, 4, 7, 9)]
     assert study.order([]) == [""]
+
+
+def test_a_size_that_goes_with_the_placement_is_no_axis():
+    rows = [("mols", 15, 3), ("mols", 15, 3), ("detox", 15, 3), ("baseline", 25, 1)]
+    runs = pd.DataFrame(
+        [
+            {"folder": str(at), "approach": approach, "K": workers, "r": replicas, "q": at % 2}
+            for at, (approach, workers, replicas) in enumerate(rows)
+        ]
+    )
+    study = study_of(Runs(runs, pd.DataFrame(), ["approach", "K", "r", "q"]), ACCURACY)
+    assert [one.name for one in study.dimensions] == ["approach", "q"]
+    assert "go with the settings shown: workers K, replicas of a file r" in study.remarks[0]
+    alone = study_of(Runs(runs.assign(approach="mols"), pd.DataFrame(), ["K", "r"]), ACCURACY)
+    assert [one.name for one in alone.dimensions] == ["K"]
