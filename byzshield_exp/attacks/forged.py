@@ -14,6 +14,8 @@ from byzshield_exp.attacks.knowledge import Knowledge
 def reversed_gradient(knowledge: Knowledge, scale: float = 100.0) -> Float[Tensor, "m d"]:
     """``-scale`` times the file's true gradient; ``scale=1`` is the sign flip.
 
+    Formula: row = -scale g_f.
+
     Knows: own gradients.
 
     Args:
@@ -29,6 +31,8 @@ def reversed_gradient(knowledge: Knowledge, scale: float = 100.0) -> Float[Tenso
 @attack_traits()
 def constant(knowledge: Knowledge, value: float = -100.0) -> Float[Tensor, "m d"]:
     """``value``, which may be 0, Inf or NaN, in every entry.
+
+    Formula: row[k] = value.
 
     Knows: nothing.
 
