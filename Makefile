@@ -34,7 +34,7 @@ tensorboard: install  ## look at the results
 
 docs: install  ## make the site in docs/_build/html; its links among each other are checked
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
-	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going docs docs/_build/html
+	$(BIN)/python -m sphinx --quiet --fresh-env --write-all --nitpicky --fail-on-warning --keep-going docs docs/_build/html
 	@echo docs/_build/html/index.html
 
 docs-links: docs  ## look at the links of the site to other sites (needs a network)

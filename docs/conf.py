@@ -23,6 +23,7 @@ html_theme_options = {
 html_show_sphinx = False
 html_copy_source = False
 myst_heading_anchors = 4
+myst_enable_extensions = ["deflist"]
 suppress_warnings = ["misc.highlighting_failure"]
 # `make docs-links` looks at the links to other sites; the build itself checks all others.
 linkcheck_timeout = 20

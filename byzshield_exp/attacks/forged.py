@@ -36,6 +36,10 @@ def constant(knowledge: Knowledge, value: float = -100.0) -> Float[Tensor, "m d"
 
     Knows: nothing.
 
+    Args:
+        knowledge: what the attacker knows.
+        value: of every entry.
+
     Source: DRACO, DETOX and ByzShield codes (value -100).
     """
     return knowledge.truth.blank_row().fill_(value).expand(len(knowledge.files), -1)

@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import io
 import re
-import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -86,7 +85,7 @@ def _family(group: str, entries: list[Entry]) -> Iterator[str]:
         yield _text(first.line)
     yield _text(first.summary)
     if first.formula:
-        yield f"```text\n{textwrap.fill(first.formula, 84, break_on_hyphens=False)}\n```"
+        yield f"```{{code-block}} text\n:class: formula\n{first.formula}\n```"
     function = _function(first)
     if function:
         yield _text(docstrings.details(function))
@@ -108,10 +107,10 @@ def _function(entry: Entry) -> Callable[..., Any] | None:
 
 def _parameters(entry: Entry, shown: dict[str, str] | None = None) -> Iterator[str]:
     keys = [key for key in entry.parameters if (shown or {}).get(key.name) != key.value]
-    if keys:
-        rows = [
-            f"| `{key.name}={_cell(key.value)}` | {_cell(_text(key.comment))} |" for key in keys
-        ]
+    if keys and entry.group in ("experiment", "scale"):
+        yield f"Sets {', '.join(f'`{key.name}={key.value}`' for key in keys)}."
+    elif keys:
+        rows = [f"| `{key.name}={_cell(key.value)}` | {_meaning(key)} |" for key in keys]
         yield "\n".join(["| key and default | meaning |", "|---|---|", *rows])
 
 
@@ -134,11 +133,22 @@ def _facts(entry: Entry) -> Iterator[str]:
         yield "\n".join(lines)
 
 
+def _meaning(key: conf.Key) -> str:
+    """Say what a key is.
+
+    Raises:
+        ValueError: if neither its comment nor the docstring does; the build fails.
+    """
+    value = key.value.strip('"')
+    if value.startswith("${"):
+        return f"follows `{value[2:-1]}`"
+    if not key.comment and "@" not in key.name:
+        raise ValueError(f"{key.name}: no comment and no docstring says what it is")
+    return _cell(_text(key.comment)) or "any choice of this group"
+
+
 def _keys_page() -> str:
-    rows = [
-        f"| `{key.name}={_cell(key.value)}` | {_cell(_text(key.comment))} |"
-        for key in conf.values()
-    ]
+    rows = [f"| `{key.name}={_cell(key.value)}` | {_meaning(key)} |" for key in conf.values()]
     groups = [
         f"| `{name}={_cell(key.value)}` | {_cell(_text(key.comment))} |"
         for name, key in conf.groups().items()
