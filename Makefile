@@ -6,7 +6,7 @@ ARGS ?=
 BESIDE := -n 2 --dist worksteal  # two tests at a time
 
 .DEFAULT_GOAL := help
-.PHONY: help install run sweep demo tensorboard test test-slow test-oldest test-slurm check format clean
+.PHONY: help install run sweep demo tensorboard docs docs-links test test-slow test-oldest test-slurm check format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,14 @@ demo: install  ## five of 25 workers lie: six defences, three seeds, the picture
 
 tensorboard: install  ## look at the results
 	$(BIN)/tensorboard --logdir outputs
+
+docs: install  ## make the site in docs/_build/html; its links among each other are checked
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/python -m sphinx --quiet --fresh-env --write-all --nitpicky --fail-on-warning --keep-going docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+docs-links: docs  ## look at the links of the site to other sites (needs a network)
+	$(BIN)/python -m sphinx --quiet --builder linkcheck docs docs/_build/links
 
 test: install  ## the fast tests (some 8 minutes on 2 cores)
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not slurm' $(ARGS)
@@ -59,4 +67,4 @@ format: install  ## write the format and the lint fixes
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove .venv and caches; results stay
-	rm -rf $(VENV) .venv-oldest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,8 +1,5 @@
-"""What a stranger gets: a wheel with its configuration, a README that tells the truth."""
+"""What a stranger gets: a wheel with its configuration."""
 
-import os
-import re
-import shlex
 import subprocess
 import sys
 import zipfile
@@ -11,7 +8,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -58,55 +54,6 @@ def test_a_wheel_runs_in_an_empty_folder(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert list(empty.glob("outputs/*/summary.json"))
-
-
-def commands():
-    """The command lines of the README's shell blocks."""
-    for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL):
-        yield from (line.partition("#")[0].strip() for line in block.splitlines() if line.strip())
-
-
-def test_make_targets_of_the_readme_exist():
-    makefile = (ROOT / "Makefile").read_text()
-    targets = {line.split()[1] for line in commands() if line.startswith("make ")}
-    assert {"run", "test"} <= targets
-    for target in targets:
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-
-
-@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("byzshield run")])
-def test_commands_of_the_readme_are_valid(cli, tmp_path, command):
-    """Composed and checked by the program; what they run is tested elsewhere."""
-    overrides = shlex.split(command)[2:]
-    if any("mnist" in override for override in overrides):
-        if "BYZSHIELD_DATA" not in os.environ:
-            pytest.skip("BYZSHIELD_DATA is not set")
-        overrides = [
-            f"dataset.root={os.environ['BYZSHIELD_DATA']}" if o.startswith("dataset.root") else o
-            for o in overrides
-        ]
-    code, out, err = cli(*overrides, "plan=true", f"output_dir={tmp_path}")
-    assert code == 0, err
-    assert "new: " in out
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("torchrun")])
-def test_torchrun_commands_of_the_readme_are_valid(tmp_path, command):
-    arguments = [*shlex.split(command)[1:], "plan=true", f"output_dir={tmp_path}"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *arguments],
-        capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert "new: " in ended.stdout
-
-
-def test_links_of_the_documents_resolve():
-    for document in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-            if "://" not in target:
-                assert (document.parent / target).exists(), (document.name, target)
 
 
 def test_top_level_holds_what_the_project_says():

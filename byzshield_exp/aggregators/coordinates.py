@@ -32,6 +32,8 @@ def _near_honest_range(num_rows: int, num_corrupt: int) -> float:
 def mean(rows: Float[Tensor, "n d"], num_corrupt: int = 0) -> Float[Tensor, " d"]:
     """The average row. No defence: one forged row moves it anywhere.
 
+    Formula: y = (1 / n) sum_i x_i.
+
     Source: plain synchronous SGD; after a vote, DRACO's repetition code (Chen et al., ICML 2018).
     """
     return weighted_sum(rows.new_full((len(rows),), 1 / len(rows), dtype=torch.float64), rows)
@@ -44,6 +46,8 @@ def median(
     """The coordinate-wise median.
 
     Stays within the range of the honest entries while ``2 * num_corrupt < n``.
+
+    Formula: y[k] = median(x_1[k], ..., x_n[k]).
 
     Args:
         rows: one gradient per row.
@@ -63,6 +67,9 @@ def median(
 def trimmed_mean(rows: Float[Tensor, "n d"], num_corrupt: int) -> Float[Tensor, " d"]:
     """Coordinate-wise mean without the ``num_corrupt`` largest and smallest entries.
 
+    Formula: y[k] = 1 / (n - 2c) sum over i = c + 1 ... n - c of x_(i)[k], entries sorted: x_(1)[k]
+        <= ... <= x_(n)[k].
+
     Raises:
         ValueError: unless ``2 * num_corrupt < n``.
 
@@ -77,6 +84,8 @@ def meamed(rows: Float[Tensor, "n d"], num_corrupt: int) -> Float[Tensor, " d"]:
     """Mean around median: per coordinate, the mean of the ``n - num_corrupt`` entries nearest
     to the median (of an even number, the mean of the two middle ones).
 
+    Formula: y[k] = the mean of the n - c entries x_i[k] with the least |x_i[k] - median_j x_j[k]|.
+
     Raises:
         ValueError: unless ``2 * num_corrupt < n``.
 
@@ -89,6 +98,9 @@ def meamed(rows: Float[Tensor, "n d"], num_corrupt: int) -> Float[Tensor, " d"]:
 @coordinate_wise(bound=_near_honest_range, raises_unclean=True)
 def phocas(rows: Float[Tensor, "n d"], num_corrupt: int) -> Float[Tensor, " d"]:
     """Per coordinate, the mean of the ``n - num_corrupt`` entries nearest to the trimmed mean.
+
+    Formula: y[k] = the mean of the n - c entries x_i[k] with the least |x_i[k] - t[k]|, where t is
+        the trimmed mean.
 
     Raises:
         ValueError: unless ``2 * num_corrupt < n``.
@@ -104,6 +116,8 @@ def phocas(rows: Float[Tensor, "n d"], num_corrupt: int) -> Float[Tensor, " d"]:
 @coordinate_wise(lacks=("translation", "scale", "equal rows"), raises_unclean=True)
 def sign_majority(rows: Float[Tensor, "n d"], num_corrupt: int = 0) -> Float[Tensor, " d"]:
     """The sign (-1, 0 or 1) of the sum of the rows' signs: a majority vote per coordinate.
+
+    Formula: y[k] = sign(sum_i sign(x_i[k])).
 
     Source: Bernstein et al., "signSGD with Majority Vote", ICLR 2019.
     """
@@ -126,6 +140,8 @@ def median_of_means(
     generator: np.random.Generator | None = None,
 ) -> Float[Tensor, " d"]:
     """The coordinate-wise median of the means of ``num_buckets`` buckets.
+
+    Formula: y[k] = median over buckets b of (1 / |b|) sum over i in b of x_i[k].
 
     Args:
         rows: one gradient per row.

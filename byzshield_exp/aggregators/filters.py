@@ -14,6 +14,8 @@ from byzshield_exp.aggregators.rule import weighing, whole
 def cge(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
     """Comparative gradient elimination: the mean of the ``n - num_corrupt`` shortest rows.
 
+    Formula: y = the mean of the n - c rows with the least ||x_i||.
+
     Raises:
         ValueError: unless ``num_corrupt < n``.
 
@@ -41,6 +43,9 @@ def sign_guard(
     Norms must lie within ``low`` and ``high`` times their median. The shares of positive, zero
     and negative entries are clustered by mean shift; the largest cluster is trusted. What is left
     is clipped to the median norm and averaged.
+
+    Formula: y = (1 / |S|) sum over i in S of x_i min(1, M / ||x_i||), where M = median_j ||x_j||
+        and S are the rows that pass both tests.
 
     Args:
         rows: one gradient per row.

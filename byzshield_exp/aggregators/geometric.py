@@ -29,6 +29,9 @@ def geometric_median(
 
     The point is kept as weights over the rows, so that an iteration costs ``n^2``, not ``n d``.
 
+    Formula: y = argmin_y sum_i ||x_i - y||; iterated as y <- sum_i w_i x_i / sum_i w_i with w_i =
+        1 / max(||x_i - y||, nu).
+
     Args:
         rows: one gradient per row.
         num_corrupt: not used; the rule resists while ``2 * num_corrupt < n``.
@@ -82,6 +85,8 @@ def centered_clip(
     With ``tolerance`` it goes on to the fixed point of this formula, by the reweighted step
     ``v <- sum_i w_i x_i / sum_i w_i`` with ``w_i = min(1, tau / ||x_i - v||)``, which has the same
     fixed point and needs far fewer iterations.
+
+    Formula: v <- v + (1 / n) sum_i (x_i - v) min(1, tau / ||x_i - v||).
 
     Args:
         rows: one gradient per row.

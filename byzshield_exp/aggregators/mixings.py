@@ -19,6 +19,8 @@ def nnm(rows: Geometry, num_corrupt: int) -> tuple[Float[Tensor, "n n"], int]:
 
     A row is its own nearest.
 
+    Formula: y_i = the mean of the n - c rows x_j with the least ||x_j - x_i||.
+
     Raises:
         ValueError: unless ``num_corrupt < n``.
 
@@ -37,6 +39,8 @@ def bucketing(
     rows: Geometry, num_corrupt: int, size: int = 2, generator: np.random.Generator | None = None
 ) -> tuple[Float[Tensor, "m n"], int]:
     """The means of random buckets of ``size`` rows; each corrupt row spoils one at most.
+
+    Formula: y_b = the mean of the rows of bucket b, for b = 1 ... ceil(n / s).
 
     Args:
         rows: one gradient per row.
@@ -67,6 +71,8 @@ def static_clip(
 ) -> tuple[Float[Tensor, "n n"], int]:
     """Rows longer than ``max_norm`` are scaled down to it.
 
+    Formula: y_i = x_i min(1, max_norm / ||x_i||).
+
     Args:
         rows: one gradient per row.
         num_corrupt: not changed.
@@ -88,6 +94,9 @@ def arc(rows: Geometry, num_corrupt: int) -> tuple[Float[Tensor, "n n"], int]:
     """Adaptive robust clipping: the ``k`` longest rows are scaled down to the norm of the next.
 
     ``k = floor(2 (c / n) (n - c))`` with ``c = num_corrupt``.
+
+    Formula: y_i = x_i min(1, C / ||x_i||), where C is the (k + 1)th largest norm and k = floor(2
+        (c / n) (n - c)).
 
     Raises:
         ValueError: unless ``num_corrupt < n``.

@@ -24,6 +24,9 @@ def krum(
 ) -> Float[Tensor, " n"]:
     """The row with the smallest sum of squared distances to its nearest neighbours.
 
+    Formula: y = the x_i with the least s_i = sum over j in N_i of ||x_i - x_j||^2, where N_i are
+        its n - c - 2 nearest other rows.
+
     Args:
         rows: one gradient per row.
         num_corrupt: c, how many rows may be forged.
@@ -49,6 +52,8 @@ def multi_krum(
     squared: bool = True,
 ) -> Float[Tensor, " n"]:
     """The mean of the ``m`` rows with the smallest Krum scores.
+
+    Formula: y = (1 / m) sum of the m rows with the least s_i, the scores of Krum.
 
     Args:
         rows: one gradient per row.
@@ -80,6 +85,9 @@ def bulyan(rows: Geometry, num_corrupt: int, one_shot: bool = False) -> Float[Te
     """Krum picks ``t = n - 2c`` rows one by one; then, per coordinate, the mean of the ``t - 2c``
     entries nearest to the median of the picked ones.
 
+    Formula: y[k] = the mean of the t - 2c entries x_i[k], i in S, with the least |x_i[k] - median
+        over S|, where S are the t = n - 2c rows that Krum picks.
+
     Args:
         rows: one gradient per row.
         num_corrupt: c, how many rows may be forged.
@@ -104,6 +112,9 @@ def bulyan(rows: Geometry, num_corrupt: int, one_shot: bool = False) -> Float[Te
 @weighing(lacks=("permutation",), raises_unclean=True)
 def monna(rows: Geometry, num_corrupt: int, trusted: int = 0) -> Float[Tensor, " n"]:
     """The mean of the ``n - num_corrupt`` rows nearest to one trusted row, itself among them.
+
+    Formula: y = the mean of the n - c rows with the least ||x_i - x_t||, where t is the trusted
+        row.
 
     Args:
         rows: one gradient per row.

@@ -28,6 +28,9 @@ def caf(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
 
     Exact eigenvectors, from the ``n x n`` inner products.
 
+    Formula: y = the mu_w with the least lambda_max(cov_w) while w_i <- w_i (1 - s_i / max_j s_j),
+        where s_i = <x_i - mu_w, u>^2, u is the top eigenvector of cov_w, and w_i = 1 at first.
+
     Raises:
         ValueError: unless ``2 * num_corrupt < n``.
 
@@ -66,6 +69,10 @@ def dnc(
 
     Each round looks at some coordinates and leaves out the ``filter_fraction * num_corrupt`` rows
     with the largest squared projection on the top right singular vector of the centred rows.
+
+    Formula: y = the mean of the rows that are in no round among the ceil(filter_fraction c) with
+        the largest s_i = <x_i - mu, v>^2, where v is the top right singular vector of the rows x_i
+        - mu.
 
     Args:
         rows: one gradient per row.

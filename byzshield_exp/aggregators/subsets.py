@@ -24,6 +24,9 @@ def mda(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
     Found exactly without looking at all subsets: rows that are too far from each other are the
     edges of a graph, and the rows to leave out are a vertex cover of at most ``num_corrupt``.
 
+    Formula: y = the mean of S, the set of n - c rows with the least max over i, j in S of ||x_i -
+        x_j||.
+
     Raises:
         ValueError: unless ``num_corrupt < n``.
 
@@ -53,6 +56,9 @@ def smea(rows: Geometry, num_corrupt: int) -> Float[Tensor, " n"]:
 
     Exact: eigenvalues of ``n x n`` inner products; a subset is worse than the best so far unless
     ``best * I - covariance`` has a Cholesky factor, which is quick to try.
+
+    Formula: y = the mean of S, the set of n - c rows with the least lambda_max(cov(S)), the
+        largest eigenvalue of its covariance.
 
     Raises:
         ValueError: unless ``num_corrupt < n`` and there are at most 5,000,000 such subsets.

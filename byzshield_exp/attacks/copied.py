@@ -26,6 +26,8 @@ def mimic(
 
     Without redundancy a file is a worker. The victim weighs more, the others less.
 
+    Formula: row = g_v for every file, where v is the victim.
+
     Knows: all honest gradients.
 
     Args:
@@ -83,6 +85,8 @@ def delayed_gradient(knowledge: Knowledge, delay: int = 100) -> Float[Tensor, "m
 
     It is computed again from that step's parameters and batch: a process keeps the parameters of
     the last ``delay`` steps, ``delay * d`` numbers, and so does a checkpoint.
+
+    Formula: row at step s = g_f of step s - delay.
 
     Knows: own gradients.
 

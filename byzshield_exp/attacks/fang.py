@@ -25,6 +25,8 @@ def fang_krum(knowledge: Knowledge, threshold: float = 1e-5) -> Float[Tensor, "m
     that the liars do not win and one copy for each file that they do, chooses a copy. The search
     ends below ``threshold``: the row is sent though Krum does not choose it.
 
+    Formula: row = -lambda sign(mu), the largest lambda tried for which Krum chooses the row.
+
     Knows: the defence.
 
     Args:
@@ -111,6 +113,9 @@ def fang_trimmed_mean(knowledge: Knowledge, b: float = 2.0) -> Float[Tensor, "m 
     Where the honest mean is positive, uniform between the least honest entry ``x`` and ``b * x``
     (``x / b`` if ``x`` is positive); where it is negative, beyond the greatest entry in the same
     way. It works against trimmed mean and median.
+
+    Formula: row[k] uniform between m[k] and b m[k] (or m[k] / b, whichever is farther out), where
+        m[k] is min_f g_f[k] if mu[k] >= 0 and max_f g_f[k] otherwise.
 
     Knows: all honest gradients.
 

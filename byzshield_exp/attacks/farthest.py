@@ -22,6 +22,9 @@ def min_max(knowledge: Knowledge, direction: Direction = "std") -> Float[Tensor,
     The largest such ``gamma >= 0`` is the least root of one quadratic per honest row; the authors
     search for it by bisection.
 
+    Formula: row = mu + gamma p with the largest gamma for which max_i ||row - x_i|| <= max over i,
+        j of ||x_i - x_j||.
+
     Knows: all honest gradients.
 
     Args:
@@ -41,6 +44,9 @@ def min_sum(knowledge: Knowledge, direction: Direction = "std") -> Float[Tensor,
     """``mean + gamma * p``: its squared distances sum to no more than any honest row's do.
 
     As :func:`min_max`, with sums over what honest workers send; one quadratic.
+
+    Formula: row = mu + gamma p with the largest gamma for which sum_i ||row - x_i||^2 <= max over
+        i of sum_j ||x_i - x_j||^2.
 
     Knows: all honest gradients.
 

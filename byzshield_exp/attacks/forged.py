@@ -14,6 +14,8 @@ from byzshield_exp.attacks.knowledge import Knowledge
 def reversed_gradient(knowledge: Knowledge, scale: float = 100.0) -> Float[Tensor, "m d"]:
     """``-scale`` times the file's true gradient; ``scale=1`` is the sign flip.
 
+    Formula: row = -scale g_f.
+
     Knows: own gradients.
 
     Args:
@@ -30,7 +32,13 @@ def reversed_gradient(knowledge: Knowledge, scale: float = 100.0) -> Float[Tenso
 def constant(knowledge: Knowledge, value: float = -100.0) -> Float[Tensor, "m d"]:
     """``value``, which may be 0, Inf or NaN, in every entry.
 
+    Formula: row[k] = value.
+
     Knows: nothing.
+
+    Args:
+        knowledge: what the attacker knows.
+        value: of every entry.
 
     Source: DRACO, DETOX and ByzShield codes (value -100).
     """

@@ -54,6 +54,8 @@ def mixed(
     sent for a file (here, and inside another attack), it is that of the first attack whose liars
     hold the file.
 
+    Formula: row of worker w = the row of the attack that w makes.
+
     Knows: what the wrapped attacks know.
 
     Args:

@@ -18,6 +18,8 @@ _DIRECTION = "random_direction"
 def gaussian(knowledge: Knowledge, mean: float = 0.0, std: float = 200.0) -> Float[Tensor, "m d"]:
     """Independent normal numbers, new for every file and step.
 
+    Formula: row[k] ~ N(mean, std^2).
+
     Knows: nothing.
 
     Args:
@@ -41,6 +43,8 @@ def gaussian_noise(
     knowledge: Knowledge, sigma: float = 100.0, relative: bool = False
 ) -> Float[Tensor, "m d"]:
     """The file's true gradient plus independent normal noise in every entry.
+
+    Formula: row[k] ~ g_f[k] + N(0, sigma^2).
 
     Knows: own gradients.
 
@@ -73,6 +77,9 @@ def scalar_noise(knowledge: Knowledge, sigma: float = 100.0) -> Float[Tensor, "m
     Parameter tensors with an even index are shifted: the weights, not the biases, where the two
     alternate. The shift is new for every tensor, file and step.
 
+    Formula: row[k] = g_f[k] + u_t for the entries k of tensor t, u_t ~ N(0, sigma^2) for even t
+        and 0 for odd t.
+
     Knows: own gradients.
 
     Args:
@@ -99,6 +106,8 @@ def random_direction(
     """``scale`` times the length of the true gradient, in a random direction fixed for the run.
 
     The direction follows from the seed and is the same for all liars, files and steps.
+
+    Formula: row = scale ||g_f|| u, where u is a random vector of length 1; per tensor or global.
 
     Knows: own gradients.
 

@@ -34,6 +34,8 @@ def alie_optimised(
     from the mean of the files that the liars do not win. Only the server knows the result of the
     step before and worker momentum, so the defence is taken without them.
 
+    Formula: row = mu + z sigma, z = argmax over (0, highest] of ||defence(z) - mu_clean||.
+
     Knows: the defence.
 
     Args:
@@ -58,6 +60,9 @@ def ipm_optimised(
     """``-epsilon`` times the honest mean with the ``epsilon`` that hurts the defence most.
 
     As :func:`alie_optimised`.
+
+    Formula: row = -epsilon mu, epsilon = argmax over (0, highest] of ||defence(epsilon) -
+        mu_clean||.
 
     Knows: the defence.
 

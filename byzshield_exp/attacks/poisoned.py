@@ -12,6 +12,8 @@ from byzshield_exp.attacks.knowledge import Knowledge
 def label_flip(knowledge: Knowledge) -> Float[Tensor, "m d"]:
     """The gradient of the file with every label ``y`` replaced by ``C - 1 - y``.
 
+    Formula: row = the gradient of the loss at (x, C - 1 - y) for the samples (x, y) of file f.
+
     Knows: own gradients.
 
     Source: Fang et al., "Local Model Poisoning Attacks", USENIX Security 2020, Section 4.1;
@@ -24,6 +26,8 @@ def label_flip(knowledge: Knowledge) -> Float[Tensor, "m d"]:
 @attack_traits()
 def label_shuffle(knowledge: Knowledge) -> Float[Tensor, "m d"]:
     """The gradient of the file with its labels permuted among its samples, anew at every step.
+
+    Formula: row = the gradient of the loss at (x_i, y_pi(i)) for the samples of file f, pi random.
 
     Knows: own gradients.
 

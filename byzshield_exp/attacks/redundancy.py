@@ -17,6 +17,8 @@ _FILES = "fixed_disagreement"
 def majorities_only(knowledge: Knowledge, attack: Callable[..., Tensor]) -> Float[Tensor, "m d"]:
     """The attack on the files that the liars win, the truth elsewhere: no lie is wasted.
 
+    Formula: row = attack(f) for the files f that the liars win, g_f elsewhere.
+
     Knows: what the wrapped attack knows, and the placement.
 
     Args:
@@ -65,6 +67,8 @@ def fixed_disagreement(knowledge: Knowledge, attack: Callable[..., Tensor]) -> F
     workers, so that each liar disagrees with D and with nobody else, and D looks as suspicious
     as A. Where every r workers share a file (r odd, q not below the majority), this wins half of
     the ``C(2q, r)`` files. D is :func:`disagreement_set`.
+
+    Formula: row = attack(f) for the files f that the liars win against D alone, g_f elsewhere.
 
     Knows: what the wrapped attack knows, and the placement.
 

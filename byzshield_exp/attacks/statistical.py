@@ -21,6 +21,8 @@ def inner_product_manipulation(knowledge: Knowledge, epsilon: float = 0.1) -> Fl
     The mean runs over (file, honest holder) pairs, as over messages; without redundancy it is
     the mean over honest workers.
 
+    Formula: row = -epsilon mu.
+
     Knows: all honest gradients.
 
     Args:
@@ -43,6 +45,8 @@ def alie(
     knowledge: Knowledge, z: float | None = None, ddof: int = 0, population: Population = "all"
 ) -> Float[Tensor, "m d"]:
     """Mean plus ``z`` standard deviations, coordinate by coordinate: "a little is enough".
+
+    Formula: row = mu + z sigma.
 
     Knows: all honest gradients; with ``population=liars`` own gradients.
 

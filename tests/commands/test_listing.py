@@ -89,10 +89,12 @@ def test_every_choice_has_a_line(told, group):
 
 
 @pytest.mark.parametrize("group", ["aggregator", "pre_aggregator", "attack", "approach"])
-def test_every_function_has_a_source(told, group):
+def test_every_function_has_a_source_and_a_formula(told, group):
     for entry in json.loads(told(group, "--json")[1]):
         assert bool(entry["function"]) == (entry["name"] != "none")
         assert len(entry["source"]) > 5 or not entry["function"], entry["name"]
+        if group != "approach":
+            assert re.search(r"\by\b|\by_|\brow\b|\bv\b", entry["formula"]) or not entry["function"]
         if group == "attack" and entry["function"]:
             assert entry["knows"], entry["name"]
         if group == "aggregator":

@@ -4,9 +4,10 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
-_SECTION = re.compile(r"(Args|Raises|Attributes|Source|Knows):\s*(.*)")
+_SECTION = re.compile(r"(Args|Raises|Attributes|Source|Knows|Formula):\s*(.*)")
 _ENTRY = re.compile(r" {4}(\w+): ?(.*)")
 _SENTENCE_END = re.compile(r"""(?<=[.!?])(?<!\bal\.)(?<!\b[A-Z]\.)\s+(?=[A-Z("`'])""")
 
@@ -17,15 +18,32 @@ def summary(function: Callable[..., Any]) -> str:
 
 
 def source(function: Callable[..., Any]) -> str:
-    """Return the ``Source:`` of a function as a sentence, or else its module's."""
+    """Return the first sentence of a function's source."""
+    return first_sentence(source_text(function))
+
+
+def source_text(function: Callable[..., Any]) -> str:
+    """Return the ``Source:`` of a function, or else its module's."""
     module = inspect.getdoc(sys.modules[function.__module__]) or ""
     texts = (_sections(text).get("Source", "") for text in (_text(function), module))
-    return first_sentence(next((text for text in texts if text), ""))
+    return next((text for text in texts if text), "")
 
 
 def knows(function: Callable[..., Any]) -> str:
     """Return what an attack has to know."""
     return _sections(_text(function)).get("Knows", "").rstrip(".")
+
+
+def formula(function: Callable[..., Any]) -> str:
+    """Return what a rule or an attack makes of its rows."""
+    return _sections(_text(function)).get("Formula", "").rstrip(".")
+
+
+def details(function: Callable[..., Any]) -> str:
+    """Return the paragraphs between the summary and the first section, marks removed."""
+    paragraphs = _text(function).split("\n\n")[1:]
+    plain = takewhile(lambda paragraph: not _SECTION.match(paragraph), paragraphs)
+    return "\n\n".join(_plain(paragraph) for paragraph in plain)
 
 
 def precondition(function: Callable[..., Any]) -> str:

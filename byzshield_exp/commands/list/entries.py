@@ -35,6 +35,7 @@ class Entry:
     precondition: str
     kind: str
     properties: tuple[str, ...]
+    formula: str
     knows: str
     source: str
     text: str
@@ -57,6 +58,7 @@ def entry_of(group: str, choice: Choice) -> Entry:
         precondition=docstrings.precondition(function) if function else "",
         kind=getattr(traits, "kind", ""),
         properties=getattr(traits, "properties", ()),
+        formula=docstrings.formula(function) if function else "",
         knows=docstrings.knows(function) if function else "",
         source=docstrings.source(function) if function else "",
         text="\n\n".join(

@@ -42,6 +42,7 @@ def _block(entry: Entry, width: int) -> Iterator[str]:
     facts = {
         "implies": " ".join(entry.implies),
         "kind": entry.kind + (f"; has {', '.join(entry.properties)}" if entry.properties else ""),
+        "formula": entry.formula,
         "knows": entry.knows,
         fact: entry.precondition.removeprefix(f"{fact} "),
         "source": entry.source,

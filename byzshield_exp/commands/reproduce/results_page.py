@@ -64,7 +64,9 @@ def _made(command: str, compared: Sequence[Comparison]) -> str:
         f"Written on {datetime.now(UTC):%Y-%m-%d} at commit {_commit()}, on {cpu_model()} with "
         f"{os.cpu_count()} cores, by",
         "",
-        f"    {command}",
+        "```sh",
+        command,
+        "```",
         "",
     ]
     if runs:
