@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from byzshield_exp.commands.arguments import near
@@ -21,7 +22,10 @@ from byzshield_exp.errors import ConfigError
 _TRAINING = {"mnist": 60_000, "fashionmnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
 _OWN_OPTIMIZERS = {"SGD": "optimizer=sgd optimizer.momentum=0.0", "Adam": "optimizer=adam"}
 _OWN_OPTIMIZERS["AdamW"] = "optimizer=adamw"
-_TYPES: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool}
+_TYPES: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "choice": str}
+_TYPES["text"] = (str, NoneType)
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+_WORDS |= {"choice": "a name", "text": "a text"}
 
 
 def translate_file(path: Path, extra: Mapping[str, str]) -> tuple[list[str], list[Explanation]]:
@@ -65,9 +69,20 @@ def _given(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
 def _check(setting: ForeignSetting, value: Any) -> None:
     several = value if isinstance(value, list) and setting.kind != "whole" else [value]
     kind = _TYPES.get(setting.kind, object)
+    if not several:
+        raise ConfigError(f"{setting.name}=[] must have a value")
     for one in several:
-        if not isinstance(one, kind) or (isinstance(one, bool) and kind in (int, (int, float))):
-            raise ConfigError(f"{setting.name}={one} must be a {setting.kind}")
+        if not isinstance(one, kind) or (
+            isinstance(one, bool) and setting.kind in ("int", "float")
+        ):
+            raise ConfigError(f"{setting.name}={json.dumps(one)} must be {_WORDS[setting.kind]}")
+
+
+def _single(settings: GivenSettings, name: str) -> Any:
+    """Return a value that cannot be swept here."""
+    if isinstance(settings[name], list):
+        raise ConfigError(f"{name}={json.dumps(settings[name])}: give one value")
+    return settings[name]
 
 
 def _algorithm(settings: GivenSettings) -> Replacement:
@@ -121,7 +136,7 @@ def _aggregator(settings: GivenSettings) -> Replacement:
 
 
 def _held_out(settings: GivenSettings) -> Replacement:
-    share = settings["benchmark_config.size_train_set"]
+    share = _single(settings, "benchmark_config.size_train_set")
     names = listed(settings["model.dataset_name"])
     totals = {_TRAINING[name] for name in names if name in _TRAINING}
     if len(totals) != 1 or "dataset" in settings.extra:
@@ -132,7 +147,7 @@ def _held_out(settings: GivenSettings) -> Replacement:
 
 
 def _optimizer(settings: GivenSettings) -> Replacement:
-    name = settings["model.optimizer_name"]
+    name = _single(settings, "model.optimizer_name")
     if name in _OWN_OPTIMIZERS:
         return Replacement([_OWN_OPTIMIZERS[name].split()])
     return Replacement([["optimizer=other", f"optimizer._target_=torch.optim.{name}"]])
@@ -155,23 +170,22 @@ def _decay(settings: GivenSettings) -> Replacement:
 def _milestones(settings: GivenSettings) -> Replacement:
     """Find the period whose multiples up to the last step are the milestones."""
     steps, milestones = settings["benchmark_config.nb_steps"], settings["model.milestones"]
+    if not isinstance(milestones, list) or not all(
+        type(one) is int and one > 0 for one in milestones
+    ):
+        raise ConfigError(f"model.milestones={json.dumps(milestones)} must be a list of steps")
     if not milestones or settings["model.learning_rate_decay"] == 1:
         return Replacement(remark="never applied" if "model.milestones" in settings.given else "")
-    first, last = milestones[0], max(listed(steps))
-    if sorted(milestones) != list(range(first, max(last, milestones[-1] + 1), first)):
+    first, last = min(milestones), max(listed(steps))
+    if sorted(milestones) != list(range(first, max(last, max(milestones) + 1), first)):
         remark = f"ours decays at every multiple of {first}: these milestones have no equivalent"
         return Replacement([[f"optimizer.decay_every={first}"]], remark)
     return Replacement([[f"optimizer.decay_every={first}"]], "the same steps")
 
 
 def _seeds(settings: GivenSettings) -> Replacement:
-    first = settings["benchmark_config.training_seed"]
-    count = settings["benchmark_config.nb_training_seeds"]
-    if not isinstance(first, int) or not isinstance(count, int) or count < 1:
-        raise ConfigError(
-            f"benchmark_config.nb_training_seeds={count} must be a whole number of at least 1, "
-            f"training_seed={first} one number"
-        )
+    first = _single(settings, "benchmark_config.training_seed")
+    count = _single(settings, "benchmark_config.nb_training_seeds")
     return Replacement([[f"seed={','.join(str(first + at) for at in range(count))}"]])
 
 
@@ -182,7 +196,7 @@ def _of_seeds(settings: GivenSettings) -> Replacement:
 
 
 def _device(settings: GivenSettings) -> Replacement:
-    name = str(settings["benchmark_config.device"])
+    name = str(_single(settings, "benchmark_config.device") or "cpu")
     remark = "of several GPUs CUDA_VISIBLE_DEVICES chooses" if ":" in name else ""
     return Replacement([[f"device={name.partition(':')[0]}"]], remark)
 

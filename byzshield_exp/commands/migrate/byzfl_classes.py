@@ -20,6 +20,8 @@ def variants(name: str, settings: GivenSettings) -> Replacement:
             branches.append([f"{name}={choice}", *overrides])
         else:
             bare.append(choice)
+    if not bare and not branches:
+        raise ConfigError(f"{name}=[] must have a value")
     if bare:
         branches.insert(0, [f"{name}={','.join(bare)}"])
     return Replacement(branches, "; ".join(dict.fromkeys(notes)))
@@ -28,10 +30,11 @@ def variants(name: str, settings: GivenSettings) -> Replacement:
 def chains(settings: GivenSettings) -> Replacement:
     """A list of pre-aggregators is a chain; a list of lists sweeps chains."""
     setting, value = table("byzfl").settings["pre_aggregators"], settings["pre_aggregators"]
+    value = listed(value)
     chains = value if value and isinstance(value[0], list) else [value]
     branches, notes = [], []
     for chain in chains:
-        found = [_class(setting, one) for one in chain]
+        found = [_class(setting, one) for one in listed(chain)]
         names = [choice for choice, _, _ in found]
         head = names[0] if len(names) == 1 else f"[{','.join(names)}]"
         own = [override for _, overrides, _ in found for override in overrides]
@@ -54,7 +57,9 @@ def _class(setting: ForeignSetting, one: Any) -> tuple[str, list[str], str]:
             f"{setting.name}.name={name}: there are {known}{near(name, setting.classes)}"
         )
     found = setting.classes[name]
-    given, known = one.get("parameters", {}), found.get("parameters", {})
+    given, known = one.get("parameters") or {}, found.get("parameters", {})
+    if not isinstance(given, dict):
+        raise ConfigError(f"{setting.name}.{name}.parameters={given} must be an object")
     choice, *overrides = found["choice"].split()
     notes = [f"{name}: {found['note']}"] if "note" in found else []
     for key in given:

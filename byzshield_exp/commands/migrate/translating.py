@@ -1,5 +1,6 @@
 """Translate settings of another program into command lines of ours."""
 
+import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -91,8 +92,8 @@ def translate(
 
 def _check_bound(setting: ForeignSetting, value: Any) -> None:
     for one in value if isinstance(value, list) else [value]:
-        if setting.least is not None and one is not None and one < setting.least:
-            raise ConfigError(f"{setting.name}={one} must be at least {setting.least}")
+        if setting.least is not None and one is not None and not setting.least <= one < math.inf:
+            raise ConfigError(f"{setting.name}={one} must be at least {setting.least}, and finite")
 
 
 def plain(setting: ForeignSetting, value: Any, settings: GivenSettings) -> Replacement:
