@@ -3,20 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+CPU ?=
 BESIDE := -n 2 --dist worksteal  # two tests at a time
 
 .DEFAULT_GOAL := help
-.PHONY: help install run sweep demo tensorboard docs docs-links test test-slow test-oldest test-slurm check format clean
+.PHONY: help install run sweep demo tensorboard docs docs-links test test-slow test-oldest test-slurm check-install check format clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/.installed  ## create .venv and install everything
+install: $(VENV)/.installed  ## create .venv and install everything (CPU=1: torch without CUDA)
 
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@PYTHON=$(PYTHON) CPU=$(CPU) scripts/install.sh $(VENV)
 	@touch $@
 
 run: install  ## the main job: K=15 workers of which 3 lie (more choices: make run ARGS='q=5')
@@ -55,6 +54,9 @@ test-slurm: install  ## the tests on a real Slurm (Debian, as root: installs it;
 	command -v slurmctld >/dev/null || { apt-get -q update && DEBIAN_FRONTEND=noninteractive \
 	  apt-get -q install -y --no-install-recommends $(SLURM_PACKAGES); } || true
 	$(BIN)/python -m pytest -m slurm $(ARGS)
+
+check-install:  ## the wheel and the sdist in empty environments of Python 3.11 to 3.13 (6 GB each, one by one)
+	scripts/check_install.sh
 
 check: install  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .

@@ -20,6 +20,7 @@ VERBS = {
     "report": "figures and tables of runs, and a page of them",
     "reproduce": "the papers' figures and tables, ours beside theirs",
     "prepare": "fetch a data set",
+    "migrate": "command lines and configurations of ByzShield, DETOX, ByzFL and BTARD, as ours",
     "best": "the best settings of a sweep, under the attack that is worst for each",
     "ec2": "machines rented from Amazon EC2, and given back",
     "job": "one run of a sweep, from its job.json",
