@@ -15,6 +15,7 @@ from byzshield_exp.binding import did_you_mean
 from byzshield_exp.commands.choices import VALUES
 from byzshield_exp.commands.command_line import command_line
 from byzshield_exp.commands.composing import LISTS, named_choices
+from byzshield_exp.commands.keys import meant_key
 from byzshield_exp.errors import ConfigError
 
 _GROUPS = (
@@ -156,7 +157,9 @@ def _unknown_keys(config: Mapping[str, Any]) -> Iterator[str]:
         known = [entry.name for entry in fields(node)]
         for key in config[prefix[:-1]] if prefix else config:
             if key not in (*known, "choices"):
-                yield f"unknown key {prefix}{key}{did_you_mean(key, known)}"
+                typed = HydraConfig.get().overrides.task
+                near = did_you_mean(key, known) if prefix else meant_key(key, typed)
+                yield f"unknown key {prefix}{key}{near}"
 
 
 def _out_of_bounds(config: Mapping[str, Any]) -> Iterator[str]:

@@ -4,8 +4,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from byzshield_exp.launch.job import Job, announce, describe, load, perform
+from byzshield_exp.launch.job import (
+    Job,
+    LauncherTraits,
+    announce,
+    describe,
+    load,
+    missing_data,
+    perform,
+)
 from byzshield_exp.launch.ranks import in_this_process, runner_for
+from byzshield_exp.notices import warn
 from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.results.outcome import final_accuracy
 from byzshield_exp.training.experiment import Experiment
@@ -23,8 +32,11 @@ def do_run(config: dict[str, Any], name: str) -> None:
         ConfigError: before any worker starts.
         RunError: when a started run cannot go on.
     """
-    job, experiment = describe(config, name)
+    missing = missing_data(config) if config["plan"] else ""
+    job, experiment = describe(config, name, LauncherTraits(fetches_data=True) if missing else None)
     if config["plan"]:
+        if missing:
+            warn(missing)
         folder = RunFolder(job.folder)
         folder.inspect(config, job.data, job.code)
         announce(job, folder)

@@ -1,6 +1,7 @@
 """Describe a run so completely that any machine with this package can do it: a job."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -162,9 +163,17 @@ def _buildable_here(config: Mapping[str, Any], where: LauncherTraits) -> dict[st
 
 
 def _is_fetched_there(config: Mapping[str, Any], where: LauncherTraits | None) -> bool:
-    root = config["dataset"].get("root", "")
-    return bool(
-        where and where.fetches_data and is_missing(config["choices"]["dataset"], str(root))
+    return bool(where and where.fetches_data and missing_data(config))
+
+
+def missing_data(config: Mapping[str, Any]) -> str:
+    """Say that a data set which can be fetched is not on this machine; empty if it is."""
+    dataset, root = config["choices"]["dataset"], str(config["dataset"].get("root", ""))
+    if not is_missing(dataset, root):
+        return ""
+    return (
+        f"dataset={dataset} is not in dataset.root={root}, which a plan can do without: fetch it "
+        f"with byzshield prepare dataset={dataset} dataset.root={shlex.quote(root)}"
     )
 
 
