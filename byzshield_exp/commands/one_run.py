@@ -1,9 +1,14 @@
 """Do the run of a command line, or one point of a sweep, in this process."""
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from byzshield_exp.errors import ConfigError, PartError, place_of
+from byzshield_exp.files import expand_user
 from byzshield_exp.launch.job import (
     Job,
     LauncherTraits,
@@ -14,9 +19,10 @@ from byzshield_exp.launch.job import (
     perform,
 )
 from byzshield_exp.launch.ranks import in_this_process, runner_for
-from byzshield_exp.notices import warn
+from byzshield_exp.notices import logged, note, warn
 from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.results.outcome import final_accuracy
+from byzshield_exp.results.status import LOG
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.loop import train
 
@@ -33,7 +39,9 @@ def do_run(config: dict[str, Any], name: str) -> None:
         RunError: when a started run cannot go on.
     """
     missing = missing_data(config) if config["plan"] else ""
-    job, experiment = describe(config, name, LauncherTraits(fetches_data=True) if missing else None)
+    where = LauncherTraits(fetches_data=True) if missing else None
+    with _traceback_in(expand_user(config["output_dir"]) / name / LOG):
+        job, experiment = describe(config, name, where)
     if config["plan"]:
         if missing:
             warn(missing)
@@ -47,6 +55,20 @@ def do_run(config: dict[str, Any], name: str) -> None:
     else:
         del experiment  # free its data: each rank loads its own
     perform(job, do)
+
+
+@contextmanager
+def _traceback_in(log: Path) -> Iterator[None]:
+    """Write the traceback of an error in the user's own code to the log of the run."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, PartError) or (not isinstance(error, ConfigError) and place_of(error)):
+            with suppress(OSError):
+                log.parent.mkdir(parents=True, exist_ok=True)
+            with logged(log, echo=False):
+                note(traceback.format_exc())
+        raise
 
 
 def _train(experiment: Experiment, job: Job) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.errors import ConfigError, RunError, typed
 from byzshield_exp.launch.job import Job, LauncherTraits, describe
 from byzshield_exp.notices import say
 from byzshield_exp.results.folder import RunFolder, is_place
@@ -109,8 +109,8 @@ def _check(overrides: tuple[str, ...], own: str, compose: Compose, where: Launch
     except (Exception, SystemExit) as error:  # raised by the user's own rule or network
         if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
             raise  # SIGTERM is meant for this process
-        reason = _one_line(f"{type(error).__name__}: {error}")
-        return Point(overrides, own, None, "invalid", reason)
+        said = str(error) if isinstance(error, RunError) else typed(error)
+        return Point(overrides, own, None, "invalid", _one_line(said))
     title = str(job.folder) if "output_dir" in own else job.name
     plan, reason = _plan(folder, is_held)
     return Point(overrides, title, job, plan, reason, bool(folder.anew) and plan == "new")

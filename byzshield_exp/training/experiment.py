@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from byzshield_exp.aggregators import Defence
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.attacks import TIMING_KEYS, TimedAdversary, Timing
-from byzshield_exp.binding import bind, checked, construct, imported
+from byzshield_exp.binding import bind, checked, construct, imported, instance_of
 from byzshield_exp.clusters.backend import chosen_backend
 from byzshield_exp.datasets import Batches, Dataset
 from byzshield_exp.distortion import WorstCase, most_without, worst_case
@@ -158,7 +158,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
 def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experiment:
     """Bind every group of the configuration once."""
     seed, num_byzantine = config["seed"], config["q"]
-    assignment: Assignment = construct("approach", config["approach"])
+    assignment = instance_of(Assignment, "approach", config["approach"])
     checks.check_num_workers(config, assignment)
     worst = worst or _find_worst_case(assignment, num_byzantine)
     task = build_task(config)
@@ -204,7 +204,16 @@ def _find_worst_case(assignment: Assignment, num_byzantine: int) -> WorstCase:
 def _bind_adversary(choice: Mapping[str, Any], **given: Any) -> TimedAdversary:
     who = {key: value for key, value in choice.items() if key not in TIMING_KEYS}
     bound = bind("adversary", who, ("step",), **given)
-    return TimedAdversary(partial(checked, "adversary", bound), Timing.of(choice))
+    most, num_workers = given["num_byzantine"], given["assignment"].num_workers
+
+    def choose(step: int) -> tuple[int, ...]:
+        chosen = checked("adversary", bound, step=step)
+        try:
+            return checks.check_liars(chosen, most, num_workers)
+        except ValueError as error:
+            raise ConfigError(f"adversary._target_={who['_target_']!r} {error}") from error
+
+    return TimedAdversary(choose, Timing.of(choice))
 
 
 def _bind_attack(config: Mapping[str, Any]) -> "partial[Tensor] | None":
@@ -237,7 +246,9 @@ def _make_optimizer(choice: Mapping[str, Any], params: Tensor) -> Any:
     with without_compiler():
         target = imported("optimizer", choice)
         if not (isinstance(target, type) and issubclass(target, Optimizer)):
-            return construct("optimizer", choice, params=params)
+            made = construct("optimizer", choice, params=params)
+            checks.check_optimizer(choice, made)
+            return made
         timing = {key: value for key, value in choice.items() if key in SCHEDULE_KEYS}
         own = {key: value for key, value in choice.items() if key not in SCHEDULE_KEYS}
         optimizer = construct("optimizer", own, params=[params])
