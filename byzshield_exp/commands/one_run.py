@@ -46,7 +46,7 @@ def do_run(config: dict[str, Any], name: str) -> None:
         if missing:
             warn(missing)
         folder = RunFolder(job.folder)
-        folder.inspect(config, job.data, job.code)
+        folder.inspect(job.config, job.data, job.code)
         announce(job, folder)
         return
     do = runner_for(job)

@@ -131,6 +131,7 @@ def describe(
         RunError: if a GPU's memory is full.
     """
     experiment = build(_buildable_here(config, where) if where else config)
+    config = {**config, "steps": experiment.steps}
     digest = "" if _is_fetched_there(config, where) else experiment.dataset.digest.hex()
     experiment.make_optimizer(experiment.params.clone())  # checks its arguments
     lines = [
@@ -141,7 +142,7 @@ def describe(
     if not has_known_pictures(config["choices"]["dataset"]):
         name = f"{name},data={digest[:8]}"
     job = Job(
-        name, {**config}, digest, asdict(experiment.worst), tuple(lines), experiment.notes,
+        name, config, digest, asdict(experiment.worst), tuple(lines), experiment.notes,
         own_sources(config),
     )  # fmt: skip
     return Described(job, experiment)
@@ -251,7 +252,13 @@ def _task(config: Mapping[str, Any], experiment: Experiment) -> str:
     return (
         f"{choices['network']} on {choices['dataset']}, d={len(experiment.params):,}, "
         f"batch {experiment.batches.batch_size} = {num_files} x {experiment.batches.file_size}"
+        f"{_epochs(config, experiment)}"
     )
+
+
+def _epochs(config: Mapping[str, Any], experiment: Experiment) -> str:
+    epochs = config.get("epochs")
+    return "" if epochs is None else f", epochs={epochs}: {experiment.steps} steps"
 
 
 def _cluster_lines(config: Mapping[str, Any], experiment: Experiment) -> list[str]:

@@ -19,7 +19,7 @@ from byzshield_exp.results.status import read_status
 _SAY_EVERY_S = 10.0
 _BEST_FIRST = ("done", "running", "resume", "queued", "retry", "new")  # to be the one computed
 _LINKABLE = ("new", "retry")
-_SPEAKS_ONLY = ("curve", "plan", "on_invalid", "overwrite", "command")
+_SPEAKS_ONLY = ("curve", "plan", "on_invalid", "overwrite", "command", "epochs")
 
 Compose = Callable[[Sequence[str]], tuple[dict[str, Any], str]]
 
@@ -99,10 +99,9 @@ def _conflict(first: Point, point: Point) -> str:
 
 def _check(overrides: tuple[str, ...], own: str, compose: Compose, where: LauncherTraits) -> Point:
     try:
-        config, name = compose(overrides)
-        job = describe(config, name, where).job
+        job = describe(*compose(overrides), where).job
         folder = RunFolder(job.folder)
-        folder.inspect(config, job.data, job.code)
+        folder.inspect(job.config, job.data, job.code)
         is_held = folder.in_use
     except ConfigError as error:
         return Point(overrides, own, None, "invalid", _one_line(str(error)))

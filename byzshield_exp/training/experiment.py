@@ -47,6 +47,7 @@ class Experiment:
         make_optimizer: ``make_optimizer(params) -> (optimizer, scheduler)``; raises
             ``ConfigError``. Called on the server alone.
         num_byzantine: q.
+        steps: of the run, counted from ``epochs`` where these are given.
         worst: the worst set of q workers; its upper bound is ``num_corrupt``.
         idle_reason: why the attack can do nothing, or ``""``.
         notes: warnings for the user, one line each.
@@ -70,6 +71,7 @@ class Experiment:
     defence: Defence
     make_optimizer: Callable[[Tensor], Any]
     num_byzantine: int
+    steps: int
     worst: WorstCase
     idle_reason: str
     notes: tuple[str, ...]
@@ -123,6 +125,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         ConfigError: in one line, with the key, the value and the bound.
     """
     parts = _bind_parts(config, worst)
+    config = {**config, "steps": parts.steps}
     assignment, forge, defence, batches = (
         parts.assignment,
         parts.forge,
@@ -157,7 +160,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
 
 def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experiment:
     """Bind every group of the configuration once."""
-    seed, num_byzantine = config["seed"], config["q"]
+    seed, num_byzantine, epochs = config["seed"], config["q"], config.get("epochs")
     assignment = instance_of(Assignment, "approach", config["approach"])
     checks.check_num_workers(config, assignment)
     worst = worst or _find_worst_case(assignment, num_byzantine)
@@ -183,6 +186,7 @@ def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experimen
         defence=_bind_defence(config),
         make_optimizer=partial(_make_optimizer, config["optimizer"]),
         num_byzantine=num_byzantine,
+        steps=batches.steps_in(epochs) if epochs else config["steps"],
         worst=worst,
         idle_reason="",
         notes=(),

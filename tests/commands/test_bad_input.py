@@ -88,6 +88,8 @@ CASES = {
     "misspelt group of a key": (["optimiser.lr=1"], "did you mean 'optimizer.lr'?"),
     "verb": (["evaluate"], "evaluate: arguments are key=value; evaluate is a verb"),
     "choice alone": (["krum"], "krum is a choice of aggregator: byzshield run aggregator=krum"),
+    "two lengths": (["epochs=2", "steps=9"], "epochs=2 and steps=9: give one of them"),
+    "epochs": (["epochs=0"], "epochs=0 must be a number above 0, or null"),
     "sub key": (["optimizer.lrr=3"], "unknown key optimizer.lrr"),
     "type": (["K=abc"], "K: Value 'abc' of type 'str' could not be converted to Integer"),
     "data": (
