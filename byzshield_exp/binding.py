@@ -11,11 +11,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from beartype.door import is_bearable
 
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.errors import ConfigError, located, typed
+
+T = TypeVar("T")
 
 
 def bind(
@@ -38,8 +40,7 @@ def bind(
     function = imported(key, choice)
     parameters = inspect.signature(function).parameters
     options = [name for name in parameters if name not in reserved and name not in given]
-    is_class = isinstance(function, type)
-    hints = get_type_hints(function.__init__ if is_class else function)
+    hints = _hints(key, function)
     arguments = {name: value for name, value in choice.items() if name != "_target_"}
     for name, value in arguments.items():
         path = f"{key}.{name}"
@@ -58,6 +59,16 @@ def bind(
     return partial(function, **runtime, **arguments)
 
 
+def _hints(key: str, function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        is_class = isinstance(function, type)
+        return get_type_hints(function.__init__ if is_class else function)
+    except Exception as error:  # a name that is imported for type checkers alone
+        raise ConfigError(
+            f"{key}: the annotations of {_name(function)} cannot be read: {typed(error)}"
+        ) from error
+
+
 def construct(key: str, choice: Mapping[str, Any], **given: Any) -> Any:
     """Bind a choice as :func:`bind` does, and call it.
 
@@ -65,6 +76,21 @@ def construct(key: str, choice: Mapping[str, Any], **given: Any) -> Any:
         ConfigError: as :func:`bind`, and for a ``ValueError`` or ``OSError`` of the call.
     """
     return checked(key, bind(key, choice, **given))
+
+
+def instance_of(kind: type[T], key: str, choice: Mapping[str, Any], **given: Any) -> T:
+    """Construct a choice as :func:`construct` does; it must return an instance of a class.
+
+    Raises:
+        ConfigError: as :func:`construct`, and if it returns something else.
+    """
+    made = construct(key, choice, **given)
+    if not isinstance(made, kind):
+        raise ConfigError(
+            f"{key}._target_={choice['_target_']!r} must return {kind.__name__}, got "
+            f"{type(made).__name__}"
+        )
+    return made
 
 
 def checked(key: str, call: "partial[Any]", **arguments: Any) -> Any:
@@ -80,7 +106,7 @@ def checked(key: str, call: "partial[Any]", **arguments: Any) -> Any:
     except (ValueError, OSError) as error:
         name = _name(call.func)
         prefix = key if str(error).startswith(name) else f"{key}={name}"
-        raise ConfigError(f"{prefix}: {error}") from error
+        raise ConfigError(f"{prefix}: {located(error)}") from error
 
 
 def imported(key: str, choice: Mapping[str, Any]) -> Callable[..., Any]:
@@ -93,8 +119,10 @@ def imported(key: str, choice: Mapping[str, Any]) -> Callable[..., Any]:
     module, _, name = str(target).rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{key}._target_={target!r} cannot be imported: {error}") from error
+    except Exception as error:  # a module of the user's own may raise anything
+        known = isinstance(error, ImportError | AttributeError | ValueError)
+        said = located(error) if known else typed(error)
+        raise ConfigError(f"{key}._target_={target!r} cannot be imported: {said}") from error
     if not callable(function):
         raise ConfigError(f"{key}._target_={target!r} is not a function")
     return function  # type: ignore[no-any-return]

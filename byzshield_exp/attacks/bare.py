@@ -75,11 +75,14 @@ def check_forged(rows: Tensor, count: int, width: int) -> None:
     """Check what an attack returns.
 
     Raises:
-        ValueError: unless it is a tensor ``[count, width]``.
+        ValueError: unless it is a float32 tensor ``[count, width]``.
     """
-    if not isinstance(rows, Tensor) or rows.shape != (count, width):
-        got = list(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
-        raise ValueError(f"must return rows of shape [{count}, {width}], got {got}")
+    is_tensor = isinstance(rows, Tensor)
+    if not is_tensor or rows.shape != (count, width) or rows.dtype != torch.float32:
+        got = f"{list(rows.shape)} {rows.dtype}" if is_tensor else type(rows).__name__
+        raise ValueError(
+            f"must return rows of shape [{count}, {width}] of torch.float32, got {got}"
+        )
 
 
 class GivenRows:

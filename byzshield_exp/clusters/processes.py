@@ -23,11 +23,13 @@ from typing import Any
 
 from byzshield_exp import interrupts
 from byzshield_exp.clusters.meeting import Rendezvous, meeting_place
-from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
+from byzshield_exp.errors import ConfigError, RunError, Stopped, located, place_of
 from byzshield_exp.notices import complain, note
 
 _PRELOAD = ("torch", "numpy")
-_FORESEEN = ("ConfigError", "RunError", "TooFewReplicas", "LostRank", "LostServer", "Stopped")
+_FORESEEN = (
+    "ConfigError", "RunError", "PartError", "TooFewReplicas", "LostRank", "LostServer", "Stopped",
+)  # fmt: skip
 _GRACE_S = 3.0  # for other reports after the first failure, and for a rank to end when asked
 
 
@@ -201,10 +203,10 @@ def _error_of(rank: int, report: dict[str, Any]) -> Exception:
         return ConfigError(error)
     if kind == "Stopped":
         return Stopped(error)
-    if kind not in _FORESEEN:  # a programming error; a run that failed as foreseen has its line
+    if kind not in _FORESEEN and not report.get("is_users"):  # a programming error
         complain(report["traceback"])
     else:
-        note(report["traceback"])  # a rule of the user's own may have raised what was foreseen
+        note(report["traceback"])  # the line says enough on the terminal
     failed = RunError(error if rank == 0 else f"rank {rank}: {error}")
     failed.rank = rank
     return failed
@@ -252,10 +254,11 @@ def _run_rank(
         report: dict[str, Any] = {"result": target(rendezvous, job)}
     except Exception as error:
         report = {
-            "error": first_line(error),
+            "error": located(error),
             "kind": type(error).__name__,
             "time": time.time_ns(),
             "traceback": traceback.format_exc(),
+            "is_users": bool(place_of(error)),
         }
         if report["kind"] not in _FORESEEN:
             report["error"] = f"{report['kind']}: {report['error']}"

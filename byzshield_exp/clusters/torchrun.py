@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from contextlib import suppress
 from datetime import timedelta
 from time import monotonic, sleep
 
@@ -17,6 +18,7 @@ from byzshield_exp.clusters.transport import Channel
 from byzshield_exp.errors import LostServer, RunError, first_line
 
 _LOOK_S = 0.05
+_FAILURE = "failure"
 
 
 def join(rendezvous: Rendezvous, backend: str = "sockets") -> Channel:
@@ -118,6 +120,17 @@ class Torchrun:
             return self._store.get(key).decode()
         except RuntimeError as error:
             raise LostServer(f"lost the server: {first_line(error)}") from error
+
+    def report(self, failure: str) -> None:
+        """On other ranks, leave word of a failure for rank 0, if nobody has before."""
+        with suppress(RuntimeError):  # the store is gone
+            self._store.compare_set(_FAILURE, "", failure)
+
+    def failure(self) -> str:
+        """On rank 0, what another rank reported; empty: nothing."""
+        with suppress(RuntimeError):
+            return self._store.get(_FAILURE).decode() if self._store.check([_FAILURE]) else ""
+        return ""
 
     def channel(self, backend: str) -> Channel:
         """Return what carries the rows of the job that was told last.

@@ -169,6 +169,8 @@ def _written(text: str, node: Node) -> str:
 
 
 def _beside(text: str, node: Node) -> str:
-    """Return the comment on the line where a value ends."""
-    rest = text[node.end_mark.index :].partition("\n")[0]
-    return rest.partition("#")[2].strip()
+    """Return the comment on the line where a value ends, with the comments right below it."""
+    first, *rest = text[node.end_mark.index :].splitlines() or [""]
+    column = node.end_mark.column + first.find("#")
+    below = takewhile(lambda line: line.find("#") == column and not line[:column].strip(), rest)
+    return " ".join(line.partition("#")[2].strip() for line in (first, *below))

@@ -15,6 +15,7 @@ from byzshield_exp.binding import did_you_mean
 from byzshield_exp.commands.choices import VALUES
 from byzshield_exp.commands.command_line import command_line
 from byzshield_exp.commands.composing import LISTS, named_choices
+from byzshield_exp.commands.keys import meant_key
 from byzshield_exp.errors import ConfigError
 
 _GROUPS = (
@@ -60,6 +61,7 @@ class Config:
     batch_size: Any = "auto"
     batch_rounding: str = "error"
     steps: int = 300
+    epochs: Any = None
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
@@ -102,6 +104,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         _check_single_run(config["choices"].get("experiment"))
     problems = [*_unknown_keys(config), *_out_of_bounds(config), *_out_of_choices(config)]
     problems += [*_cluster_problems(config), *_repeated_choices(), *_unknown_curve(config)]
+    problems += [*_two_lengths(config)]
     if problems:
         raise ConfigError("; ".join(problems))
     if config["cluster"]["num_processes"] is None:
@@ -156,7 +159,9 @@ def _unknown_keys(config: Mapping[str, Any]) -> Iterator[str]:
         known = [entry.name for entry in fields(node)]
         for key in config[prefix[:-1]] if prefix else config:
             if key not in (*known, "choices"):
-                yield f"unknown key {prefix}{key}{did_you_mean(key, known)}"
+                typed = HydraConfig.get().overrides.task
+                near = did_you_mean(key, known) if prefix else meant_key(key, typed)
+                yield f"unknown key {prefix}{key}{near}"
 
 
 def _out_of_bounds(config: Mapping[str, Any]) -> Iterator[str]:
@@ -168,6 +173,11 @@ def _out_of_bounds(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}={config[key]} must be at least 0"
     if config["q"] > config["K"] >= 1:
         yield f"q={config['q']} must be at most K={config['K']}"
+    epochs = config["epochs"]
+    if epochs is not None and (
+        not isinstance(epochs, int | float) or isinstance(epochs, bool) or not 0 < epochs < math.inf
+    ):
+        yield f"epochs={epochs} must be a number above 0, or null"
     if not 0 <= config["worker_momentum"] < 1:
         yield f"worker_momentum={config['worker_momentum']} must lie in [0, 1)"
 
@@ -221,6 +231,13 @@ def _process_problems(config: Mapping[str, Any]) -> Iterator[str]:
 def _server_plays(cluster: Mapping[str, Any]) -> bool:
     asked = cluster["server_plays"]
     return asked is True or (asked == "auto" and cluster["backend"] == "nccl")
+
+
+def _two_lengths(config: Mapping[str, Any]) -> Iterator[str]:
+    """Refuse steps that are typed beside epochs; epochs replace those of an experiment."""
+    typed = {override.partition("=")[0] for override in HydraConfig.get().overrides.task}
+    if config["epochs"] is not None and "steps" in typed:
+        yield f"epochs={config['epochs']} and steps={config['steps']}: give one of them"
 
 
 def _written(value: Any) -> str:

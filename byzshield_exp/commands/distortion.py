@@ -26,11 +26,23 @@ from byzshield_exp.commands.arguments import (
 from byzshield_exp.commands.choices import paths
 from byzshield_exp.commands.exits import exit_codes
 from byzshield_exp.errors import ConfigError
+from byzshield_exp.notices import aligned
 
 _COMMANDS = ("recommend", "tables")
 _KEYS = {"q": (), "format": ("table", "json", "csv", "markdown"), "time_limit": (), "plot": ()}
 _PLACEMENT = ("approach", "K", "r")  # Hydra composes these, as it does an approach's keys
 _LONGEST_RANGE = 10_000
+_LEGEND = {
+    "f, l, r": "files of the placement, files of a worker, workers of a file",
+    "c_max": "files that the worst q workers win; [found, bound] where the search was ended",
+    "eps_hat": "c_max / f",
+    "baseline": "eps_hat without replicas: q / K",
+    "FRC": "eps_hat of fractional repetition at this K and r; empty: there is none",
+    "gamma": "ByzShield's bound on c_max, in files; empty: not for this placement",
+    "any, random": "no placement has an eps_hat below this; q random workers win it on average",
+    "s": "seconds of the search",
+    "a worst set": "q workers that win c_max files, counted from 0",
+}
 
 
 def words(before: Sequence[str]) -> list[str]:
@@ -91,7 +103,13 @@ def _tables(given: Sequence[str]) -> str:
 
     if given:
         raise ConfigError(f"{given[0]}: tables takes no arguments")
-    return papers()
+    return f"{papers()}{_legend('c_max', 'eps_hat', 'baseline', 'FRC', 'gamma')}"
+
+
+def _legend(*columns: str) -> str:
+    """Explain columns of a table, below it."""
+    lines = aligned([(name, _LEGEND[name]) for name in columns])
+    return "\n".join(["", "", *lines])
 
 
 def _recommend(own: Mapping[str, str], overrides: Mapping[str, str]) -> str:
@@ -106,7 +124,8 @@ def _recommend(own: Mapping[str, str], overrides: Mapping[str, str]) -> str:
     num_workers, replication = sizes(overrides)
     if num_workers < 1 or replication < 1:
         raise ConfigError(f"K={num_workers} r={replication} must be at least 1")
-    return report.recommend(num_workers, replication, numbers[0], limit)
+    table = report.recommend(num_workers, replication, numbers[0], limit)
+    return f"{table}{_legend('f, l, r', 'c_max', 'eps_hat')}"
 
 
 def _report(own: Mapping[str, str], overrides: Mapping[str, str]) -> str:
@@ -124,7 +143,9 @@ def _report(own: Mapping[str, str], overrides: Mapping[str, str]) -> str:
     rows = [
         {"approach": name, **row} if several else row for name in series for row in series[name]
     ]
-    return report.spell(rows, own.get("format", "table"))
+    form = own.get("format", "table")
+    legend = _legend(*list(_LEGEND)[1:]) if form == "table" else ""
+    return report.spell(rows, form) + legend
 
 
 def _plot(series: Mapping[str, Sequence[dict[str, Any]]], path: str) -> None:

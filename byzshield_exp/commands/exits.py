@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import wraps
 
 from byzshield_exp import interrupts
-from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
+from byzshield_exp.errors import ConfigError, RunError, Stopped, typed
 from byzshield_exp.notices import complain
 
 FAILED, BAD_INPUT = 1, 2
@@ -63,7 +63,7 @@ def _code_of(error: Exception) -> int:
                 code = INTERRUPTED
             complain(f"byzshield_exp: {error}")
             return code
-    complain(f"byzshield_exp: {type(error).__name__}: {first_line(error)}")
+    complain(f"byzshield_exp: {typed(error)}")
     return FAILED
 
 

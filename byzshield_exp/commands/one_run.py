@@ -1,13 +1,28 @@
 """Do the run of a command line, or one point of a sweep, in this process."""
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from byzshield_exp.launch.job import Job, announce, describe, load, perform
+from byzshield_exp.errors import ConfigError, PartError, place_of
+from byzshield_exp.files import expand_user
+from byzshield_exp.launch.job import (
+    Job,
+    LauncherTraits,
+    announce,
+    describe,
+    load,
+    missing_data,
+    perform,
+)
 from byzshield_exp.launch.ranks import in_this_process, runner_for
+from byzshield_exp.notices import logged, note, warn
 from byzshield_exp.results.folder import RunFolder
 from byzshield_exp.results.outcome import final_accuracy
+from byzshield_exp.results.status import LOG
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.loop import train
 
@@ -23,10 +38,15 @@ def do_run(config: dict[str, Any], name: str) -> None:
         ConfigError: before any worker starts.
         RunError: when a started run cannot go on.
     """
-    job, experiment = describe(config, name)
+    missing = missing_data(config) if config["plan"] else ""
+    where = LauncherTraits(fetches_data=True) if missing else None
+    with _traceback_in(expand_user(config["output_dir"]) / name / LOG):
+        job, experiment = describe(config, name, where)
     if config["plan"]:
+        if missing:
+            warn(missing)
         folder = RunFolder(job.folder)
-        folder.inspect(config, job.data, job.code)
+        folder.inspect(job.config, job.data, job.code)
         announce(job, folder)
         return
     do = runner_for(job)
@@ -35,6 +55,20 @@ def do_run(config: dict[str, Any], name: str) -> None:
     else:
         del experiment  # free its data: each rank loads its own
     perform(job, do)
+
+
+@contextmanager
+def _traceback_in(log: Path) -> Iterator[None]:
+    """Write the traceback of an error in the user's own code to the log of the run."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, PartError) or (not isinstance(error, ConfigError) and place_of(error)):
+            with suppress(OSError):
+                log.parent.mkdir(parents=True, exist_ok=True)
+            with logged(log, echo=False):
+                note(traceback.format_exc())
+        raise
 
 
 def _train(experiment: Experiment, job: Job) -> dict[str, Any]:

@@ -14,14 +14,16 @@ a configuration without running it, attack=gaussian --help the keys of that choi
 other options of Hydra, which reads all this.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 
-from byzshield_exp.commands.arguments import take_option
-from byzshield_exp.commands.choices import VALUES, Key, choice, groups, paths, values
+from byzshield_exp.commands.choices import VALUES, Key, groups, paths
 from byzshield_exp.commands.exits import exit_codes
+from byzshield_exp.commands.keys import config_dir, keys_of
 from byzshield_exp.errors import ConfigError
 from byzshield_exp.notices import say
 
@@ -31,27 +33,12 @@ _OPTIONS = ("-m", "--cfg", "--config-dir", "--info", "--hydra-help")  # Hydra's 
 
 def words(before: Sequence[str]) -> Iterator[str]:
     """List what may come next, for tab completion."""
-    more = _config_dir(before)
+    more = config_dir(before)
     yield from _OPTIONS
     yield from (f"hydra/launcher={launcher}" for launcher in _LAUNCHERS)
     yield from (f"{group}={name}" for group in groups() for name in paths(group, more))
-    for key in _keys(before):
+    for key in keys_of(before):
         yield from _spelled(key)
-
-
-def _config_dir(arguments: Sequence[str]) -> str | None:
-    return take_option([*arguments], "--config-dir", "-cd")
-
-
-def _keys(arguments: Sequence[str]) -> Iterator[Key]:
-    """List the keys of ``config.yaml``, and of the typed and the default choices."""
-    more = _config_dir(arguments)
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    yield from values()
-    for group, default in groups().items():
-        for name in given.get(group, default.value).strip("[]").split(","):
-            chosen = choice(group, name, more)
-            yield from chosen.keys if chosen else ()
 
 
 def _spelled(key: Key) -> list[str]:
@@ -67,12 +54,17 @@ def _help(arguments: Sequence[str]) -> str:
 
     Hydra's own help takes 2 s more: it copies all that it has read for every group.
     """
-    more = _config_dir(arguments)
+    more = config_dir(arguments)
     lines = [(__doc__ or "").rstrip(), "", "Choices (group=choice):", ""]
-    lines += [f"  {group}: {', '.join(sorted(paths(group, more)))}" for group in groups()]
+    for group, default in groups().items():
+        lines.append(f"  {group} ({default.comment}): {', '.join(sorted(paths(group, more)))}")
     lines += ["", "Values (key=value), as they are by default:", ""]
-    for key in _keys(arguments):
-        lines.append(f"  {key.name}={key.value}".ljust(33) + (key.comment and f" {key.comment}"))
+    for key in keys_of(arguments):
+        first, *rest = wrap(key.comment, 66) or [""]
+        lines += [
+            f"  {key.name}={key.value}".ljust(34) + first,
+            *(" " * 34 + line for line in rest),
+        ]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -87,7 +79,7 @@ def main(arguments: list[str]) -> None:
     from byzshield_exp.commands.hydra_errors import as_config_errors
 
     sys.argv[1:] = _with_torchrun(arguments, torchrun_size())
-    with _hydra_raises(), _os_errors_named(), as_config_errors():
+    with _hydra_raises(), _os_errors_named(), as_config_errors(arguments):
         try:
             application.compose_and_run()
         except SystemExit as end:
@@ -115,12 +107,14 @@ def _os_errors_named() -> Iterator[None]:
 
 @contextmanager
 def _hydra_raises() -> Iterator[None]:
-    """Make Hydra raise errors instead of printing them."""
+    """Make Hydra raise errors instead of printing them; a reader of --info may stop early."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    logging.raiseExceptions = False
     try:
         yield
     finally:
+        logging.raiseExceptions = True
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:

@@ -72,10 +72,12 @@ def _answer(arguments: list[str]) -> None:
     elif not arguments or asks_for_help(arguments):
         say(_overview())
     elif _is_word(arguments[0]):
-        known = ", ".join(VERBS)
-        raise ConfigError(
-            f"{arguments[0]}: no such verb, there are {known}{near(arguments[0], VERBS)}"
-        )
+        from byzshield_exp.commands.keys import explained  # reads YAML
+
+        known, word = ", ".join(VERBS), arguments[0]
+        said = explained(word)
+        more = f"; {said}" if said else near(word, VERBS)
+        raise ConfigError(f"{word}: no such verb, there are {known}{more}")
     else:
         raise ConfigError(f"no verb is given: byzshield run {' '.join(arguments)} is a run")
 

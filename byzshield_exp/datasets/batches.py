@@ -1,5 +1,7 @@
 """Which samples make up the batch and the files of a step."""
 
+import math
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -33,6 +35,10 @@ class Batches:
         self._permutation = lru_cache(maxsize=4)(
             lambda epoch: generator(seed, Stream.DATA, epoch).permutation(num_samples)
         )
+
+    def steps_in(self, epochs: int | float) -> int:
+        """Return how many steps use every sample so often: rounded up, as no batch is cut."""
+        return math.ceil(Fraction(str(epochs)) * self.num_samples / self.batch_size)
 
     def file(self, step: int, file: int) -> Int[Tensor, " b_over_f"]:
         """Return the sample numbers of one file of one step."""

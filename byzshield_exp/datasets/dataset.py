@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -68,6 +68,20 @@ class Dataset:
     def num_train(self) -> int:
         """The number of training pictures, n."""
         return len(self.train_labels)
+
+    def check(self) -> None:
+        """Check the form of pictures and labels.
+
+        Raises:
+            ValueError: naming the first that is wrong, and what it must be.
+        """
+        for part in ("train", "test", "validation"):
+            images, labels = (getattr(self, f"{part}_{what}") for what in ("images", "labels"))
+            if part == "validation" and images is None and labels is None:
+                continue
+            wrong = _wrong_images(images) or _wrong_labels(labels, len(images), self.num_classes)
+            if wrong:
+                raise ValueError(f"{part}_{wrong}")
 
     @cached_property
     def digest(self) -> bytes:
@@ -170,6 +184,30 @@ def divided(
         std=torch.tensor(std),
         augment=augment,
     )
+
+
+def _wrong_images(images: Any) -> str:
+    is_tensor = isinstance(images, Tensor)
+    if (
+        is_tensor
+        and images.ndim == 4
+        and (images.is_floating_point() or images.dtype == torch.uint8)
+    ):
+        return ""
+    got = f"{list(images.shape)} {images.dtype}" if is_tensor else f"a {type(images).__name__}"
+    return f"images must be a tensor [n, c, h, w] of bytes or floats, got {got}"
+
+
+def _wrong_labels(labels: Any, count: int, num_classes: int) -> str:
+    is_tensor = isinstance(labels, Tensor)
+    if is_tensor and count and labels.shape == (count,) and labels.dtype == torch.int64:
+        low, high = int(labels.min()), int(labels.max())
+        if low >= 0 and high < num_classes:
+            return ""
+        got = f"{low} to {high}"
+    else:
+        got = f"{list(labels.shape)} {labels.dtype}" if is_tensor else f"a {type(labels).__name__}"
+    return f"labels must be a tensor [{count}] of torch.int64 in 0..{num_classes - 1}, got {got}"
 
 
 def _kind(images: Shaped[Tensor, "n c h w"]) -> str:

@@ -1,6 +1,7 @@
 """Describe a run so completely that any machine with this package can do it: a job."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -130,6 +131,7 @@ def describe(
         RunError: if a GPU's memory is full.
     """
     experiment = build(_buildable_here(config, where) if where else config)
+    config = {**config, "steps": experiment.steps}
     digest = "" if _is_fetched_there(config, where) else experiment.dataset.digest.hex()
     experiment.make_optimizer(experiment.params.clone())  # checks its arguments
     lines = [
@@ -140,7 +142,7 @@ def describe(
     if not has_known_pictures(config["choices"]["dataset"]):
         name = f"{name},data={digest[:8]}"
     job = Job(
-        name, {**config}, digest, asdict(experiment.worst), tuple(lines), experiment.notes,
+        name, config, digest, asdict(experiment.worst), tuple(lines), experiment.notes,
         own_sources(config),
     )  # fmt: skip
     return Described(job, experiment)
@@ -162,9 +164,17 @@ def _buildable_here(config: Mapping[str, Any], where: LauncherTraits) -> dict[st
 
 
 def _is_fetched_there(config: Mapping[str, Any], where: LauncherTraits | None) -> bool:
-    root = config["dataset"].get("root", "")
-    return bool(
-        where and where.fetches_data and is_missing(config["choices"]["dataset"], str(root))
+    return bool(where and where.fetches_data and missing_data(config))
+
+
+def missing_data(config: Mapping[str, Any]) -> str:
+    """Say that a data set which can be fetched is not on this machine; empty if it is."""
+    dataset, root = config["choices"]["dataset"], str(config["dataset"].get("root", ""))
+    if not is_missing(dataset, root):
+        return ""
+    return (
+        f"dataset={dataset} is not in dataset.root={root}, which a plan can do without: fetch it "
+        f"with byzshield prepare dataset={dataset} dataset.root={shlex.quote(root)}"
     )
 
 
@@ -242,7 +252,13 @@ def _task(config: Mapping[str, Any], experiment: Experiment) -> str:
     return (
         f"{choices['network']} on {choices['dataset']}, d={len(experiment.params):,}, "
         f"batch {experiment.batches.batch_size} = {num_files} x {experiment.batches.file_size}"
+        f"{_epochs(config, experiment)}"
     )
+
+
+def _epochs(config: Mapping[str, Any], experiment: Experiment) -> str:
+    epochs = config.get("epochs")
+    return "" if epochs is None else f", epochs={epochs}: {experiment.steps} steps"
 
 
 def _cluster_lines(config: Mapping[str, Any], experiment: Experiment) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 
 from byzshield_exp import interrupts
 from byzshield_exp.clusters import start_forkserver, torchrun_size
-from byzshield_exp.errors import ConfigError, RunError, Stopped
+from byzshield_exp.errors import ConfigError, RunError, Stopped, typed
 from byzshield_exp.launch.bars import Bars
 from byzshield_exp.launch.job import Job, load, perform
 from byzshield_exp.launch.ranks import in_processes, over_torchrun, preload
@@ -86,7 +86,7 @@ def _perform(path: Path, do: Callable[[Job], dict[str, Any]], echo: bool) -> Exc
     except Exception as error:
         foreseen = isinstance(error, ConfigError | RunError | OSError)
         name = "" if echo else f"{path.parent.name}: "  # its headline was not shown
-        complain(f"byzshield_exp: {name}{'' if foreseen else f'{type(error).__name__}: '}{error}")
+        complain(f"byzshield_exp: {name}{error if foreseen else typed(error)}")
         return error
     return None
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -23,9 +24,9 @@ from byzshield_exp.clusters import (
 )
 from byzshield_exp.clusters.backend import chosen_backend, resolved
 from byzshield_exp.distortion import WorstCase
-from byzshield_exp.errors import ConfigError, LostServer, RunError
+from byzshield_exp.errors import ConfigError, LostServer, RunError, Stopped, place_of, typed
 from byzshield_exp.launch.job import Job
-from byzshield_exp.notices import complain, logged
+from byzshield_exp.notices import complain, logged, note
 from byzshield_exp.results.sources import changed_sources, own_sources
 from byzshield_exp.results.status import LOG
 from byzshield_exp.training.experiment import build
@@ -133,6 +134,7 @@ def _check_code(part: RankJob) -> None:
 def follow_torchrun() -> int:
     """Play the jobs that rank 0 sends under torchrun, until it sends none; return the exit code."""
     asked: list[int] = []
+    torchrun = None
     # Rank 0 may never come. A Python handler would run only after the store has answered; the
     # system's default ends this process at once.
     _when_asked_to_end(signal.SIG_DFL)
@@ -145,8 +147,14 @@ def follow_torchrun() -> int:
             _when_asked_to_end(signal.SIG_DFL)
     except LostServer:
         return 1  # the server has said why
-    except (ConfigError, RunError) as error:
-        complain(f"byzshield_exp: rank {os.environ['RANK']}: {error}")
+    except Exception as error:
+        is_ours = isinstance(error, ConfigError | RunError)
+        if not is_ours and not place_of(error):
+            raise
+        line = f"rank {os.environ['RANK']}: {error if is_ours else typed(error)}"
+        if torchrun is not None:
+            torchrun.report(json.dumps([line, traceback.format_exc()]))
+        complain(f"byzshield_exp: {line}")
         return 1
     torchrun.close()
     return 0
@@ -208,7 +216,14 @@ def over_torchrun(job: Job, echo: bool = True) -> dict[str, Any]:
         _torchrun.append(Torchrun())
     part = rank_job(job, echo=echo)
     _torchrun[0].tell(part.text)
-    return play(_torchrun[0].channel(part.config["cluster"]["backend"]), part.text) or {}
+    try:
+        return play(_torchrun[0].channel(part.config["cluster"]["backend"]), part.text) or {}
+    except (RunError, Stopped) as error:
+        if failure := _torchrun[0].failure():
+            line, text = json.loads(failure)
+            note(text)
+            raise RunError(f"{line}; {str(error).rpartition('; ')[2]}") from error
+        raise
 
 
 def end_torchrun() -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from byzshield_exp import interrupts
 from byzshield_exp.errors import ConfigError, InUse, Queued, RunError, Stopped, first_line
-from byzshield_exp.launch.job import Job, LauncherTraits
+from byzshield_exp.launch.job import Job, LauncherTraits, missing_data
 from byzshield_exp.launch.manifest import Manifest, duration
 from byzshield_exp.launch.overview import overview
 from byzshield_exp.launch.sweep_points import Compose, Point, check_points
@@ -50,7 +51,9 @@ def sweep(
     """
     if on_invalid not in ("error", "skip"):
         raise ConfigError(f"on_invalid={on_invalid} must be one of error, skip")
-    checked = check_points(points, compose, where)
+    checked = check_points(
+        points, compose, replace(where, fetches_data=True) if only_plan else where
+    )
     for point in checked:
         if point.job:
             found(point.job)
@@ -69,6 +72,10 @@ def sweep(
         due, left_alone = due + left_alone, []
     manifest = Manifest(checked, output_dir)
     if only_plan:
+        if not where.fetches_data:
+            jobs = [point.job for point in checked if point.job]
+            for missing in filter(None, dict.fromkeys(missing_data(job.config) for job in jobs)):
+                warn(missing)
         _show_plan(checked, manifest)
         return
     say(f"sweep: {_counts_line(checked)}; {manifest.place}")

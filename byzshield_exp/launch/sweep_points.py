@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from byzshield_exp.errors import ConfigError
+from byzshield_exp.errors import ConfigError, RunError, typed
 from byzshield_exp.launch.job import Job, LauncherTraits, describe
 from byzshield_exp.notices import say
 from byzshield_exp.results.folder import RunFolder, is_place
@@ -19,7 +19,7 @@ from byzshield_exp.results.status import read_status
 _SAY_EVERY_S = 10.0
 _BEST_FIRST = ("done", "running", "resume", "queued", "retry", "new")  # to be the one computed
 _LINKABLE = ("new", "retry")
-_SPEAKS_ONLY = ("curve", "plan", "on_invalid", "overwrite", "command")
+_SPEAKS_ONLY = ("curve", "plan", "on_invalid", "overwrite", "command", "epochs")
 
 Compose = Callable[[Sequence[str]], tuple[dict[str, Any], str]]
 
@@ -99,18 +99,17 @@ def _conflict(first: Point, point: Point) -> str:
 
 def _check(overrides: tuple[str, ...], own: str, compose: Compose, where: LauncherTraits) -> Point:
     try:
-        config, name = compose(overrides)
-        job = describe(config, name, where).job
+        job = describe(*compose(overrides), where).job
         folder = RunFolder(job.folder)
-        folder.inspect(config, job.data, job.code)
+        folder.inspect(job.config, job.data, job.code)
         is_held = folder.in_use
     except ConfigError as error:
         return Point(overrides, own, None, "invalid", _one_line(str(error)))
     except (Exception, SystemExit) as error:  # raised by the user's own rule or network
         if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
             raise  # SIGTERM is meant for this process
-        reason = _one_line(f"{type(error).__name__}: {error}")
-        return Point(overrides, own, None, "invalid", reason)
+        said = str(error) if isinstance(error, RunError) else typed(error)
+        return Point(overrides, own, None, "invalid", _one_line(said))
     title = str(job.folder) if "output_dir" in own else job.name
     plan, reason = _plan(folder, is_held)
     return Point(overrides, title, job, plan, reason, bool(folder.anew) and plan == "new")

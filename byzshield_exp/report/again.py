@@ -7,7 +7,13 @@ from typing import Any
 
 from byzshield_exp.report.best import SEED, Candidate, Criterion, spelled_value
 
-_OWN = (SEED, "output_dir", "steps", "dataset.num_validation")  # what the new command says itself
+_OWN = (
+    SEED,
+    "output_dir",
+    "steps",
+    "epochs",
+    "dataset.num_validation",
+)  # what the new command says itself
 
 
 def commands_again(

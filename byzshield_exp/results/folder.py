@@ -20,8 +20,8 @@ from byzshield_exp.results.sources import changed_sources
 # Keys that neither change what a step computes nor name the run's folder.
 FREE_KEYS = frozenset(
     {
-        "output_dir", "steps", "eval_every", "checkpoint_every", "keep", "plan", "on_invalid",
-        "profile", "cluster.worker_timeout", "cluster.bucket_mib", "cluster.backend",
+        "output_dir", "steps", "epochs", "eval_every", "checkpoint_every", "keep", "plan",
+        "on_invalid", "profile", "cluster.worker_timeout", "cluster.bucket_mib", "cluster.backend",
         "cluster.server_plays", "overwrite", "curve", "histograms", "command",
     }
 )  # fmt: skip

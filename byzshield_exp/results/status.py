@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from byzshield_exp.errors import ConfigError, RunError, Stopped, first_line
+from byzshield_exp.errors import ConfigError, RunError, Stopped, located, place_of, typed
 from byzshield_exp.files import write_atomically
 from byzshield_exp.notices import complain, note
 
@@ -66,14 +66,14 @@ def recorded(folder: Path) -> Iterator[None]:
         note(str(error))
         raise
     except Exception as error:
-        if not isinstance(error, RunError | ConfigError):
+        is_ours = isinstance(error, RunError | ConfigError)
+        if not is_ours and not place_of(error):
             complain(traceback.format_exc())
-        elif error.__cause__ is not None:
+        elif not is_ours or error.__cause__ is not None:
             note(traceback.format_exc())
-        foreseen = isinstance(error, RunError | ConfigError | OSError)
-        line = first_line(error) if foreseen else f"{type(error).__name__}: {first_line(error)}"
+        line = located(error) if is_ours or isinstance(error, OSError) else typed(error)
         end = {"state": "failed", "error": line, "rank": getattr(error, "rank", 0)}
-        note(f"failed: {error}")
+        note(f"failed: {line}")
         raise
     finally:
         seconds = before.get("seconds", 0.0) + time.monotonic() - start

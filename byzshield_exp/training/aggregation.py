@@ -5,8 +5,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from byzshield_exp.aggregators import NonFiniteRows, trimmed_mean
-from byzshield_exp.errors import RunError
+from byzshield_exp.errors import RunError, located
 from byzshield_exp.networks import are_variances
+from byzshield_exp.training.checks import check_aggregate
 from byzshield_exp.training.experiment import Experiment
 
 
@@ -49,12 +50,13 @@ class Aggregation:
         defence, previous = self._experiment.defence_at(step), self._state.get("previous_update")
         try:
             update = defence.for_rows(files)(rows, num_corrupt, previous)
+            check_aggregate(update, rows.shape[1])
         except NonFiniteRows:
             raise
         except ValueError as error:
             lost = len(bad) - len(files)
             ties = f"; {lost} files have no majority" if lost else ""
-            raise RunError(f"step {step + 1}: {error}{ties}") from error
+            raise RunError(f"step {step + 1}: the aggregator {located(error)}{ties}") from error
         if defence.is_previous_read:
             self._state["previous_update"] = update.clone()
         return update

@@ -6,10 +6,13 @@ bound; ``note_...`` returns a warning for the user, or ``""``.
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from byzshield_exp.aggregators import Defence, NonFiniteRows
 from byzshield_exp.assignments import Assignment
@@ -25,7 +28,7 @@ from byzshield_exp.attacks import (
 )
 from byzshield_exp.datasets import nearest_batch_size
 from byzshield_exp.distortion import WorstCase
-from byzshield_exp.errors import ConfigError, first_line
+from byzshield_exp.errors import ConfigError, PartError, located, typed
 
 _ROUGH = 8  # samples of a file, below which BatchNorm's statistics are noisy
 
@@ -221,16 +224,16 @@ def check_defence(
             continue
         try:
             result = defence.for_rows(range(num_rows))(_zeros(num_rows, lost), num_corrupt)
-            _check_result(result)
+            check_aggregate(result, 2)
         except NonFiniteRows:  # the trusted row is one of the lost
             continue
         except Exception as error:  # a rule of the user's own may raise anything
-            said = first_line(error)
-            if not isinstance(error, ValueError | IndexError):
-                said = f"raises {type(error).__name__}: {said}"
+            is_refused = isinstance(error, ValueError | IndexError)
+            said = located(error) if is_refused else f"raises {typed(error)}"
             before = f"pre_aggregator={config['choices']['pre_aggregator']} "
             ties = f" and leave {left_out} without a majority" if left_out else ""
-            raise ConfigError(
+            kind = ConfigError if is_refused else PartError
+            raise kind(
                 f"{before if defence.before else ''}aggregator={config['choices']['aggregator']} "
                 f"{said} (q={config['q']} workers can win {num_corrupt} of f={num_files} files"
                 f"{ties}{f'; {lost} rows set aside as not finite' if lost else ''})"
@@ -265,7 +268,7 @@ def try_attack(
     try:
         check_attack(forge, assignment, liars, num_corrupt, defence)
     except ValueError as error:
-        raise ConfigError(f"attack={config['choices']['attack']} {error}") from error
+        raise ConfigError(f"attack={config['choices']['attack']} {located(error)}") from error
 
 
 def _count_blocked(assignment: Assignment, liars: Liars) -> int:
@@ -281,8 +284,66 @@ def _zeros(num_rows: int, lost: int) -> Tensor:
     return rows
 
 
-def _check_result(result: Any) -> None:
-    """Check what a rule made of rows of two coordinates."""
-    if not isinstance(result, Tensor) or result.shape != (2,):
-        got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise ValueError(f"must return a tensor [d], got {got} for d=2")
+def check_aggregate(result: Any, size: int) -> None:
+    """Check what a rule returns.
+
+    Raises:
+        ValueError: unless it is a float32 tensor ``[size]``.
+    """
+    if not isinstance(result, Tensor) or result.shape != (size,) or result.dtype != torch.float32:
+        raise ValueError(
+            f"must return a tensor [d={size}] of torch.float32, got {_described(result)}"
+        )
+
+
+def check_liars(workers: Any, most: int, num_workers: int) -> tuple[int, ...]:
+    """Return the workers that an adversary chose, ascending.
+
+    Raises:
+        ValueError: unless they are at most ``most`` different numbers below ``num_workers``.
+    """
+    is_list = isinstance(workers, tuple | list | set | frozenset)
+    is_valid = is_list and all(
+        isinstance(one, Integral) and 0 <= int(one) < num_workers for one in workers
+    )
+    if not is_valid or not len(set(workers)) == len(workers) <= most:
+        raise ValueError(
+            f"must return a tuple of at most q={most} different workers from 0 to "
+            f"{num_workers - 1}, got {workers!r}"
+        )
+    return tuple(sorted(map(int, workers)))
+
+
+def check_optimizer(choice: Mapping[str, Any], made: Any) -> None:
+    """Check what an optimizer function returns.
+
+    Raises:
+        ConfigError: unless it is an optimizer and a schedule of torch.
+    """
+    kinds = (Optimizer, LRScheduler)
+    is_pair = isinstance(made, tuple) and len(made) == len(kinds)
+    if not is_pair or not all(map(isinstance, made, kinds)):
+        raise ConfigError(
+            f"optimizer._target_={choice['_target_']!r} must return (optimizer, scheduler) of "
+            f"torch.optim, got {_described(made)}"
+        )
+
+
+def check_labels(labels: Any, num_files: int, replication: int) -> None:
+    """Check what a vote returns.
+
+    Raises:
+        ValueError: unless it is an int64 tensor ``[num_files, replication]``.
+    """
+    shape = (num_files, replication)
+    if not isinstance(labels, Tensor) or labels.shape != shape or labels.dtype != torch.int64:
+        raise ValueError(
+            f"must return labels [f={num_files}, r={replication}] of torch.int64, got "
+            f"{_described(labels)}"
+        )
+
+
+def _described(value: Any) -> str:
+    return (
+        f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+    )

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from byzshield_exp.aggregators import Defence
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.attacks import TIMING_KEYS, TimedAdversary, Timing
-from byzshield_exp.binding import bind, checked, construct, imported
+from byzshield_exp.binding import bind, checked, construct, imported, instance_of
 from byzshield_exp.clusters.backend import chosen_backend
 from byzshield_exp.datasets import Batches, Dataset
 from byzshield_exp.distortion import WorstCase, most_without, worst_case
@@ -47,6 +47,7 @@ class Experiment:
         make_optimizer: ``make_optimizer(params) -> (optimizer, scheduler)``; raises
             ``ConfigError``. Called on the server alone.
         num_byzantine: q.
+        steps: of the run, counted from ``epochs`` where these are given.
         worst: the worst set of q workers; its upper bound is ``num_corrupt``.
         idle_reason: why the attack can do nothing, or ``""``.
         notes: warnings for the user, one line each.
@@ -70,6 +71,7 @@ class Experiment:
     defence: Defence
     make_optimizer: Callable[[Tensor], Any]
     num_byzantine: int
+    steps: int
     worst: WorstCase
     idle_reason: str
     notes: tuple[str, ...]
@@ -123,6 +125,7 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
         ConfigError: in one line, with the key, the value and the bound.
     """
     parts = _bind_parts(config, worst)
+    config = {**config, "steps": parts.steps}
     assignment, forge, defence, batches = (
         parts.assignment,
         parts.forge,
@@ -157,8 +160,8 @@ def build(config: Mapping[str, Any], worst: WorstCase | None = None) -> Experime
 
 def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experiment:
     """Bind every group of the configuration once."""
-    seed, num_byzantine = config["seed"], config["q"]
-    assignment: Assignment = construct("approach", config["approach"])
+    seed, num_byzantine, epochs = config["seed"], config["q"], config.get("epochs")
+    assignment = instance_of(Assignment, "approach", config["approach"])
     checks.check_num_workers(config, assignment)
     worst = worst or _find_worst_case(assignment, num_byzantine)
     task = build_task(config)
@@ -183,6 +186,7 @@ def _bind_parts(config: Mapping[str, Any], worst: WorstCase | None) -> Experimen
         defence=_bind_defence(config),
         make_optimizer=partial(_make_optimizer, config["optimizer"]),
         num_byzantine=num_byzantine,
+        steps=batches.steps_in(epochs) if epochs else config["steps"],
         worst=worst,
         idle_reason="",
         notes=(),
@@ -204,7 +208,16 @@ def _find_worst_case(assignment: Assignment, num_byzantine: int) -> WorstCase:
 def _bind_adversary(choice: Mapping[str, Any], **given: Any) -> TimedAdversary:
     who = {key: value for key, value in choice.items() if key not in TIMING_KEYS}
     bound = bind("adversary", who, ("step",), **given)
-    return TimedAdversary(partial(checked, "adversary", bound), Timing.of(choice))
+    most, num_workers = given["num_byzantine"], given["assignment"].num_workers
+
+    def choose(step: int) -> tuple[int, ...]:
+        chosen = checked("adversary", bound, step=step)
+        try:
+            return checks.check_liars(chosen, most, num_workers)
+        except ValueError as error:
+            raise ConfigError(f"adversary._target_={who['_target_']!r} {error}") from error
+
+    return TimedAdversary(choose, Timing.of(choice))
 
 
 def _bind_attack(config: Mapping[str, Any]) -> "partial[Tensor] | None":
@@ -237,7 +250,9 @@ def _make_optimizer(choice: Mapping[str, Any], params: Tensor) -> Any:
     with without_compiler():
         target = imported("optimizer", choice)
         if not (isinstance(target, type) and issubclass(target, Optimizer)):
-            return construct("optimizer", choice, params=params)
+            made = construct("optimizer", choice, params=params)
+            checks.check_optimizer(choice, made)
+            return made
         timing = {key: value for key, value in choice.items() if key in SCHEDULE_KEYS}
         own = {key: value for key, value in choice.items() if key not in SCHEDULE_KEYS}
         optimizer = construct("optimizer", own, params=[params])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from byzshield_exp.aggregators import Defence, NonFiniteRows, Unclean
 from byzshield_exp.attacks import Knowledge, PastParameters, check_forged, forged_files, shares
-from byzshield_exp.errors import RunError
+from byzshield_exp.errors import RunError, located
 from byzshield_exp.rows.message import Message, join
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.gradients import TrueGradients
@@ -88,7 +88,7 @@ class Forging:
         except (Unclean, NonFiniteRows):  # nothing honest to go by: the server's policy decides
             rows = self._truth.rows(files)
         except ValueError as error:
-            raise RunError(f"step {knowledge.step + 1}: the attack {error}") from error
+            raise RunError(f"step {knowledge.step + 1}: the attack {located(error)}") from error
         joined = self._with_statistics(forge, rows, knowledge)
         losses = self._truth.losses
         return {

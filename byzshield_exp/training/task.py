@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import deterministic
 
-from byzshield_exp.binding import construct
+from byzshield_exp.binding import instance_of
 from byzshield_exp.datasets import Dataset
-from byzshield_exp.errors import ConfigError, first_line
+from byzshield_exp.errors import ConfigError, located
 from byzshield_exp.networks import Flat, flatten, running_statistics, twin
 from byzshield_exp.streams import Stream, generator, torch_seeded
 from byzshield_exp.training.activations import Activations, counted
@@ -41,7 +41,12 @@ def build_task(config: Mapping[str, Any]) -> LearningTask:
     """
     if config["device"] == "cuda":
         prepare_gpu()
-    dataset: Dataset = _on_device(construct("dataset", config["dataset"]), config["device"])
+    dataset = instance_of(Dataset, "dataset", config["dataset"])
+    try:
+        dataset.check()
+    except ValueError as error:
+        raise ConfigError(f"dataset={config['choices']['dataset']}: {error}") from error
+    dataset = _on_device(dataset, config["device"])
     network = _network(config, dataset).train()
     return LearningTask(dataset, network, flatten(network))
 
@@ -73,6 +78,8 @@ def try_network(config: Mapping[str, Any], task: LearningTask, file_size: int) -
         try:
             with counted(task.flat.state, len(zeros)) as activations:
                 scores = network(zeros)
+            if not isinstance(scores, Tensor):
+                raise TypeError(f"must return scores [n, C], got a {type(scores).__name__}")
             # Squares, as their backward is a kernel, which gives autograd's thread a CUDA context:
             # torch warns if cuBLAS is what it calls first.
             torch.autograd.grad((scores * scores).sum(), list(network.parameters()))
@@ -82,7 +89,7 @@ def try_network(config: Mapping[str, Any], task: LearningTask, file_size: int) -
             raise ConfigError(
                 f"network={config['choices']['network']} on {len(zeros)} pictures of "
                 f"{'x'.join(map(str, task.dataset.shape))} (files of {file_size}): "
-                f"{first_line(error)}"
+                f"{located(error)}"
             ) from error
         draws = not torch.equal(state, _random_state(device))
     if scores.shape != (len(zeros), task.dataset.num_classes):
@@ -143,9 +150,10 @@ def _on_device(dataset: Dataset, device: str) -> Dataset:
 def _network(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:
     """Make the network, initialised from the run's seed; the global generator is left unchanged."""
     with torch_seeded(generator(config["seed"], Stream.NETWORK)):
-        network: nn.Module = construct(
-            "network", config["network"], shape=dataset.shape, num_classes=dataset.num_classes
-        )
+        network: nn.Module = instance_of(
+            nn.Module,
+            "network", config["network"], shape=dataset.shape, num_classes=dataset.num_classes,
+        )  # fmt: skip
     if any(module.momentum is None for module, _ in running_statistics(network)):
         raise ConfigError(
             f"network={config['choices']['network']}: running statistics with momentum=None count "

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from byzshield_exp.assignments import Assignment
 from byzshield_exp.clusters import Inbox
-from byzshield_exp.errors import TooFewReplicas
+from byzshield_exp.errors import RunError, TooFewReplicas, located
+from byzshield_exp.training.checks import check_labels
 from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.tables import listed
 from byzshield_exp.votes import ABSENT, NO_WINNER, is_finite, winners
@@ -93,12 +94,17 @@ def vote(experiment: Experiment, inbox: Inbox, majority_of: MajorityOf, step: in
         step: of the run.
 
     Raises:
+        RunError: if the vote of the user's own is none.
         TooFewReplicas: where too few replicas of a file came to go on with.
     """
     assignment = experiment.assignment
     if majority_of == "present":  # num_corrupt is counted without them
         inbox.forget(inbox.absent, assignment.workers_of_file)
-    labels = experiment.vote(inbox.replicas)
+    try:
+        labels = experiment.vote(inbox.replicas)
+        check_labels(labels, assignment.num_files, assignment.replication)
+    except ValueError as error:
+        raise RunError(f"step {step + 1}: the vote {located(error)}") from error
     finite = is_finite(inbox.rows, labels) if inbox.finite is None else inbox.finite
     present = (labels != ABSENT).sum(dim=1)
     least = assignment.majority if majority_of == "all" else 1

@@ -124,7 +124,7 @@ class CurveSweeper(Sweeper):
 
         loader, before = self._context.config_loader, HydraConfig.instance().cfg
         try:
-            with as_config_errors():
+            with as_config_errors(overrides):
                 cfg = loader.load_sweep_config(self._config, list(overrides))
                 HydraConfig.instance().set_config(cfg)
                 with open_dict(cfg):

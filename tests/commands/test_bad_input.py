@@ -1,11 +1,15 @@
 """Each mistake is one line that names the key, its value and the bound; nothing has started."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from running import SMALL, run_program
+
+from byzshield_exp.commands.choices import conf_dir
 
 CASES = {
     "K does not fit": (["K=16"], "K=16 r=3; nearest are K=15 (l=5), K=21 (l=7)"),
@@ -76,6 +80,16 @@ CASES = {
     "group": (["attck=alie"], "unknown key attck; did you mean 'attack'?"),
     "key": (["stpes=3"], "unknown key stpes; did you mean 'steps'?"),
     "forced key": (["+stpes=3"], "stpes"),
+    "key of a choice": (["lr=0.1"], "unknown key lr; did you mean 'optimizer.lr'?"),
+    "forced key of a choice": (["+lr=0.1"], "unknown key lr; did you mean 'optimizer.lr'?"),
+    "key of a typed choice": (["network=mlp", "hiden=[1]"], "did you mean 'network.hidden'?"),
+    "key of another choice": (["root=x"], "did you mean 'dataset.root' of dataset=cifar10?"),
+    "capital": (["Q=3"], "unknown key Q; did you mean 'q'?"),
+    "misspelt group of a key": (["optimiser.lr=1"], "did you mean 'optimizer.lr'?"),
+    "verb": (["evaluate"], "evaluate: arguments are key=value; evaluate is a verb"),
+    "choice alone": (["krum"], "krum is a choice of aggregator: byzshield run aggregator=krum"),
+    "two lengths": (["epochs=2", "steps=9"], "epochs=2 and steps=9: give one of them"),
+    "epochs": (["epochs=0"], "epochs=0 must be a number above 0, or null"),
     "sub key": (["optimizer.lrr=3"], "unknown key optimizer.lrr"),
     "type": (["K=abc"], "K: Value 'abc' of type 'str' could not be converted to Integer"),
     "data": (
@@ -213,8 +227,25 @@ def test_a_run_leaves_nothing_in_the_working_folder(tmp_path):
 def test_help_lists_groups_and_keys():
     done = run_program("--help", timeout=30)
     assert done.returncode == 0
-    for word in ("approach: affine_plane, baseline", "aggregator:", "worker_momentum", "torchrun"):
+    for word in (
+        "(who lies): explicit, fixed_random",
+        "aggregator (",
+        "worker_momentum",
+        "torchrun",
+    ):
         assert word in done.stdout
+
+
+def test_help_shows_the_comments_of_every_key():
+    """As they stand in the file, also those of several lines."""
+    text = Path(conf_dir(), "config.yaml").read_text().partition("hydra:")[0]
+    text = re.sub(r"\n +#", "", text.partition("  - override")[2])
+    keys = re.findall(r"^(\w+): (\S+) *#?(.*)$", text, flags=re.MULTILINE)
+    shown = " ".join(run_program("run", "--help", timeout=30).stdout.split())
+    assert len(keys) > 20
+    for key, value, comment in keys:
+        assert comment, key
+        assert f" {key}={value} {' '.join(comment.split())}" in shown
 
 
 def test_workers_do_not_import_what_only_the_driver_needs():

@@ -50,11 +50,21 @@ def test_every_format_says_the_same():
     rows = list(csv.DictReader(io.StringIO(answer([*where, "format=csv"]))))
     assert [row["c_max"] for row in rows] == ["1", "3", "5"]
     assert [row["workers"] for row in rows] == ["0 5", "0 5 11", "0 1 5 11"]
-    table = answer(where).splitlines()
+    table = answer(where).partition("\n\n")[0].splitlines()
     assert [line.split()[1] for line in table[1:]] == ["1", "3", "5"]
     markdown = answer([*where, "format=markdown"]).splitlines()
     assert all(line.startswith("| ") and line.endswith(" |") for line in markdown)
     assert len({line.count("|") for line in markdown}) == 1
+
+
+@pytest.mark.parametrize("command", ["q=2", "tables", "recommend q=2"])
+def test_every_column_of_a_table_is_explained(command):
+    *tables, legend = answer(command.split()).split("\n\n")
+    explained = {name for line in legend.splitlines() for name in line.split("  ")[0].split(", ")}
+    heads = [line for table in tables for line in table.splitlines() if " eps_hat" in line]
+    columns = {name for head in heads for name in re.split(" {2,}", head.strip())}
+    columns = {part for name in columns for part in name.split(" (")[0].split(", ")}
+    assert columns - explained <= {"q", "approach"}, columns - explained
 
 
 def test_several_placements_and_a_plot(tmp_path):
@@ -70,11 +80,13 @@ def test_several_placements_and_a_plot(tmp_path):
 
 
 def test_recommend_marks_the_best_and_says_when_the_baseline_is_better():
-    lines = answer(["recommend", "K=25", "r=5", "q=5"]).splitlines()
+    table, _, _ = answer(["recommend", "K=25", "r=5", "q=5"]).partition("\n\n")
+    lines = table.splitlines()
     (best,) = [line for line in lines if line.startswith("*")]
     assert best.split()[1:] == ["affine_plane", "30", "6", "5", "2", "0.067"]
     assert not any("plain baseline" in line for line in lines)
-    lines = answer(["recommend", "K=15", "r=3", "q=7"]).splitlines()
+    table, _, _ = answer(["recommend", "K=15", "r=3", "q=7"]).partition("\n\n")
+    lines = table.splitlines()
     assert "the plain baseline, r=1, is better than mols" in lines[-1]
 
 

@@ -54,6 +54,23 @@ def test_a_wrong_verb_says_which_are_near(typed, default):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    {
+        "aggregator": "aggregator is a group of choices: byzshield list aggregator",
+        "attacks": "attacks is a group of choices: byzshield list attacks",
+        "steps": "steps is a key: byzshield run steps=300",
+        "optimizer.lr": "optimizer.lr is a key: byzshield run optimizer.lr=0.05",
+        "krum": "krum is a choice of aggregator: byzshield run aggregator=krum",
+        "reprot": "did you mean 'report'?",
+    }.items(),
+)
+def test_a_key_a_group_or_a_choice_is_no_verb(typed, word, said):
+    code, out, err = typed(word)
+    assert (code, out) == (2, "")
+    assert err.endswith(f", completion; {said}\n")
+
+
 @pytest.mark.parametrize("default", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("before", [(), ("run",), ("list",)])
 def test_the_version(typed, default, before):
@@ -156,6 +173,19 @@ def test_a_reader_may_stop_early(arguments):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", ["run -sc install=bash", "run --info plugins"])
+def test_a_reader_may_be_gone(arguments):
+    """A pipe without a reader: also Hydra, which logs its answers, ends quietly."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-u", "-m", "byzshield_exp", *arguments.split()],
+        stdout=writing, stderr=subprocess.PIPE, text=True, timeout=100,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_and_completion_import_nothing_slow():

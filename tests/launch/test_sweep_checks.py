@@ -26,6 +26,21 @@ def test_all_problems_are_told_and_nothing_runs(cli, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [(["-m", "q=2,4"], "plan: 2 runs: 2 new"), (["q=2"], "/out/dataset=mnist,network=mlp,q=2")],
+)
+def test_a_plan_needs_no_data(cli, tmp_path, sweep, said):
+    """That a data set is missing is said once, not for every point."""
+    data = ("dataset=mnist", f"dataset.root={tmp_path}/none", "network=mlp", "plan=true")
+    code, out, err = cli(*sweep, *data, f"output_dir={tmp_path}/out")
+    assert (code, err.count("warning"), err.count("byzshield prepare")) == (0, 1, 1), err
+    assert err.startswith("warning: dataset=mnist is not in dataset.root=")
+    assert "mlp on mnist, d=" in out
+    assert said in out
+    assert not (tmp_path / "out").exists()
+
+
 def test_impossible_points_are_left_out_on_demand(cli, tmp_path):
     points = ("approach=baseline", "aggregator=median,bulyan,nope", "q=4")
     code, out, err = cli("-m", *SHORT, *points, "on_invalid=skip", f"output_dir={tmp_path}")
@@ -75,7 +90,7 @@ def test_data_that_the_launchers_machines_will_have(cli, tmp_path):
     assert code == 0, err
     assert out.count("resnet20 on cifar10") == 2
     for launcher in ("local", "byzshield_slurm"):
-        code, _, err = cli(*points, f"hydra/launcher={launcher}")
+        code, _, err = cli(*points, f"hydra/launcher={launcher}", "plan=false")
         assert code == 2
         assert f"dataset.root={tmp_path} has no cifar-10-batches-py" in err
 

@@ -321,7 +321,10 @@ def test_a_rule_that_returns_something_else_is_one_line(tmp_path):
         **modules_in(tmp_path),
     )  # fmt: skip
     assert done.returncode == 2
-    assert "aggregator=odd_rules.odd must return a tensor [d], got NoneType for d=2" in done.stderr
+    assert (
+        "aggregator=odd_rules.odd must return a tensor [d=2] of torch.float32, got None"
+        in done.stderr
+    )
     assert len(done.stderr.strip().splitlines()) == 1
 
 
