@@ -77,7 +77,7 @@ def plain_config():
     configuration.register()
 
     def make(*overrides: str, small: bool = True) -> dict[str, Any]:
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
+        with initialize_config_dir(conf_dir(), **configuration.VERSION_BASE):
             chosen = [*(SMALL if small else ()), *overrides]
             cfg = compose("config", chosen, return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)

@@ -1,5 +1,7 @@
 """What a stranger gets: a wheel with its configuration."""
 
+import os
+import re
 import subprocess
 import sys
 import zipfile

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, SequenceNode
+
+from byzshield_exp.errors import ConfigError
 
 # The allowed values of keys that are not groups.
 VALUES: dict[str, tuple[str | bool, ...]] = {
@@ -109,6 +112,19 @@ def paths(group: str, more: str | None = None) -> dict[str, Path]:
         for one in (Path(folder, group) for folder in folders)
         for path in one.rglob("*.yaml")
     }
+
+
+@cache
+def refuse_shadowing(folder: str) -> None:
+    """Refuse a folder with a file of the name of one of ours: Hydra would ignore it.
+
+    Raises:
+        ConfigError: if it has one; it names both files.
+    """
+    for path in sorted(Path(folder).rglob("*.yaml")):
+        ours = Path(conf_dir(), path.relative_to(folder))
+        if ours.is_file() and not ours.samefile(path):
+            raise ConfigError(f"{path} would be ignored, as {ours} has its name: rename it")
 
 
 def _read(group: str, name: str, path: Path) -> Choice:

@@ -4,20 +4,27 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
+import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from byzshield_exp.binding import did_you_mean
-from byzshield_exp.commands.choices import VALUES
+from byzshield_exp.commands.choices import VALUES, refuse_shadowing
 from byzshield_exp.commands.command_line import command_line
 from byzshield_exp.commands.composing import LISTS, named_choices
 from byzshield_exp.commands.keys import meant_key
 from byzshield_exp.errors import ConfigError
+from byzshield_exp.notices import warn
 
+# For Hydra's functions: 1.4 has one behaviour, and warns where this is given.
+VERSION_BASE: dict[str, Any] = (
+    {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+)
 _GROUPS = (
     "approach", "adversary", "attack", "vote", "pre_aggregator", "aggregator", "dataset",
     "network", "optimizer", "cluster", "protocol", "cheat",
@@ -100,8 +107,13 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     for group in _GROUPS:
         if group not in config["choices"]:
             raise ConfigError(f"{group} is not chosen: it cannot be left out")
+    for source in HydraConfig.get().runtime.config_sources:
+        if source.provider != "main" and source.schema == "file":
+            refuse_shadowing(source.path)
     if HydraConfig.get().mode == RunMode.RUN:
         _check_single_run(config["choices"].get("experiment"))
+    elif not config["dataset"].get("num_validation"):
+        _warn_of_objective(HydraConfig.get().runtime.choices["hydra/sweeper"])
     problems = [*_unknown_keys(config), *_out_of_bounds(config), *_out_of_choices(config)]
     problems += [*_cluster_problems(config), *_repeated_choices(), *_unknown_curve(config)]
     problems += [*_two_lengths(config)]
@@ -145,6 +157,15 @@ def _check_single_run(experiment: str | None) -> None:
     if HydraConfig.get().sweeper.get("curves"):
         raise ConfigError(
             f"experiment={experiment} is a multirun of its curves: leave hydra.mode out"
+        )
+
+
+@cache  # once a process
+def _warn_of_objective(sweeper: str) -> None:
+    if sweeper not in ("byzshield", "basic"):
+        warn(
+            f"hydra/sweeper={sweeper} chooses by the test accuracy, as no pictures are held out: "
+            "dataset.num_validation=N holds out N"
         )
 
 

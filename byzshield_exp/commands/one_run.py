@@ -1,7 +1,7 @@
 """Do the run of a command line, or one point of a sweep, in this process."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,16 @@ from byzshield_exp.training.experiment import Experiment
 from byzshield_exp.training.loop import train
 
 
-def do_run(config: dict[str, Any], name: str) -> None:
+def do_run(config: dict[str, Any], name: str, found: Callable[[Path], None]) -> float | None:
     """Check, announce and do a run; with ``plan`` only announce it.
 
     Args:
         config: plain and resolved configuration.
         name: name of the run's folder.
+        found: is called with the run's folder before it begins.
+
+    Returns:
+        The final accuracy, in [0, 1]; None with ``plan``.
 
     Raises:
         ConfigError: before any worker starts.
@@ -42,19 +46,20 @@ def do_run(config: dict[str, Any], name: str) -> None:
     where = LauncherTraits(fetches_data=True) if missing else None
     with _traceback_in(expand_user(config["output_dir"]) / name / LOG):
         job, experiment = describe(config, name, where)
+    found(job.folder)
     if config["plan"]:
         if missing:
             warn(missing)
         folder = RunFolder(job.folder)
         folder.inspect(job.config, job.data, job.code)
         announce(job, folder)
-        return
+        return None
     do = runner_for(job)
     if do is in_this_process:
         do = partial(_train, experiment)
     else:
         del experiment  # free its data: each rank loads its own
-    perform(job, do)
+    return final_accuracy(perform(job, do))[1]
 
 
 @contextmanager
@@ -75,7 +80,16 @@ def _train(experiment: Experiment, job: Job) -> dict[str, Any]:
     return train(experiment, job.config, job.folder) or {}
 
 
-def do_point(path: Path) -> float | None:
-    """Do one job of a sweep for a launcher that is not ours; return the final accuracy."""
+def do_point(path: Path, found: Callable[[Path], None]) -> float:
+    """Do one job of our sweeper for a launcher that is not ours.
+
+    Args:
+        path: the job file.
+        found: is called with the run's folder before it begins.
+
+    Returns:
+        The final accuracy, in [0, 1].
+    """
     job = load(path)
+    found(job.folder)
     return final_accuracy(perform(job, runner_for(job)))[1]

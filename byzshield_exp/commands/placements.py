@@ -39,7 +39,7 @@ def placements(overrides: Mapping[str, str]) -> dict[str, Assignment]:
 def _composed(overrides: Mapping[str, str]) -> dict[str, Any]:
     configuration.register()
     typed = [f"{key}={value}" for key, value in overrides.items()]
-    with as_config_errors(typed), initialize_config_dir(conf_dir(), version_base="1.3"):
+    with as_config_errors(typed), initialize_config_dir(conf_dir(), **configuration.VERSION_BASE):
         cfg = compose("config", typed)
         approach = OmegaConf.to_container(cfg.approach, resolve=True, throw_on_missing=True)
         return {"K": cfg.K, "r": cfg.r, "approach": approach}

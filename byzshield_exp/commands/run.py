@@ -18,10 +18,11 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from textwrap import wrap
+from typing import Any
 
-from byzshield_exp.commands.choices import VALUES, Key, groups, paths
+from byzshield_exp.commands.choices import VALUES, Key, groups, paths, refuse_shadowing
 from byzshield_exp.commands.exits import exit_codes
 from byzshield_exp.commands.keys import config_dir, keys_of
 from byzshield_exp.errors import ConfigError
@@ -78,20 +79,36 @@ def main(arguments: list[str]) -> None:
     from byzshield_exp.commands.config import torchrun_size
     from byzshield_exp.commands.hydra_errors import as_config_errors
 
+    if folder := config_dir(arguments):
+        refuse_shadowing(folder)
     sys.argv[1:] = _with_torchrun(arguments, torchrun_size())
-    with _hydra_raises(), _os_errors_named(), as_config_errors(arguments):
+    is_sweep = bool({"-m", "--multirun"} & set(arguments))  # Hydra's line then says which point
+    own_line = nullcontext() if is_sweep else redirect_stderr(_WithoutHydrasLine(sys.stderr))
+    with _hydra_raises(), _os_errors_named(), as_config_errors(arguments), own_line:
         try:
             application.compose_and_run()
         except SystemExit as end:
             if end.code:
                 raise
             # exit code 0: --hydra-help; torchrun's other ranks still have to end
-        if application.failures:
-            raise application.failures.pop()
     if torchrun_size():
         from byzshield_exp.launch.ranks import end_torchrun
 
         end_torchrun()
+
+
+class _WithoutHydrasLine:
+    """Standard error without the line that Hydra adds to ours, with the overrides, at a failure."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        is_hydras = text.startswith("Error executing job with overrides: ")
+        return len(text) if is_hydras else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @contextmanager

@@ -25,6 +25,9 @@ from byzshield_exp.training.protocol import traits_of
 
 JOB = "job.json"
 
+# What is told of a run: it gets the run, and returns its summary.
+Watch = Callable[[Callable[[], dict[str, Any]]], dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class LauncherTraits:

@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from byzshield_exp import interrupts
 from byzshield_exp.clusters import start_forkserver, torchrun_size
 from byzshield_exp.errors import ConfigError, RunError, Stopped, typed
 from byzshield_exp.launch.bars import Bars
-from byzshield_exp.launch.job import Job, load, perform
+from byzshield_exp.launch.job import Job, Watch, load, perform
 from byzshield_exp.launch.ranks import in_processes, over_torchrun, preload
 from byzshield_exp.notices import complain
 
@@ -21,7 +21,10 @@ _WAKE_S = 1.0
 
 
 def perform_all(
-    paths: Sequence[Path], runs: int, runs_per_gpu: int | None = None
+    paths: Sequence[Path],
+    runs: int,
+    runs_per_gpu: int | None = None,
+    watches: Mapping[Path, Watch] | None = None,
 ) -> list[Exception | None]:
     """Run jobs, several at a time; when one fails, the others go on.
 
@@ -29,6 +32,7 @@ def perform_all(
         paths: job files.
         runs: how many run side by side, at least 1; they share the cores.
         runs_per_gpu: how many share a GPU, at least 1; replaces ``runs``.
+        watches: what is told of a job's run, by its file; it is called in this process.
 
     Returns:
         The error of each job, None where it is done.
@@ -49,9 +53,9 @@ def perform_all(
     if torchrun_size() is not None:
         if runs > 1:
             raise ConfigError(f"hydra.launcher.runs={runs} under torchrun must be 1")
-        return _perform_over_torchrun(paths)
+        return _perform_over_torchrun(paths, watches or {})
     start_forkserver(preload())  # in the main thread, as signal handlers need
-    return _Pool(runs, gpus, [path.parent for path in paths]).perform(paths)
+    return _Pool(runs, gpus, [path.parent for path in paths], watches or {}).perform(paths)
 
 
 def draws_bars() -> bool:
@@ -59,7 +63,9 @@ def draws_bars() -> bool:
     return sys.stdout.isatty()
 
 
-def _perform_over_torchrun(paths: Sequence[Path]) -> list[Exception | None]:
+def _perform_over_torchrun(
+    paths: Sequence[Path], watches: Mapping[Path, Watch]
+) -> list[Exception | None]:
     """Run jobs one after another in torchrun's processes, of which this is rank 0."""
     bars, echo = Bars([path.parent for path in paths], draws_bars()), not draws_bars()
 
@@ -68,7 +74,7 @@ def _perform_over_torchrun(paths: Sequence[Path]) -> list[Exception | None]:
             bars.begin(path.parent, job.config["steps"])
             return over_torchrun(job, echo)
 
-        error = _perform(path, train, echo)
+        error = _perform(path, train, echo, watches.get(path))
         bars.end(path.parent)
         return error
 
@@ -76,9 +82,14 @@ def _perform_over_torchrun(paths: Sequence[Path]) -> list[Exception | None]:
         return [perform_one(path) for path in paths]
 
 
-def _perform(path: Path, do: Callable[[Job], dict[str, Any]], echo: bool) -> Exception | None:
+def _perform(
+    path: Path, do: Callable[[Job], dict[str, Any]], echo: bool, watch: Watch | None
+) -> Exception | None:
+    def run() -> dict[str, Any]:
+        return perform(load(path), do, echo)
+
     try:
-        perform(load(path), do, echo)
+        watch(run) if watch else run()
     except Stopped as error:
         if threading.current_thread() is threading.main_thread():
             raise  # ends the rest of the sweep too
@@ -92,8 +103,10 @@ def _perform(path: Path, do: Callable[[Job], dict[str, Any]], echo: bool) -> Exc
 
 
 class _Pool:
-    def __init__(self, runs: int, gpus: int, folders: Sequence[Path]) -> None:
-        self._runs, self._gpus = runs, max(1, gpus)
+    def __init__(
+        self, runs: int, gpus: int, folders: Sequence[Path], watches: Mapping[Path, Watch]
+    ) -> None:
+        self._runs, self._gpus, self._watches = runs, max(1, gpus), watches
         self._free_slots = list(range(runs))
         self._bars = Bars(folders, draws_bars())
         self._echo = runs == 1 and not draws_bars()
@@ -127,7 +140,7 @@ class _Pool:
             return in_processes(job, echo=self._echo, first_gpu=first_gpu, runs=self._runs)
 
         try:
-            return _perform(path, train, self._echo)
+            return _perform(path, train, self._echo, self._watches.get(path))
         finally:
             self._bars.end(path.parent)
             self._free_slots.append(slot)

@@ -13,7 +13,7 @@ import submitit
 
 from byzshield_exp.errors import ConfigError, InUse, Queued, RunError, first_line
 from byzshield_exp.files import write_atomically
-from byzshield_exp.launch.job import load
+from byzshield_exp.launch.job import Watch, load
 from byzshield_exp.launch.slurm_task import OUTPUTS, SETUP, Task
 from byzshield_exp.notices import complain, say
 from byzshield_exp.results.folder import RunFolder
@@ -62,12 +62,15 @@ class Resources:
     wait: bool = True
 
 
-def submit_all(paths: Sequence[Path], resources: Resources) -> list[Exception | None]:
+def submit_all(
+    paths: Sequence[Path], resources: Resources, watches: Mapping[Path, Watch] | None = None
+) -> list[Exception | None]:
     """Submit the jobs that Slurm does not have yet, as arrays, and wait until all have ended.
 
     Args:
         paths: job files, on a file system that all nodes share.
         resources: what each job asks for.
+        watches: what is told of a job's run, by its file; it is called in the job.
 
     Returns:
         The error of each job, None where it is done.
@@ -92,7 +95,7 @@ def submit_all(paths: Sequence[Path], resources: Resources) -> list[Exception | 
         _check_nodes(count, resources.nodes)
         by_size.setdefault((count, job.config["threads"]), []).append(path)
     for (count, threads), some in by_size.items():
-        waiting |= _submit(some, count, threads, resources)
+        waiting |= _submit(some, count, threads, resources, watches or {})
     again = f", of which Slurm had {len(active & set(waiting.values()))} already" if active else ""
     say(f"slurm: {len(waiting)} jobs{again}: {', '.join(_array_ids(list(waiting.values())))}")
     if not resources.wait:
@@ -129,7 +132,11 @@ def _check_nodes(processes: int, nodes: int) -> None:
 
 
 def _submit(
-    paths: Sequence[Path], processes: int, threads: int, resources: Resources
+    paths: Sequence[Path],
+    processes: int,
+    threads: int,
+    resources: Resources,
+    watches: Mapping[Path, Watch],
 ) -> dict[Path, str]:
     """Submit jobs of one size as an array; return their ids."""
     folder = load(paths[0]).folder.parent / OUTPUTS
@@ -158,7 +165,9 @@ def _submit(
             **{name: value for name, value in given.items() if value is not None},
         )  # fmt: skip
         with executor.batch():
-            jobs = [executor.submit(Task(str(path.absolute()))) for path in paths]
+            jobs = [
+                executor.submit(Task(str(path.absolute()), watches.get(path))) for path in paths
+            ]
         ids = [job.job_id for job in jobs]
     except (RuntimeError, ValueError, subprocess.CalledProcessError) as error:
         for path, status in before.items():

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from byzshield_exp import interrupts
 from byzshield_exp.clusters import Node, start_forkserver
 from byzshield_exp.errors import RunError, Stopped, first_line
 from byzshield_exp.files import write_atomically
-from byzshield_exp.launch.job import Job, load, perform
+from byzshield_exp.launch.job import Job, Watch, load, perform
 from byzshield_exp.launch.ranks import in_processes, preload
 
 OUTPUTS = ".slurm"  # in output_dir: scripts, outputs, and the errors of nodes without the server
+Run = Callable[[Job], dict[str, Any]]
 _SECRET, _PORT = "BYZSHIELD_SECRET", "BYZSHIELD_PORT"
 # The batch script runs these on the first node, where rank 0 will be; again after each requeue.
 SETUP = (
@@ -36,9 +38,11 @@ class Task:
 
     Attributes:
         path: the job file.
+        watch: what is told of the run, on the node of the server.
     """
 
     path: str
+    watch: Watch | None = None
 
     def __call__(self) -> None:
         """Run this node's part.
@@ -57,13 +61,19 @@ class Task:
         signal.signal(signal.SIGUSR2, ask)
         try:
             if environment.num_nodes == 1:
-                perform(job, in_processes)  # even one rank: its parent sees what killed it
+                self._perform(job, in_processes)  # even one rank: its parent sees what killed it
             else:
-                _run_share(job, environment)
+                _run_share(job, environment, self._perform)
         except Stopped:
             if callable(requeue) and (was_asked or _is_preempted(environment.job_id)):
                 requeue(signal.SIGUSR2, None)
             raise
+
+    def _perform(self, job: Job, do: Run) -> None:
+        def run() -> dict[str, Any]:
+            return perform(job, do)
+
+        self.watch(run) if self.watch else run()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Return what submitit queues again."""
@@ -84,7 +94,7 @@ def _is_preempted(job_id: str) -> bool:
     return is_alive and re.search(r"\bPreemptTime=\d", said) is not None
 
 
-def _run_share(job: Job, environment: Any) -> None:
+def _run_share(job: Job, environment: Any, perform_it: Callable[[Job, Run], None]) -> None:
     """Run a node's ranks, where a run has several nodes; rank 0 is on the first."""
     node, nodes = environment.node, environment.num_nodes
     count = job.config["cluster"]["num_processes"]
@@ -107,7 +117,7 @@ def _run_share(job: Job, environment: Any) -> None:
         failed_elsewhere if node == 0 else lambda: None,
     )
     if node == 0:
-        perform(job, lambda job: in_processes(job, here))
+        perform_it(job, lambda job: in_processes(job, here))
         return
     try:
         in_processes(job, here)

@@ -30,7 +30,7 @@ def sweep(
     on_invalid: str,
     only_plan: bool,
     where: LauncherTraits,
-    found: Callable[[Job], None],
+    found: Callable[[Job, Sequence[str]], None],
 ) -> None:
     """Check all points of a sweep, then run those that are not done.
 
@@ -43,7 +43,7 @@ def sweep(
             left out.
         only_plan: only say what would run.
         where: the launcher that runs them.
-        found: is called with the job of each point that can run.
+        found: is called with the job and the overrides of each point that can run.
 
     Raises:
         ConfigError: if points are impossible, before anything runs.
@@ -56,7 +56,7 @@ def sweep(
     )
     for point in checked:
         if point.job:
-            found(point.job)
+            found(point.job, point.overrides)
     invalid = [point for point in checked if point.job is None]
     for point in invalid:
         warn(f"{point.title}: {point.reason}")
@@ -79,7 +79,7 @@ def sweep(
         _show_plan(checked, manifest)
         return
     say(f"sweep: {_counts_line(checked)}; {manifest.place}")
-    started = [point for point in due if _save(point)]
+    started = [point for point in due if save_job(point)]
     left_alone += [point for point in due if point not in started]
     _link(checked, not_to={point.job.folder for point in started if point.job})
     errors = _launched(started, checked, launch, manifest, where)
@@ -97,7 +97,7 @@ def sweep(
     _report_failures([row for row in ended if row["state"] not in FINISHED], len(due), manifest)
 
 
-def _save(point: Point) -> bool:
+def save_job(point: Point) -> bool:
     """Write a point's job, into a folder without results that do not count; else return False.
 
     Raises:

@@ -3,14 +3,17 @@
 Every program that uses Hydra imports this file at its start, so it imports nothing heavy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 
-from hydra_plugins.byzshield_sweeper._launcher import JobLauncher
+from hydra_plugins.byzshield_sweeper._launcher import JobLauncher, tell_end
+
+if TYPE_CHECKING:
+    from byzshield_exp.launch.job import Watch
 
 
 @dataclass
@@ -69,8 +72,10 @@ class EC2Launcher(JobLauncher):
     def __init__(self, **options: Any) -> None:
         self._options = options
 
-    def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
-        """Run jobs on a fleet; a dry run only shows the plan."""
+    def perform(
+        self, paths: Sequence[Path], watches: Mapping[Path, "Watch"]
+    ) -> Sequence[Exception | None]:
+        """Run jobs on a fleet; a dry run only shows the plan. Callbacks hear of all at the end."""
         from byzshield_exp.errors import Queued, RunError
         from byzshield_exp.launch.ec2.commands import sweep
         from byzshield_exp.launch.ec2.options import options_of
@@ -80,4 +85,10 @@ class EC2Launcher(JobLauncher):
         jobs = sweep(options, jobs_of(paths))
         if options.dry_run:
             return [Queued("hydra.launcher.dry_run=false does it")] * len(paths)
-        return [None if job.phase == "done" else RunError(job.error or "not done") for job in jobs]
+        errors = [
+            None if job.phase == "done" else RunError(job.error or "not done") for job in jobs
+        ]
+        for path, error in zip(paths, errors, strict=True):
+            if path in watches:
+                tell_end(watches[path], path.parent, error)
+        return errors

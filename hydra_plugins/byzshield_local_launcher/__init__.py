@@ -1,12 +1,16 @@
 """``hydra/launcher=local``: run a sweep on this machine, each run in its own processes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
 
 from hydra_plugins.byzshield_sweeper._launcher import JobLauncher
+
+if TYPE_CHECKING:
+    from byzshield_exp.launch.job import Watch
 
 
 @dataclass
@@ -41,8 +45,10 @@ class LocalLauncher(JobLauncher):
 
         return {"draws_bars": draws_bars()}
 
-    def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
+    def perform(
+        self, paths: Sequence[Path], watches: Mapping[Path, "Watch"]
+    ) -> Sequence[Exception | None]:
         """Run jobs on this machine."""
         from byzshield_exp.launch.pool import perform_all
 
-        return perform_all(paths, self._runs, self._runs_per_gpu)
+        return perform_all(paths, self._runs, self._runs_per_gpu, watches)

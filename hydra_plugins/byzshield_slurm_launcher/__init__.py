@@ -1,14 +1,17 @@
 """``hydra/launcher=byzshield_slurm``: run each point of a sweep as a job of Slurm."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from hydra_plugins.byzshield_sweeper._launcher import JobLauncher
+
+if TYPE_CHECKING:
+    from byzshield_exp.launch.job import Watch
 
 
 @dataclass
@@ -46,8 +49,10 @@ class SlurmLauncher(JobLauncher):
     def __init__(self, **resources: Any) -> None:
         self._resources: Any = OmegaConf.to_container(OmegaConf.create(resources))
 
-    def perform(self, paths: Sequence[Path]) -> Sequence[Exception | None]:
+    def perform(
+        self, paths: Sequence[Path], watches: Mapping[Path, "Watch"]
+    ) -> Sequence[Exception | None]:
         """Run jobs on Slurm."""
         from byzshield_exp.launch.slurm import Resources, submit_all
 
-        return submit_all(paths, Resources(**self._resources))
+        return submit_all(paths, Resources(**self._resources), watches)

@@ -2,24 +2,21 @@
 
 import shlex
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from byzshield_exp.errors import ConfigError
+from hydra_plugins.byzshield_sweeper._points import composed_point, grid, job_override
 
 
 @dataclass
@@ -69,32 +66,34 @@ class CurveSweeper(Sweeper):
             RunError: at the end, if runs have failed.
         """
         from byzshield_exp.commands.application import swept
-        from byzshield_exp.launch.job import LauncherTraits
+        from byzshield_exp.launch.job import Job, LauncherTraits
         from byzshield_exp.launch.sweep import sweep
 
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         params = [f"{key}={value}" for key, value in self._params.items()]
         points = self._points(parser, parser.parse_overrides(params + arguments))
-        config = self._config
-        context = HydraContext(
-            config_loader=cast(ConfigLoader, _FixedConfig(config)),
-            callbacks=self._context.callbacks,
-        )
+        config, overrides_of = self._config, dict[Path, Sequence[str]]()
         launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=self._task, config=config
+            hydra_context=self._context, task_function=self._task, config=config
         )
 
+        def compose(overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
+            return composed_point(self._context.config_loader, config, overrides)
+
+        def found(job: Job, overrides: Sequence[str]) -> None:
+            swept.append((job.config["curve"] or "", job.folder))
+            overrides_of[job.file] = overrides
+
         def launch(paths: Sequence[Path]) -> list[Exception | None]:
-            jobs = [[f"job={path.absolute()}"] for path in paths]
+            jobs = [[*overrides_of[path], job_override(str(path.absolute()))] for path in paths]
             ends = launcher.launch(jobs, initial_job_idx=0)
             return [
                 None if end.status == JobStatus.COMPLETED else end._return_value for end in ends
             ]
 
         sweep(
-            points, self._compose, launch, config.output_dir, config.on_invalid, config.plan,
-            LauncherTraits(**getattr(launcher, "where", {})),
-            lambda job: swept.append((job.config["curve"] or "", job.folder)),
+            points, compose, launch, config.output_dir, config.on_invalid, config.plan,
+            LauncherTraits(**getattr(launcher, "where", {})), found,
         )  # fmt: skip
 
     def _points(self, parser: OverridesParser, overrides: list[Override]) -> list[list[str]]:
@@ -112,37 +111,5 @@ class CurveSweeper(Sweeper):
         for name in self._only or curves or [""]:
             given = [*shlex.split(curves[name]), f"curve={name}"] if name else []
             curve = parser.parse_overrides(given)
-            (grid,) = BasicSweeper.split_arguments(curve + overrides, None)
-            points += [point for point in grid if point not in points]
+            points += [point for point in grid(curve + overrides) if point not in points]
         return points
-
-    def _compose(self, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
-        """Compose a point: its plain configuration, and the name of its folder."""
-        from byzshield_exp.commands.config import plain
-        from byzshield_exp.commands.hydra_errors import as_config_errors
-        from byzshield_exp.commands.run_name import run_name
-
-        loader, before = self._context.config_loader, HydraConfig.instance().cfg
-        try:
-            with as_config_errors(overrides):
-                cfg = loader.load_sweep_config(self._config, list(overrides))
-                HydraConfig.instance().set_config(cfg)
-                with open_dict(cfg):
-                    del cfg["hydra"]
-                return plain(cfg), run_name(cfg)
-        finally:
-            HydraConfig.instance().cfg = before
-
-
-class _FixedConfig:
-    """A config loader that returns the configuration composed here: conf/ may change meanwhile."""
-
-    def __init__(self, config: DictConfig) -> None:
-        self._config = config
-
-    def load_sweep_config(self, master: DictConfig, overrides: list[str]) -> DictConfig:
-        """Return the configuration with a job's path in it."""
-        config = deepcopy(self._config)
-        with open_dict(config):
-            config.job = overrides[-1].partition("=")[2]
-        return config

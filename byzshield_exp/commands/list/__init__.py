@@ -21,7 +21,7 @@ from byzshield_exp.commands.arguments import (
     take_flag,
     take_option,
 )
-from byzshield_exp.commands.choices import Choice, choices, groups, paths
+from byzshield_exp.commands.choices import Choice, choices, groups, paths, refuse_shadowing
 from byzshield_exp.commands.exits import exit_codes
 from byzshield_exp.commands.list.entries import Entry, entry_of
 from byzshield_exp.commands.list.layout import entry_text, group_text
@@ -54,6 +54,8 @@ def main(arguments: list[str]) -> None:
     refuse_options(rest, *_OPTIONS)
     if len(rest) > 2:
         raise ConfigError(f"{rest[2]}: list takes a group and a choice")
+    if more:
+        refuse_shadowing(more)
     group, choice = [*rest, None, None][:2]
     print(_answer(group, choice, more, as_json))
 
