@@ -22,6 +22,7 @@ html_theme_options = {
 }
 html_show_sphinx = False
 html_copy_source = False
+html_show_copyright = False
 myst_heading_anchors = 4
 myst_enable_extensions = ["deflist"]
 suppress_warnings = ["misc.highlighting_failure"]
