@@ -69,6 +69,11 @@ USER = """
 import numpy as np
 import torch
 from byzshield_exp.aggregators import krum, mean, nnm, trimmed_mean
+from byzshield_exp.assignments import Assignment, mols
+from byzshield_exp.attacks import Knowledge, alie, knowledge_of
+from byzshield_exp.distortion import worst_case
+from byzshield_exp.results import load
+from byzshield_exp.votes import is_finite, majority, winners
 
 rows = torch.zeros(5, 4)
 a: torch.Tensor = krum(rows, 1)
@@ -77,8 +82,22 @@ krum([rows[0], rows[1]], num_corrupt=1)
 trimmed_mean(np.zeros((3, 4)), 1)
 mean(rows)
 nnm(rows, 1)[0].sum()
+forged: torch.Tensor = alie(knowledge_of(rows, num_byzantine=1), z=1.0)
+placement: Assignment = mols(15, 3)
+count: int = worst_case(placement, 3).count
+labels: torch.Tensor = majority([[rows[0], None]])
+places: torch.Tensor = winners(labels, is_finite([[rows[0], None]], labels), 1)
+names: list[str] = list(load("outputs").runs.columns)
+
+def drift(knowledge: Knowledge, scale: float = 3.0) -> torch.Tensor:
+    return scale * knowledge.own_rows() + knowledge.honest_mean()
+
 """
-WRONG = ("krum(rows, 1, neighbors=2)", "krum('rows', 1)", "krum(rows)", "mean(rows) + 'a'")
+WRONG = (
+    "krum(rows, 1, neighbors=2)", "krum('rows', 1)", "krum(rows)", "mean(rows) + 'a'",
+    "alie(rows)", "knowledge_of(rows)", "mols('15', 3)", "majority(3)", "load(3)",
+    "load('outputs').run", "drift(3)",
+)  # fmt: skip
 
 
 @pytest.mark.slow
@@ -89,7 +108,11 @@ def test_type_checkers_see_the_rules(tmp_path, checker):
         pytest.skip(f"{checker} is not installed")
     file = tmp_path / "user.py"
     file.write_text(USER + "\n".join(WRONG))
-    options = ["--cache-dir", str(tmp_path / "cache")] if checker == "mypy" else []
+    cache = str(tmp_path / "cache")
+    options = {
+        "mypy": ["--strict", "--cache-dir", cache],
+        "pyright": ["--pythonpath", sys.executable],
+    }[checker]
     done = subprocess.run(
         [program, *options, str(file)], capture_output=True, text=True, cwd=tmp_path
     )
