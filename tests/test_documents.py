@@ -91,7 +91,7 @@ def check_verb(verb: str, *arguments: str) -> None:
             return
         offered = set(module.words(list(arguments[:place])))
         keys = {word.partition("=")[0] for word in offered if "=" in word}
-        if "=" in argument and verb not in ("reproduce", "ec2"):
+        if "=" in argument and verb not in ("reproduce", "ec2", "migrate"):
             assert argument.partition("=")[0] in keys, argument
         elif argument.startswith("-"):
             assert argument in offered, argument

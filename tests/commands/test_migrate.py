@@ -341,9 +341,7 @@ def test_the_page_has_the_tables():
 
 
 def test_the_commands_of_the_page_print_what_it_says(capsys):
-    found = re.findall(
-        r"^    \$ byzshield migrate (.+)\n    (byzshield run .+)$", PAGE.read_text(), re.M
-    )
+    found = re.findall(r"^\$ byzshield migrate (.+)\n(byzshield run .+)$", PAGE.read_text(), re.M)
     assert len(found) >= 2
     for line, first in found:
         assert main(shlex.split(line)) == 0
