@@ -13,7 +13,11 @@ SMALL = ("dataset=synthetic", "network=mlp", "network.hidden=[16]", "steps=4", "
 
 
 def run_program(
-    *overrides: str, timeout: float = 120, module: str = "byzshield_exp", **environment: str
+    *overrides: str,
+    timeout: float = 120,
+    module: str = "byzshield_exp",
+    cwd: Path | None = None,
+    **environment: str,
 ):
     """Run the program as a user would; returns the finished process."""
     return subprocess.run(
@@ -21,6 +25,7 @@ def run_program(
         capture_output=True,
         text=True,
         timeout=timeout,
+        cwd=cwd,
         env={**os.environ, **environment},
     )
 

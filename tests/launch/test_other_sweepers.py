@@ -71,9 +71,10 @@ def test_optuna_maximises_the_validation_accuracy(tmp_path, launcher):
     best = yaml.safe_load((tmp_path / "out" / "optimization_results.yaml").read_text())
     ends = [note for note in noted(tmp_path) if note["what"] == "end"]
     assert [note["status"] for note in ends] == ["COMPLETED"] * 2
-    values = {float(note["value"]): note["folder"] for note in ends}
-    assert best["best_value"] == max(values)
-    assert f"optimizer.lr={best['best_params']['optimizer.lr']}" in values[max(values)]
+    assert best["best_value"] == max(float(note["value"]) for note in ends)
+    best_folders = [note["folder"] for note in ends if float(note["value"]) == best["best_value"]]
+    chosen = f"optimizer.lr={best['best_params']['optimizer.lr']}"
+    assert any(folder.endswith(chosen) for folder in best_folders)
     assert len(hashes(tmp_path / "out")) == 2
     assert "test accuracy" not in done.stderr
 
@@ -83,19 +84,17 @@ def test_optuna_maximises_the_validation_accuracy(tmp_path, launcher):
 def test_a_trial_that_fails_is_a_failed_trial(tmp_path, launcher):
     pytest.importorskip(PACKAGES["optuna"])
     done = sweep(
-        tmp_path, *OPTUNA[:3], f"hydra/launcher={launcher}", "hydra.sweeper.n_jobs=1",
+        tmp_path, *OPTUNA[:2], f"hydra/launcher={launcher}", "hydra.sweeper.n_jobs=1",
         "hydra.sweeper.max_failure_rate=1", "attack._target_=crashing.forge",
-        "+attack.how=raise,fine", f"hydra.sweeper.storage=sqlite:///{tmp_path}/trials.db",
-        "hydra.sweeper.study_name=trials", "hydra.sweeper.n_trials=6",
+        "+attack.how=raise,fine", "hydra.sweeper.n_trials=6",
     )  # fmt: skip
-    import optuna
-
     assert done.returncode == 0, done.stderr
-    study = optuna.load_study(study_name="trials", storage=f"sqlite:///{tmp_path}/trials.db")
-    assert len(study.trials) == 6
-    for trial in study.trials:
-        is_fine = trial.params["+attack.how"] == "fine"
-        assert trial.state.name == ("COMPLETE" if is_fine else "FAIL")
+    ends = [note for note in noted(tmp_path) if note["what"] == "end"]
+    assert len(ends) == 6
+    for note in ends:
+        assert note["status"] == ("COMPLETED" if "+attack.how=fine" in note["task"] else "FAILED")
+    failed = [note for note in ends if note["status"] == "FAILED"]
+    assert done.stdout.count("Failed experiment: ") == len(failed)
     assert "chooses by the test accuracy" in done.stderr
 
 
@@ -117,4 +116,4 @@ def test_other_launchers_run_what_our_sweeper_has_checked(cli, tmp_path, launche
     (tmp_path / "mended").touch()
     again = sweep(tmp_path, *points, f"hydra/launcher={launcher}")
     assert again.returncode == 0, again.stderr
-    assert "1 done, 1 retry" in again.stdout
+    assert "2 runs: 1 retry, 1 done;" in again.stdout
