@@ -47,6 +47,7 @@ def test_what_is_out_of_range_is_refused(options, said):
         sgd(torch.zeros(3), **options)
 
 
+@pytest.mark.slow
 def test_a_cosine_goes_on_after_a_resume(run, tmp_path):
     cosine = ("optimizer.schedule=cosine", "optimizer.horizon=8")
     whole = run(*cosine, "steps=6", folder=tmp_path / "whole")
@@ -84,6 +85,7 @@ def test_adams_bounds(wrong):
         adam(torch.zeros(3), **wrong)
 
 
+@pytest.mark.slow
 def test_any_optimizer_of_torch_goes_on_after_a_resume(run, cli, tmp_path):
     other = (
         "optimizer=other", "optimizer._target_=torch.optim.RMSprop", "+optimizer.alpha=0.9",

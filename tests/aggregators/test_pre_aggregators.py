@@ -7,6 +7,7 @@ from running import SMALL
 from byzshield_exp.results import checkpoint
 
 
+@pytest.mark.slow
 def test_several_apply_in_the_order_given(run, tmp_path):
     digests = {}
     chains = ("[static_clip,bucketing]", "[bucketing,static_clip]", "bucketing", "[bucketing]")
@@ -34,6 +35,7 @@ def test_chains_are_points_of_a_sweep(cli, tmp_path):
     assert len({path.parent.name for path in tmp_path.glob("*/summary.json")}) == 3
 
 
+@pytest.mark.slow
 def test_a_chain_of_a_run_is_in_its_configuration_and_resumes(cli, run, tmp_path):
     chain = ("pre_aggregator=[arc,nnm]", "aggregator=krum")
     whole = run(*chain, folder=tmp_path / "a")["parameters_sha256"]
@@ -60,6 +62,7 @@ def test_conditions_are_checked_after_the_chain(cli, tmp_path):
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_previous_result_of_centred_clipping_is_kept_in_checkpoints(run, tmp_path):
     rule = ("aggregator=centered_clip", "aggregator.tau=0.5")
     whole = run(*rule, folder=tmp_path / "a")["parameters_sha256"]

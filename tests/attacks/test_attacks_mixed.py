@@ -72,6 +72,7 @@ def test_all_attacks_are_asked():
     assert forged_files(partial(mixed, attacks=both), placement, (0, 5)) is None
 
 
+@pytest.mark.slow
 def test_a_real_run_sends_the_rows_of_the_single_attacks(run, tmp_path, monkeypatch):
     (tmp_path / "recording.py").write_text(RECORDING)
     monkeypatch.syspath_prepend(tmp_path)

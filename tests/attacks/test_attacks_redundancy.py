@@ -127,6 +127,7 @@ def test_a_wrong_inner_attack_is_one_line(inner, message):
         bind("attack", {"_target_": WRAPPER, "attack": inner}, ("knowledge",))
 
 
+@pytest.mark.slow
 def test_an_inner_attack_is_chosen_on_the_command_line(run, cli, tmp_path):
     ends = {
         more: run("attack=majorities_only", "q=4", *more, folder=tmp_path / str(number))
@@ -182,6 +183,7 @@ def test_pointless_wrapped_attacks_warn(cli, tmp_path, overrides, warning):
     assert summary_of(tmp_path)["attack_effective"] is False
 
 
+@pytest.mark.slow
 def test_a_run_is_named_by_the_inner_attack_where_it_is_not_the_usual_one(cli, tmp_path):
     def name(*overrides):
         code, out, err = cli(f"output_dir={tmp_path}", "plan=true", *overrides)

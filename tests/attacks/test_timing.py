@@ -52,6 +52,7 @@ def test_what_is_out_of_range_is_refused(choice, said):
     assert str(raised.value) == said
 
 
+@pytest.mark.slow
 def test_a_run_lies_at_its_steps_and_is_honest_before(run, cli, tmp_path):
     timing = ("adversary.start=3", "adversary.every=2", "adversary.stop=7")
     attack = ("attack=reversed_gradient", "q=5")

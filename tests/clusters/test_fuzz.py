@@ -15,7 +15,7 @@ from byzshield_exp.clusters.sockets.wire import (
 from byzshield_exp.rows.digests import row_digest
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_no_stream_of_bytes_does_anything_but_being_rejected(fuzzed, data):
     feed_anything(fuzzed, data)

@@ -33,6 +33,7 @@ def test_the_closed_form_is_what_a_run_counts(tmp_path, vote):
     assert summary_of(tmp_path)["steps"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", server_load.PLACEMENTS, ids=str)
 def test_the_placements_exist(placement):
     if placement.name == "random":

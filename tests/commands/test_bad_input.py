@@ -201,6 +201,7 @@ def test_the_real_program_fails_in_one_line():
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_traceback_on_demand():
     done = run_program("K=16", timeout=30, HYDRA_FULL_ERROR="1")
     assert done.returncode != 0
@@ -215,6 +216,7 @@ def test_a_sweep_into_a_folder_that_cannot_be_written(cli, tmp_path):
     assert "2 of 2 points cannot run" in err
 
 
+@pytest.mark.slow
 def test_a_run_leaves_nothing_in_the_working_folder(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "byzshield_exp", *SMALL, f"output_dir={tmp_path}/out"],
@@ -248,6 +250,7 @@ def test_help_shows_the_comments_of_every_key():
         assert f" {key}={value} {' '.join(comment.split())}" in shown
 
 
+@pytest.mark.slow
 def test_workers_do_not_import_what_only_the_driver_needs():
     code = (
         "import sys; import byzshield_exp.launch.ranks\n"

@@ -81,6 +81,7 @@ def write_all(root):
     write_npz(root / "mine.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "choice"), [marked(*pair) for pair in CHOICES if is_here(*pair)])
 def test_every_choice_trains(cli, tmp_path, monkeypatch, group, choice):
     if group in ("dataset", "experiment"):

@@ -90,6 +90,7 @@ def test_recommend_marks_the_best_and_says_when_the_baseline_is_better():
     assert "the plain baseline, r=1, is better than mols" in lines[-1]
 
 
+@pytest.mark.slow
 def test_the_papers_tables_are_reproduced_and_their_misprint_marked():
     text = answer(["tables"])
     marked = [line for line in text.splitlines() if "*" in line and not line.startswith("*")]

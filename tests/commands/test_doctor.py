@@ -255,6 +255,7 @@ def test_an_own_address_is_connected_to():
     assert network._connect_to_self("203.0.113.77") != ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network of its own needs root")
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare is not installed")
 def test_a_machine_without_a_network_is_told():
@@ -432,6 +433,7 @@ def keys(monkeypatch, folder):
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
 
 
+@pytest.mark.slow
 def test_aws_says_who_we_are_and_keys_are_not_shown(moto, tmp_path, monkeypatch):
     keys(monkeypatch, tmp_path)
     done = run_program("doctor", f"output_dir={tmp_path}", AWS_ENDPOINT_URL=moto)

@@ -270,6 +270,7 @@ def test_the_test_set_of_a_run_that_has_validation_pictures(evaluator, tmp_path)
     assert summary_of(tmp_path)["final_validation_accuracy"] == own
 
 
+@pytest.mark.slow
 def test_it_needs_no_hydra(finished):
     code = (
         "import sys; from byzshield_exp.commands.evaluate import main; "
@@ -280,6 +281,7 @@ def test_it_needs_no_hydra(finished):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_one_evaluator_at_a_time_ends_cleanly_at_sigterm(evaluator, finished):
     assert evaluator(f"run={finished}")[0] == 0
     (finished / "summary.json").unlink()

@@ -101,6 +101,7 @@ SOME = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", SOME)
 def test_a_figures_curves_can_be_run(figure, cli):
     """All points are composed, built and checked, at the small scale."""
@@ -121,6 +122,7 @@ def test_a_figures_curves_can_be_run(figure, cli):
         assert f"q={liars} liars (worst_case, {attack})" in head
 
 
+@pytest.mark.slow
 def test_a_figure_at_the_papers_size(cli, tmp_path, monkeypatch):
     from picture_files import accept, write_cifar10
 
@@ -149,6 +151,7 @@ def test_a_thin_curve_runs(cli, tmp_path, monkeypatch):
     assert "batch 225 = 25 x 9" in out
 
 
+@pytest.mark.slow
 def test_detoxs_setting_and_a_choice_of_curves(cli):
     code, out, err = cli(
         "experiment=detox/alie", "scale=smoke", "plan=true",
@@ -203,6 +206,7 @@ def test_equal_points_are_done_once(cli):
     assert out.count(" workers, f=") == 1
 
 
+@pytest.mark.slow
 def test_a_figure_runs(cli, tmp_path):
     code, _, err = cli(
         "experiment=byzshield/fig09", "scale=smoke", "steps=2", f"output_dir={tmp_path}"

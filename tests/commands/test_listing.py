@@ -190,6 +190,7 @@ def test_unknown_names_are_one_line_and_exit_with_2(told, arguments, line):
     assert re.search(line, err)
 
 
+@pytest.mark.slow
 def test_it_runs_from_any_folder_without_a_terminal(tmp_path, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
     done = program("pre-aggregators", cwd=tmp_path)
@@ -211,6 +212,7 @@ def test_the_groups_need_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_reader_may_stop_early():
     list_all = f"'{sys.executable}' -m byzshield_exp list aggregators | head -n 1"
     done = subprocess.run(list_all, shell=True, capture_output=True, text=True, timeout=60)

@@ -84,6 +84,7 @@ def test_the_order_of_curves_worked_by_hand():
     assert comparison.states("multi_krum_q2") == "1 done, 1 failed"
 
 
+@pytest.mark.slow
 def test_a_figure_is_run_compared_and_found_again(capsys, tmp_path):
     page = tmp_path / "docs" / "results.md"
     small = ["steps=15", "eval_every=5", "optimizer.lr=0.1"]
@@ -148,6 +149,7 @@ def test_byzshields_figures_at_a_very_small_size(capsys, tmp_path):
     assert yaml.safe_load((CONF / "scale/smoke.yaml").read_text())["steps"] > 2
 
 
+@pytest.mark.slow
 def test_runs_on_data_of_ones_own_are_found_too(cli, tmp_path, monkeypatch):
     """Their folders are named by the data, which a configuration does not tell."""
     write_npz(tmp_path / "mine.npz")

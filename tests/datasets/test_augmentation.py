@@ -146,6 +146,7 @@ OPTIONS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_augmented_run_learns_from_other_pixels_with_the_same_files(run, tmp_path):
     write_npz(tmp_path / "mine.npz")
     where = f"dataset.root={tmp_path}"

@@ -251,6 +251,7 @@ def test_a_stand_in_has_svhns_extra_pictures():
     assert stand_in("svhn", extra=True).num_train == 73_257 + 531_131
 
 
+@pytest.mark.slow
 def test_other_data_sets_do_without_torchvision():
     """Its import takes two seconds in each of many processes."""
     code = (

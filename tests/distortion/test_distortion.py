@@ -75,6 +75,7 @@ def test_doubled_columns_double_the_damage():
         assert worst_case(twice, q).count == 2 * worst_case(once, q).count
 
 
+@pytest.mark.slow
 def test_a_net_of_order_eight_over_its_field():
     """AP Table V used squares modulo 8; over GF(8), r = 3, c = T - 2 n_3 holds to q = 11."""
     pair = [bounds.pair_bound(mols(24, 3), q) for q in range(2, 12)]
@@ -276,6 +277,7 @@ def test_gamma_is_the_papers():
             assert bounds.gamma(table.make(), q) == pytest.approx(printed, abs=0.0051), (table, q)
 
 
+@pytest.mark.slow
 def test_the_pair_bound_is_turans():
     exact = [worst_case(mols(35, 5), q).count for q in range(3, 14)]
     pairs = [bounds.pair_bound(mols(35, 5), q) for q in range(3, 14)]

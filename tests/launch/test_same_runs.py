@@ -70,6 +70,7 @@ def test_what_may_differ_is_not_taken_for_the_same(plain_config, one, other):
     assert essence(plain_config(*one)) != essence(plain_config(*other))
 
 
+@pytest.mark.slow
 def test_five_attacks_without_liars_are_one_run(cli, run, tmp_path):
     points = ("-m", *SMALL, "q=0", f"attack={','.join(ATTACKS)}", f"output_dir={tmp_path}")
     code, out, err = cli(*points, "plan=true")

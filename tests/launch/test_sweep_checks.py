@@ -80,6 +80,7 @@ def test_the_launcher_for_slurm_has_the_keys_of_its_resources():
     assert theirs == dataclasses.asdict(Resources()) | empty
 
 
+@pytest.mark.slow
 def test_data_that_the_launchers_machines_will_have(cli, tmp_path):
     """EC2's instances fetch them; on Slurm they must lie on the shared folder, which is here."""
     points = (

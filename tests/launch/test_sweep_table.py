@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 
+import pytest
 from running import summary_of
 from sweeping import SHORT, manifest, said, states
 
@@ -45,6 +46,7 @@ def test_a_sweep_and_its_table(cli, tmp_path):
     assert list(manifest(tmp_path)) == list(rows)
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_and_why(cli, run, tmp_path):
     folder = tmp_path / "out"
     points = ("-m", *SHORT, "q=0,1,2", f"output_dir={folder}")
@@ -64,6 +66,7 @@ def test_a_plan_says_what_and_why(cli, run, tmp_path):
     assert out.splitlines()[-1].startswith("plan: 3 runs: 2 done, 1 new; about ")
 
 
+@pytest.mark.slow
 def test_earlier_runs_stay_in_the_table(cli, tmp_path):
     cli("-m", *SHORT, "q=0,1", f"output_dir={tmp_path}")
     first = manifest(tmp_path)
@@ -112,6 +115,7 @@ def test_drivers_that_write_a_table_at_once_lose_no_row(tmp_path):
     assert "".join(order) in ("aabb", "bbaa")
 
 
+@pytest.mark.slow
 def test_several_output_dirs_have_a_table_each(cli, tmp_path):
     folders = f"output_dir={tmp_path}/a,{tmp_path}/b"
     code, out, err = cli("-m", *SHORT, "seed=0,1", folders)

@@ -129,6 +129,7 @@ def test_a_disk_that_stays_full_ends_the_run_in_a_line(disturbed, tmp_path, monk
     assert steps_of(tmp_path / "out") == list(range(1, 41))
 
 
+@pytest.mark.slow
 def test_a_profile_that_cannot_be_written_is_a_line(disturbed, tmp_path):
     code, err = disturbed("out", "run:3:6", "profile=true")
     assert code == 0, err
@@ -178,6 +179,7 @@ def small_disk(tmp_path):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_waited_for(small_disk):
     check(small_disk, program(small_disk, "full:18:34"))
 

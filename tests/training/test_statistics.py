@@ -162,6 +162,7 @@ def test_small_files_are_warned_of(network, plain_config):
     assert many.notes == ()
 
 
+@pytest.mark.slow
 def test_variances_are_not_negative(network, run, tmp_path):
     """Even where liars win most files."""
     options = (*SMALL, "attack=reversed_gradient", "poison_statistics=true", "q=12")

@@ -63,6 +63,7 @@ def test_without_attack_and_defence_it_is_plain_sgd(plain_config, tmp_path, dtyp
     assert experiment.params.dtype == dtype
 
 
+@pytest.mark.slow
 def test_every_approach_without_an_attack_does_the_same_steps(plain_config, tmp_path):
     """Without lies the vote changes nothing: with the mean, all approaches are plain SGD."""
     ends = {}
@@ -356,6 +357,7 @@ def test_a_run_that_resumes_imports_no_compiler(tmp_path):
     assert "resumes after step 1" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_step_that_is_given_up_is_done_again_with_the_same_bits(run, cli, tmp_path, monkeypatch):
     """What outlives a step is not touched before the step is done: here the past parameters."""
     options = (*SMALL[:3], "steps=6", "eval_every=6", "q=5")

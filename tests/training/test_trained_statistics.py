@@ -31,6 +31,7 @@ def recomputed(made, data):
 TRAINED = (*NETWORK, "steps=50", "eval_every=50", "optimizer.lr=0.1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attack",
     [
