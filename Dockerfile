@@ -1,7 +1,7 @@
 # byzshield_exp in a container, for CPUs or with CUDA (the driver is the host's):
 #   docker build -t byzshield .
 #   docker build -t byzshield:cuda --build-arg TORCH=cuda .
-#   docker run --rm -v "$PWD/outputs:/work/outputs" byzshield run steps=3
+#   docker run --rm -v "$PWD/outputs:/runs/outputs" byzshield run steps=3
 #   docker run --rm --gpus all byzshield:cuda doctor
 FROM python:3.13-slim-bookworm AS wheel
 COPY . /src
@@ -25,8 +25,8 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
       *) echo "TORCH=$TORCH must be cpu or cuda" >&2; exit 1 ;; \
     esac; \
     pip install --no-cache-dir "${options[@]}" /wheels/*.whl
-RUN useradd --create-home --uid 1000 byzshield && install -d -o byzshield /work/outputs
+RUN useradd --create-home --uid 1000 byzshield && install -d -o byzshield /runs/outputs
 USER 1000
-WORKDIR /work
+WORKDIR /runs
 ENTRYPOINT ["byzshield"]
 CMD ["--help"]

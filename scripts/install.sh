@@ -4,7 +4,7 @@
 #   scripts/install.sh [FOLDER]     FOLDER: of the environment, .venv
 #
 # PYTHON: the one to use (python3). CPU=1: torch without CUDA, from PyTorch's own index; else as PyPI
-# has it: with CUDA on Linux. A line for each phase, and every 15 s what pip is doing.
+# has it: with CUDA on Linux. A line for each phase, and every 15 s the size so far and what pip says.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-.venv}
@@ -14,17 +14,19 @@ if [ "${CPU:-}" = 1 ]; then index=(--extra-index-url https://download.pytorch.or
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
+size() { du -sm "$folder" | cut -f1; }
+
 phase() { # NAME COMMAND...: run it, with a line when it begins, while it lasts and when it ends
-  local name=$1 started=$SECONDS code=0 pid spent
+  local name=$1 started=$SECONDS next=15 code=0 pid
   shift
   echo "$name ..."
   "$@" >"$log" 2>&1 &
   pid=$!
   while kill -0 "$pid" 2>/dev/null; do
     sleep 1
-    spent=$((SECONDS - started))
-    if ((spent > 0 && spent % 15 == 0)); then
-      printf '  %3d s  %s\n' "$spent" "$(tail -n 1 "$log" | cut -c1-80)"
+    if ((SECONDS - started >= next)); then
+      printf '  %3d s  %5d MB  %s\n' "$next" "$(size)" "$(tail -n 1 "$log" | cut -c1-70)"
+      ((next += 15))
     fi
   done
   wait "$pid" || code=$?
@@ -43,4 +45,4 @@ phase "3/4 torch ($([ "${CPU:-}" = 1 ] && echo "for CPUs" || echo "the largest p
   "$folder/bin/python" -m pip install "${index[@]}" "${torch[@]}"
 phase "4/4 byzshield_exp and the rest" \
   "$folder/bin/python" -m pip install "${index[@]}" -e '.[test]'
-echo "installed: $folder has $(du -sm "$folder" | cut -f1) MB, $SECONDS s in all"
+echo "installed: $folder has $(size) MB, $SECONDS s in all"
