@@ -38,7 +38,7 @@ def runs_of_mlflow(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda line: line.rpartition("/")[2])
 def test_commands_run(command, tmp_path):
     for word, package in NEEDS.items():
         if word in command and importlib.util.find_spec(package) is None:

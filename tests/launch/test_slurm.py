@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from running import SMALL, run_program
+from callback_notes import install, noted
+from running import SMALL, modules_in, run_program
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "sbatch", "sacct")
 MISSING = [name for name in PROGRAMS if not shutil.which(name, path=f"/usr/sbin:{os.defpath}")]
@@ -309,3 +310,25 @@ def test_what_slurm_refuses_is_one_line(tmp_path):
         done = sweep(tmp_path, "q=1,2", *SLURM, f"hydra.launcher.{bad}")
         assert done.returncode == 2
         assert said in done.stderr
+
+
+@pytest.mark.parametrize("where", [SLURM, TWO_NODES, ("hydra/launcher=submitit_slurm",)])
+def test_callbacks_hear_of_a_run_in_its_job(tmp_path, where):
+    """Also with the launcher of Hydra's own plugin."""
+    if "submitit" in where[0]:
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+        where = (*where, "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=5")
+    (tmp_path / "failing.py").write_text(FAILING)
+    done = sweep(
+        tmp_path / "out", *where, "attack._target_=failing.forge", "+attack.when=3,99",
+        install(tmp_path), **modules_in(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    notes = noted(tmp_path)
+    assert sorted(note["what"] for note in notes) == ["end", "end", "start", "start"]
+    ends = {note["status"]: note for note in notes if note["what"] == "end"}
+    assert "a rule of the user's own broke" in ends["FAILED"]["value"]
+    assert 0 <= float(ends["COMPLETED"]["value"]) <= 1
+    assert "when=99" in ends["COMPLETED"]["folder"]
+    assert ends["COMPLETED"]["pid"] != ends["FAILED"]["pid"], "each in its own job"
+    assert [row["state"] for row in rows(tmp_path / "out")] == ["failed", "done"]
