@@ -72,6 +72,7 @@ def test_a_module_of_your_own_is_short(name):
     assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 20
 
 
+@pytest.mark.slow
 def test_arguments_of_your_own_are_checked(tmp_path):
     def complaint(*arguments):
         done = subprocess.run(

@@ -39,9 +39,10 @@ def test_every_example_has_a_choice_of_its_own_and_a_command():
         assert f"={target.partition('.')[2]}" in sweep or "SignDescent" in target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(one, marks=[] if " -m " in one else [pytest.mark.slow]) for one in COMMANDS],
+    COMMANDS,
 )
 def test_the_commands_of_the_page_run(command, tmp_path):
     """From the folder of the examples, for two steps."""

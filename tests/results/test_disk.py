@@ -102,6 +102,7 @@ def test_a_folder_that_becomes_a_file_is_waited_for(disturbed, tmp_path, fault):
     assert not partials_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_deleted_is_made_again(disturbed, tmp_path):
     code, err = disturbed("out", "gone:15:0")
     assert code == 0, err
@@ -157,6 +158,7 @@ def check(folder, done):
     assert len(lines) == 6
 
 
+@pytest.mark.slow
 def test_writes_that_fail_in_the_middle_of_a_record_leave_no_gap(tmp_path):
     """RLIMIT_FSIZE: the limit lies within a record, so a part of it is written first."""
     check(tmp_path / "out", program(tmp_path / "out", "limit:18:25"))

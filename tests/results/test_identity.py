@@ -116,6 +116,7 @@ def images(folder, seed):
     np.savez(folder / "own.npz", **content)
 
 
+@pytest.mark.slow
 def test_data_elsewhere_are_the_same_data_and_others_are_not(cli, tmp_path):
     for name, seed in (("a", 0), ("copy", 0), ("other", 1)):
         images(tmp_path / name, seed)
@@ -188,6 +189,7 @@ def test_a_folder_that_is_held_is_not_overwritten(tmp_path):
             held.kill()
 
 
+@pytest.mark.slow
 def test_a_curve_is_called_by_its_name_and_what_is_added_to_it(cli, tmp_path):
     curve = ("experiment=byzshield/fig02", "hydra.sweeper.only=[detox_q3]", "scale=smoke")
     code, out, err = cli(*curve, "seed=0,1", "plan=true", f"output_dir={tmp_path}")

@@ -17,6 +17,7 @@ from byzshield_exp.results import load
 SWEEPS = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_documentation(run, tmp_path, monkeypatch, capsys):
     """For two settings, of which one has two seeds and one diverges."""
     constant = ("attack=constant", "attack.value=3e38", "approach=baseline", "aggregator=mean")

@@ -73,6 +73,7 @@ def test_buffers_that_stay_with_a_worker_are_refused(more, cli, tmp_path):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.parametrize("name", ["weighted", "stateless", "locked"])
 def test_networks_that_cannot_be_copied_or_keep_nothing_learn(more, run, tmp_path, name):

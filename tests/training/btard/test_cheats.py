@@ -39,6 +39,7 @@ def test_the_guilty_are_banned_within_the_step(peers, cheat):
     assert records[1]["attempts"] == 1
 
 
+@pytest.mark.slow
 def test_validators_find_who_covers_a_small_shift(peers):
     """V2 sees nothing of it, and V3 has its bound far above."""
     options = "cheat=covered_aggregate", "cheat.covered_aggregate.shift=0.5"

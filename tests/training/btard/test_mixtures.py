@@ -64,6 +64,7 @@ def strange(parts, seed):
     return {**mixed, "cheat": {name: {"_target_": f"chaos.{name}"}}, "attack": attack}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [6, pytest.param(110, marks=pytest.mark.slow)])
 def test_honest_peers_are_banned_by_elimination_only(parts, count):
     configs = [make(parts, seed) for seed in range(count) for make in (mixture, strange)]
@@ -90,6 +91,7 @@ def test_the_last_honest_peer_goes_on(parts):
         assert [table["alive"] for table in run["tables"]] == [5, 5, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_an_uninterrupted_one(peers, tmp_path):
     options = "attack=sign_flip", "adversary=fixed_random", "seed=3", "eval_every=100"
     whole, _ = peers(*options, "steps=12")
