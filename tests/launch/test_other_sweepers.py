@@ -10,6 +10,7 @@ OPTUNA = (
     "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=2",
     "hydra.sweeper.n_jobs=2", "optimizer.lr=interval(0.01,0.2)", "dataset.num_validation=100",
 )  # fmt: skip
+LAUNCHERS = ["basic", pytest.param("local", marks=pytest.mark.slow)]
 PACKAGES = {
     "optuna": "hydra_plugins.hydra_optuna_sweeper",
     "joblib": "hydra_plugins.hydra_joblib_launcher",
@@ -26,7 +27,7 @@ def sweep(folder, *overrides):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("launcher", ["basic", "local"])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_basic_sweeper_has_the_runs_of_ours(cli, tmp_path, launcher):
     points = ("-m", *SHORT, "q=1,2", f"hydra/launcher={launcher}")
     code, _, err = cli(*points, "hydra/sweeper=basic", f"output_dir={tmp_path}/theirs")
@@ -36,7 +37,7 @@ def test_the_basic_sweeper_has_the_runs_of_ours(cli, tmp_path, launcher):
     assert len(hashes(tmp_path / "ours")) == 2
 
 
-@pytest.mark.parametrize("launcher", ["basic", "local"])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_an_impossible_point_of_another_sweeper(cli, tmp_path, launcher):
     points = (
         "-m", *SHORT, "hydra/sweeper=basic", f"hydra/launcher={launcher}",
@@ -50,7 +51,7 @@ def test_an_impossible_point_of_another_sweeper(cli, tmp_path, launcher):
     assert [name.split(",")[0] for name in hashes(tmp_path)] == ["aggregator=mean"]
 
 
-@pytest.mark.parametrize("launcher", ["basic", "local"])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_plan_of_another_sweeper_runs_nothing(cli, tmp_path, launcher):
     code, out, err = cli(
         "-m", *SHORT, "hydra/sweeper=basic", f"hydra/launcher={launcher}", "q=1,2", "plan=true",
