@@ -79,8 +79,11 @@ def place_of(error: BaseException) -> str:
     """Say where the user's own code raised an error: ``my_rules.py:7 in near_median``.
 
     That is the innermost frame of a function that this package has called and that is neither of
-    this package nor of an installed one nor of Python; ``""`` if there is none.
+    this package nor of an installed one nor of Python; ``""`` if there is none, or if the error is
+    this package's own word on the run.
     """
+    if isinstance(error, RunError | Stopped):
+        return ""
     is_called, place = False, ""
     for frame, line in walk_tb(error.__traceback__):
         path = frame.f_code.co_filename

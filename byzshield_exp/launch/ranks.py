@@ -211,6 +211,10 @@ def over_torchrun(job: Job, echo: bool = True) -> dict[str, Any]:
     Args:
         job: the run.
         echo: whether its lines also go to the terminal.
+
+    Raises:
+        RunError: if the run cannot go on; with the line of the rank whose own part failed.
+        Stopped: if the run was asked to stop.
     """
     if not _torchrun:
         _torchrun.append(Torchrun())

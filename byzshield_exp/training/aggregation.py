@@ -50,7 +50,7 @@ class Aggregation:
         defence, previous = self._experiment.defence_at(step), self._state.get("previous_update")
         try:
             update = defence.for_rows(files)(rows, num_corrupt, previous)
-            check_aggregate(update, rows.shape[1])
+            check_aggregate(update, rows.shape[1], rows.dtype)
         except NonFiniteRows:
             raise
         except ValueError as error:

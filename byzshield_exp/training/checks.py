@@ -224,7 +224,7 @@ def check_defence(
             continue
         try:
             result = defence.for_rows(range(num_rows))(_zeros(num_rows, lost), num_corrupt)
-            check_aggregate(result, 2)
+            check_aggregate(result, 2, torch.float32)
         except NonFiniteRows:  # the trusted row is one of the lost
             continue
         except Exception as error:  # a rule of the user's own may raise anything
@@ -284,16 +284,14 @@ def _zeros(num_rows: int, lost: int) -> Tensor:
     return rows
 
 
-def check_aggregate(result: Any, size: int) -> None:
+def check_aggregate(result: Any, size: int, dtype: torch.dtype) -> None:
     """Check what a rule returns.
 
     Raises:
-        ValueError: unless it is a float32 tensor ``[size]``.
+        ValueError: unless it is a tensor ``[size]`` of the type of the rows.
     """
-    if not isinstance(result, Tensor) or result.shape != (size,) or result.dtype != torch.float32:
-        raise ValueError(
-            f"must return a tensor [d={size}] of torch.float32, got {_described(result)}"
-        )
+    if not isinstance(result, Tensor) or result.shape != (size,) or result.dtype != dtype:
+        raise ValueError(f"must return a tensor [d={size}] of {dtype}, got {_described(result)}")
 
 
 def check_liars(workers: Any, most: int, num_workers: int) -> tuple[int, ...]:

@@ -11,7 +11,11 @@ from byzshield_exp.errors import ConfigError
 
 
 def variants(name: str, settings: GivenSettings) -> Replacement:
-    """Translate classes with parameters; those without any share one comma list."""
+    """Translate classes with parameters; those without any share one comma list.
+
+    Raises:
+        ConfigError: if there is none, or one that is not known.
+    """
     setting, bare, branches, notes = table("byzfl").settings[name], [], [], []
     for one in listed(settings[name]):
         choice, overrides, note = _class(setting, one)
