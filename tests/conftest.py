@@ -39,6 +39,9 @@ def cli(capsys, monkeypatch):
     from byzshield_exp.commands import run
 
     monkeypatch.setattr(sys, "argv", ["byzshield_exp"])
+    # Hydra composes everything once more to read hydra.mode, which we never set: a fifth of all
+    # the time of the tests.
+    monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
 
     def call(*overrides: str) -> tuple[int, str, str]:
         try:
