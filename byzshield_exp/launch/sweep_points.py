@@ -86,7 +86,7 @@ def _conflict(first: Point, point: Point) -> str:
         key
         for key in ours
         if key != "command"
-        and ours[key] != theirs.get(key)
+        and repr(ours[key]) != repr(theirs.get(key))  # NaN is no other value than NaN
         and not is_place(key, ours[key], theirs.get(key))
     ]
     if not keys and first.job.data == point.job.data:

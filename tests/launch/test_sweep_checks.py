@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 from running import SMALL, modules_in, run_program
-from sweeping import RULES, SHORT, manifest
+from sweeping import RULES, SHORT, manifest, said
 
 
 def test_all_problems_are_told_and_nothing_runs(cli, tmp_path):
@@ -155,3 +155,10 @@ def test_a_file_in_the_place_of_a_folder_is_told(cli, tmp_path):
     code, _, err = cli("-m", *SHORT, "seed=0,1", f"output_dir={tmp_path}/out")
     assert code == 2
     assert f"{tmp_path}/out/{name} cannot be used" in err
+
+
+def test_a_value_that_is_not_a_number_is_that_value_again(cli, tmp_path):
+    code, out, err = cli(
+        "-m", *SHORT, "attack=not_a_number,zero", "plan=true", f"output_dir={tmp_path}"
+    )
+    assert (code, said(out)[-1]) == (0, "plan: 2 runs: 2 new"), err
