@@ -137,13 +137,13 @@ def test_sigterm_during_the_check_ends_the_sweep(tmp_path):
 
 def test_a_sweep_of_nothing_is_no_sweep(cli, tmp_path):
     where = f"output_dir={tmp_path}/out"
-    for given, said in (
+    for given, words in (
         (("on_invalid=bogus", "q=1,2"), "on_invalid=bogus must be one of error, skip"),
         (("on_invalid=skip", "q=98,99"), "the sweep has no point that can run"),
         (("q=range(0,0)",), "the sweep has no point that can run"),
     ):
         code, _, err = cli("-m", *SHORT, *given, where)
-        assert (code, err.splitlines()[-1]) == (2, f"byzshield_exp: {said}")
+        assert (code, err.splitlines()[-1]) == (2, f"byzshield_exp: {words}")
     assert not (tmp_path / "out").exists()
 
 
