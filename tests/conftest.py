@@ -1,6 +1,7 @@
 """Fixtures: the command line in this process, a configuration, Amazon as far as moto knows it."""
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -39,15 +40,17 @@ def cli(capsys, monkeypatch):
     from byzshield_exp.commands import run
 
     monkeypatch.setattr(sys, "argv", ["byzshield_exp"])
-    # Hydra composes everything once more to read hydra.mode, which we never set: a fifth of all
-    # the time of the tests.
-    monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
 
     def call(*overrides: str) -> tuple[int, str, str]:
-        try:
-            code = run.main(list(overrides))
-        except SystemExit as end:
-            code = end.code
+        with monkeypatch.context() as patch:
+            if not any(re.search(r"experiment|hydra\.|--", override) for override in overrides):
+                # Hydra composes everything once more to read hydra.mode, which nothing sets here:
+                # a third of the time of such a test.
+                patch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
+            try:
+                code = run.main(list(overrides))
+            except SystemExit as end:
+                code = end.code
         out, err = capsys.readouterr()
         return code, out, err
 
