@@ -42,16 +42,19 @@ def bind(
     options = [name for name in parameters if name not in reserved and name not in given]
     hints = _hints(key, function)
     arguments = {name: value for name, value in choice.items() if name != "_target_"}
+    for name in arguments:
+        if name not in options:
+            raise ConfigError(_unknown(key, name, arguments, function, options))
     for name, value in arguments.items():
         path = f"{key}.{name}"
-        if name in options and get_origin(hints.get(name)) is collections.abc.Callable:
+        if get_origin(hints.get(name)) is collections.abc.Callable:
             arguments[name] = _bound_function(path, value, reserved)
-        elif name in options and _is_of_functions(hints.get(name)) and isinstance(value, Mapping):
+        elif _is_of_functions(hints.get(name)) and isinstance(value, Mapping):
             arguments[name] = {
                 key: _bound_function(f"{path}.{key}", one, reserved) for key, one in value.items()
             }
         else:
-            arguments[name] = _checked_argument(path, value, name, options, hints)
+            arguments[name] = _checked_argument(path, value, name, hints)
     for name in options:
         if parameters[name].default is inspect.Parameter.empty and name not in arguments:
             raise ConfigError(f"{key}.{name} is not given: {_name(function)} needs it")
@@ -152,15 +155,21 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", str(function))
 
 
-def _checked_argument(
-    key: str, value: Any, name: str, options: list[str], hints: Mapping[str, Any]
-) -> Any:
+def _unknown(
+    key: str, name: str, given: Mapping[str, Any], function: Callable[..., Any], options: list[str]
+) -> str:
+    """Say that a function has no such argument; the choice that it was put into may have it."""
+    known = f"known are {', '.join(options)}" if options else "it takes none"
+    said = f"{key}.{name}={given[name]!r}: unknown argument"
+    near = did_you_mean(name, options)
+    if str(function.__module__).partition(".")[0] == "byzshield_exp":
+        return f"{said}, {known}{near}"
+    of = f"of {function.__module__}.{_name(function)}"
+    return f"{said} {of}, {known}{near}; ~{key}.{name} leaves out what the choice has"
+
+
+def _checked_argument(key: str, value: Any, name: str, hints: Mapping[str, Any]) -> Any:
     """Check a value's type; an int becomes a float where a float is expected (YAML's ``1``)."""
-    if name not in options:
-        known = f"known are {', '.join(options)}" if options else "it takes none"
-        raise ConfigError(
-            f"{key}={value!r}: unknown argument, {known}{did_you_mean(name, options)}"
-        )
     hint = hints.get(name, Any)
     is_wrong_bool = isinstance(value, bool) and bool not in (hint, *getattr(hint, "__args__", ()))
     if hint is Any or (is_bearable(value, hint) and not is_wrong_bool):

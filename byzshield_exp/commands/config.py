@@ -112,8 +112,12 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
             refuse_shadowing(source.path)
     if HydraConfig.get().mode == RunMode.RUN:
         _check_single_run(config["choices"].get("experiment"))
-    elif not config["dataset"].get("num_validation"):
-        _warn_of_objective(HydraConfig.get().runtime.choices["hydra/sweeper"])
+    else:
+        _warn_of_objective(
+            HydraConfig.get().runtime.choices["hydra/sweeper"],
+            str(HydraConfig.get().sweeper.get("direction", "")),
+            bool(config["dataset"].get("num_validation")),
+        )
     problems = [*_unknown_keys(config), *_out_of_bounds(config), *_out_of_choices(config)]
     problems += [*_cluster_problems(config), *_repeated_choices(), *_unknown_curve(config)]
     problems += [*_two_lengths(config)]
@@ -161,8 +165,13 @@ def _check_single_run(experiment: str | None) -> None:
 
 
 @cache  # once a process
-def _warn_of_objective(sweeper: str) -> None:
-    if sweeper not in ("byzshield", "basic"):
+def _warn_of_objective(sweeper: str, direction: str, is_held_out: bool) -> None:
+    if "minimize" in direction.lower():
+        warn(
+            f"hydra/sweeper={sweeper} looks for the lowest accuracy: "
+            "hydra.sweeper.direction=maximize for the highest"
+        )
+    if sweeper not in ("byzshield", "basic") and not is_held_out:
         warn(
             f"hydra/sweeper={sweeper} chooses by the test accuracy, as no pictures are held out: "
             "dataset.num_validation=N holds out N"

@@ -35,18 +35,20 @@ def commands_again(
         return []
     first = 1 + max(int(run[SEED]) for run in runs)
     keys = [key for key in what.points if key != SEED]
-    by_rest: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    by_rest: dict[tuple[tuple[str, ...], ...], list[tuple[str, ...]]] = {}
     for run in runs:
-        point = tuple(spelled_value(run[key]) for key in keys)
-        points = by_rest.setdefault(_rest(run, keys), [])
+        swept = [key for key in keys if not _is_own(key, run[key])]
+        point = tuple(spelled_value(run[key]) for key in swept)
+        typed = tuple(f"+{key}" if f"+{key}" in _typed(run) else key for key in swept)
+        points = by_rest.setdefault((typed, _rest(run, swept)), [])
         if point not in points:
             points.append(point)
     length = steps or int(runs[0]["steps"])
     end = [f"seed=range({first},{first + seeds})", f"steps={length}", "dataset.num_validation=0"]
     return [
         shlex.join(["byzshield", "run", "-m", *rest, *some, *end, f"output_dir={output_dir}"])
-        for rest, points in by_rest.items()
-        for some in _swept(keys, points)
+        for (typed, rest), points in by_rest.items()
+        for some in _swept(typed, points)
     ]
 
 
@@ -54,12 +56,25 @@ def _has_command(run: Mapping[str, Any]) -> bool:
     return isinstance(run.get("command"), str)
 
 
+def _is_own(key: str, value: Any) -> bool:
+    """Whether a group's choice is called by its ``_target_``: it is typed in several words."""
+    return "." not in key and isinstance(value, str) and "." in value
+
+
+def _words(run: Mapping[str, Any]) -> list[str]:
+    """Return the arguments that a run was started with."""
+    words = shlex.split(str(run["command"]))
+    return words[words.index("byzshield_exp" if words[0] == "torchrun" else "run") + 1 :]
+
+
+def _typed(run: Mapping[str, Any]) -> set[str]:
+    return {word.partition("=")[0] for word in _words(run)}
+
+
 def _rest(run: Mapping[str, Any], swept: Sequence[str]) -> tuple[str, ...]:
     """Return the arguments of a run but those that the new command says itself."""
-    words = shlex.split(str(run["command"]))
-    start = words.index("byzshield_exp" if words[0] == "torchrun" else "run") + 1
     left_out = (*_OWN, *swept, "histograms", "profile")
-    return tuple(word for word in words[start:] if word.partition("=")[0] not in left_out)
+    return tuple(word for word in _words(run) if word.partition("=")[0].lstrip("+") not in left_out)
 
 
 def _swept(keys: Sequence[str], points: Sequence[tuple[str, ...]]) -> list[list[str]]:

@@ -37,6 +37,11 @@ CASES = {
         "unknown key aggregator.mm, aggregator has m",
     ),
     "forced argument": (["+aggregator.trim=1"], "aggregator.trim=1: unknown argument"),
+    "argument of another choice": (
+        ["network.hidden=[4]", "network._target_=torch.nn.Flatten"],
+        "network.hidden=[4]: unknown argument of torch.nn.modules.flatten.Flatten, known are "
+        "start_dim, end_dim; ~network.hidden leaves out what the choice has",
+    ),
     "num_corrupt is computed": (
         ["+aggregator.num_corrupt=1"],
         "aggregator.num_corrupt=1: unknown argument",

@@ -130,6 +130,28 @@ def test_the_commands_keep_what_a_choice_of_the_attack_needs():
     assert "attack.z" not in second
 
 
+def test_the_commands_keep_attacks_of_ones_own_as_they_were_typed():
+    runs = made_up(0, 1.0, ("done",) * 3)
+    runs = runs[(runs["approach"] == "mols") & (runs["q"] == 3)]
+    runs["attack.factor"] = [{"alie": 1.0, "ipm": 2.0}.get(name, 3.0) for name in runs["attack"]]
+    runs["attack"] = "my_attack.overshoot"
+    runs["command"] = [
+        f"byzshield run attack=none +attack._target_=my_attack.overshoot +attack.factor={factor} "
+        f"optimizer.lr={lr} seed={seed}"
+        for factor, lr, seed in zip(
+            runs["attack.factor"], runs["optimizer.lr"], runs["seed"], strict=True
+        )
+    ]
+    varied = ["optimizer.lr", "attack", "attack.factor", "seed"]
+    what = criterion(varied, ["optimizer.lr"], ["attack", "attack.factor"])
+    one = choose(runs, what)[0].chosen[0]
+    end = "'seed=range(3,4)' steps=200 dataset.num_validation=0 output_dir=final"
+    assert commands_again(one, what, 1, None, "final") == [
+        "byzshield run -m attack=none +attack._target_=my_attack.overshoot "
+        f"optimizer.lr={one.settings['optimizer.lr']} +attack.factor=1,2,3 {end}"
+    ]
+
+
 def test_values_are_spelled_as_typed():
     values = [3.0, np.float64(0.0015625), np.int64(2), None, float("nan"), (1, 2.5), True, "alie"]
     spelled = ["3", "0.0015625", "2", "null", "null", "[1,2.5]", "true", "alie"]
