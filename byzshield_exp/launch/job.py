@@ -244,7 +244,7 @@ def _headline(config: Mapping[str, Any], experiment: Experiment) -> str:
         f"f={assignment.num_files} files, r={assignment.replication} "
         f"(majority {assignment.majority}), l={assignment.load}; "
         f"q={experiment.num_byzantine} liars ({choices['adversary']}, {choices['attack']}) can win "
-        f"{experiment.num_corrupt} files, epsilon_hat={experiment.epsilon_hat:.2f}; "
+        f"{experiment.num_corrupt} file{'s' * (experiment.num_corrupt != 1)}, epsilon_hat={experiment.epsilon_hat:.2f}; "
         f"{_task(config, experiment)}"
     )
 

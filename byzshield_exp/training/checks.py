@@ -233,10 +233,11 @@ def check_defence(
             before = f"pre_aggregator={config['choices']['pre_aggregator']} "
             ties = f" and leave {left_out} without a majority" if left_out else ""
             kind = ConfigError if is_refused else PartError
+            aside = f"; {lost} rows set aside as not finite" if lost else ""
+            numbers = f"q={config['q']} workers can win {num_corrupt} of f={num_files} files"
             raise kind(
                 f"{before if defence.before else ''}aggregator={config['choices']['aggregator']} "
-                f"{said} (q={config['q']} workers can win {num_corrupt} of f={num_files} files"
-                f"{ties}{f'; {lost} rows set aside as not finite' if lost else ''})"
+                f"{said}" + f" ({numbers}{ties}{aside})" * is_refused
             ) from error
 
 
