@@ -239,12 +239,13 @@ def _headline(config: Mapping[str, Any], experiment: Experiment) -> str:
             f"q={experiment.num_byzantine} liars ({choices['adversary']}, {choices['attack']}"
             f"{cheat}); {_task(config, experiment)}"
         )
+    won = experiment.num_corrupt
     return (
         f"{choices['approach']} + {choices['aggregator']}: K={assignment.num_workers} workers, "
         f"f={assignment.num_files} files, r={assignment.replication} "
         f"(majority {assignment.majority}), l={assignment.load}; "
         f"q={experiment.num_byzantine} liars ({choices['adversary']}, {choices['attack']}) can win "
-        f"{experiment.num_corrupt} file{'s' * (experiment.num_corrupt != 1)}, epsilon_hat={experiment.epsilon_hat:.2f}; "
+        f"{won} file{'s' * (won != 1)}, epsilon_hat={experiment.epsilon_hat:.2f}; "
         f"{_task(config, experiment)}"
     )
 
