@@ -14,7 +14,7 @@ from byzshield_exp.report.heatmaps import heatmaps
 from byzshield_exp.report.lines import curve_chart
 from byzshield_exp.report.panels import Panels
 from byzshield_exp.report.study import study_of
-from byzshield_exp.report.theme import STACKED, Styles
+from byzshield_exp.report.theme import PAPER, STACKED, Styles
 from byzshield_exp.report.typeset import to_latex, to_markdown
 from byzshield_exp.report.words import labelled, measure, spelled
 from byzshield_exp.results import Runs
@@ -99,7 +99,11 @@ def test_a_cell_is_the_best_rule_under_the_worst_attack():
     found = Runs(
         runs, pd.DataFrame(columns=["folder", "step"]), ["q", "aggregator", "attack", "seed"]
     )
-    figures = {figure.name: figure.table for figure in heatmaps(study_of(found, ACCURACY))}
+    drawn = list(heatmaps(study_of(found, ACCURACY)))
+    assert all(figure.caption.endswith(" Colours from 0 to 1.") for figure in drawn)
+    rects, _text = drawn[0].specification(PAPER)["layer"]
+    assert rects["encoding"]["color"]["scale"]["domain"] == [0, 1]
+    figures = {figure.name: figure.table for figure in drawn}
     table = figures["heatmap_test_accuracy_q_aggregator"]
     cells = {(row[0], row[1]): row[2:] for row in table.itertuples(index=False, name=None)}
     assert cells["1", "median"] == (pytest.approx(0.7), 2, "ALIE")
