@@ -178,6 +178,8 @@ def test_settings_are_told_with_their_names():
     assert labelled("approach", "mols") == "ByzShield (MOLS)"
     assert labelled("optimizer.lr", 0.05) == "learning rate 0.05"
     assert labelled("pre_aggregator", ("arc", "nnm")) == "ARC + NNM"
+    assert labelled("attack", "my_attack.over_shoot") == "my_attack.over_shoot"
+    assert labelled("curve", "detox_lr0.1") == "DETOX lr0.1"
     assert measure("seconds.vote", 0.01).axis == "vote (ms)"
     assert measure("server_memory_bytes", 3e6).axis == "peak memory of the server (MiB)"
 
