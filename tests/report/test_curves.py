@@ -147,6 +147,29 @@ def test_a_curve_is_in_its_own_panel_beside_empty_ones():
                if mark.get("marktype") == "symbol" for one in mark["items"])  # fmt: skip
 
 
+def texts(mark):
+    """All that a drawn chart says."""
+    if isinstance(mark, list):
+        return [text for one in mark for text in texts(one)]
+    if not isinstance(mark, dict):
+        return []
+    return [mark["text"]] if "text" in mark else texts(list(mark.values()))
+
+
+@pytest.mark.parametrize(
+    ("count", "wide", "axes"), [(3, 3, 3), (4, 2, 2), (5, 3, 5), (6, 3, 3), (7, 4, 7), (8, 4, 4)]
+)
+def test_the_last_line_of_panels_is_full_or_its_empty_places_are(count, wide, axes):
+    names = [f"panel {at}" for at in range(count)]
+    panels = Panels(columns=names)
+    here = {"row": "", "series": "", "mean": 0.5, "low": 0.1, "high": 0.9, "n": 2}
+    points = pd.DataFrame([{"column": name, "step": 1, **here} for name in names])
+    assert panels.wide == wide
+    chart = vegalite_to_scenegraph(curve_chart(points, panels, ACCURACY).to_dict())
+    assert texts(chart).count("step") == axes
+    assert Panels(columns=[f"{name}, with a long title" for name in names]).wide <= 3
+
+
 def luminance(colour):
     """Rec. 709, as a grey printer has it."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
