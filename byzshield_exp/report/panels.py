@@ -70,6 +70,11 @@ class Panels:
         )
         return math.ceil(count / math.ceil(count / (_MOST_WIDE + is_narrow)))
 
+    @property
+    def tall(self) -> float:
+        """The height of a panel, in points."""
+        return min(self.height, 0.7 * self._inner(self.wide)) if self.count > 1 else self.height
+
     def _inner(self, wide: int) -> float:
         """Return the width of each of some panels beside each other, in points."""
         return (self.width - 42 - (_SPACING + 2) * (wide - 1)) / wide
@@ -145,7 +150,7 @@ class Panels:
             )  # fmt: skip
             return sized.configure(**config(medium))
         inner = self._inner(self.wide)
-        sized = chart.properties(width=medium(inner), height=medium(min(self.height, 0.7 * inner)))
+        sized = chart.properties(width=medium(inner), height=medium(self.tall))
         faceted = sized.facet(**self._places(), spacing=medium(_SPACING))
         if self.count % self.wide:  # Vega-Lite draws shared axes below empty places, not panels
             faceted = faceted.resolve_axis(x="independent")
@@ -163,7 +168,12 @@ class Panels:
 
 
 def value_axis(
-    column: str, points: pd.DataFrame, measure: Measure, channel: Any = alt.Y, **options: Any
+    column: str,
+    points: pd.DataFrame,
+    measure: Measure,
+    channel: Any = alt.Y,
+    padding: float = 0.0,
+    **options: Any,
 ) -> Any:
     """Choose an axis: from 0, but for accuracies; by powers of ten where one run dwarfs all others.
 
@@ -172,6 +182,7 @@ def value_axis(
         points: with ``low`` and ``high``.
         measure: what they are.
         channel: Altair's class of the axis.
+        padding: of accuracies, beyond the lowest and the highest, in pixels.
         options: of the encoding.
     """
     low, high = float(points["low"].min()), float(points["high"].max())
@@ -179,9 +190,8 @@ def value_axis(
     if measure.is_accuracy:
         span = [low, high] if high - low > _NARROW else [low - _NARROW, high + _NARROW]
         domain = [max(0.0, span[0]), min(1.0, span[1])]
-        return channel(
-            f"{column}:Q", scale=alt.Scale(domain=domain, nice=True, zero=False), **title
-        )
+        scale = alt.Scale(domain=domain, nice=not padding, zero=False, padding=padding)
+        return channel(f"{column}:Q", scale=scale, **title)
     if low > 0 and high > _MOST_TIMES * low:
         axis = alt.Axis(format="~e", tickCount=5)
         return channel(f"{column}:Q", scale=alt.Scale(type="log"), axis=axis, **title)

@@ -9,6 +9,7 @@ pytest.importorskip("altair", reason="needs the extra report")
 import pandas as pd
 from vl_convert import vegalite_to_scenegraph
 
+from byzshield_exp.report.costs import plane
 from byzshield_exp.report.curves import Reference, bans, curve_points, marked
 from byzshield_exp.report.heatmaps import heatmaps
 from byzshield_exp.report.lines import curve_chart
@@ -168,6 +169,29 @@ def test_the_last_line_of_panels_is_full_or_its_empty_places_are(count, wide, ax
     chart = vegalite_to_scenegraph(curve_chart(points, panels, ACCURACY).to_dict())
     assert texts(chart).count("step") == axes
     assert Panels(columns=[f"{name}, with a long title" for name in names]).wide <= 3
+
+
+def test_markers_of_costs_and_accuracies_are_inside_the_frame():
+    points = [("median", 0.01, 1.0), ("mean", 0.1, 0.0), ("krum", 0.04, 1.0)]
+    runs = pd.DataFrame(
+        [
+            {"folder": f"{rule}{q}", "state": "done", "q": q, "aggregator": rule, "steps_done": 4,
+             "seconds_per_step": seconds, "test_accuracy": accuracy}
+            for rule, seconds, accuracy in points for q in (1, 2)
+        ]
+    )  # fmt: skip
+    found = Runs(runs, pd.DataFrame(columns=["folder", "step"]), ["q", "aggregator"])
+    (figure,) = plane(study_of(found, ACCURACY))
+    scene = vegalite_to_scenegraph(figure.specification(PAPER))
+    assert "test accuracy under the worst q" in texts(scene)
+    (frame,) = scene["scenegraph"]["items"]
+    drawn = [mark for mark in frame["items"] if mark.get("name") == "layer_1_marks"]
+    markers = [(one["x"], one["y"]) for mark in drawn for one in mark["items"]]
+    assert len(markers) == 3
+    radius = 3
+    for x, y in markers:
+        assert radius < x < frame["width"] - radius
+        assert radius < y < frame["height"] - radius
 
 
 def luminance(colour):
