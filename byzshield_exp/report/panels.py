@@ -173,6 +173,7 @@ def value_axis(
     measure: Measure,
     channel: Any = alt.Y,
     padding: float = 0.0,
+    most: float = math.inf,
     **options: Any,
 ) -> Any:
     """Choose an axis: from 0, but for accuracies; by powers of ten where one run dwarfs all others.
@@ -183,6 +184,7 @@ def value_axis(
         measure: what they are.
         channel: Altair's class of the axis.
         padding: of accuracies, beyond the lowest and the highest, in pixels.
+        most: where an axis by powers of ten ends.
         options: of the encoding.
     """
     low, high = float(points["low"].min()), float(points["high"].max())
@@ -194,7 +196,8 @@ def value_axis(
         return channel(f"{column}:Q", scale=scale, **title)
     if low > 0 and high > _MOST_TIMES * low:
         axis = alt.Axis(format="~e", tickCount=5)
-        return channel(f"{column}:Q", scale=alt.Scale(type="log"), axis=axis, **title)
+        capped = {"domain": [low, most]} if most < high else {}
+        return channel(f"{column}:Q", scale=alt.Scale(type="log", **capped), axis=axis, **title)
     whole = alt.Axis(tickMinStep=1) if measure.is_count else alt.Axis()
     return channel(f"{column}:Q", scale=alt.Scale(zero=True), axis=whole, **title)
 

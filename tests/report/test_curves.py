@@ -10,7 +10,7 @@ import pandas as pd
 from vl_convert import vegalite_to_scenegraph
 
 from byzshield_exp.report.costs import plane
-from byzshield_exp.report.curves import Reference, bans, curve_points, marked
+from byzshield_exp.report.curves import Reference, bans, ceiling, curve_points, marked
 from byzshield_exp.report.heatmaps import heatmaps
 from byzshield_exp.report.lines import curve_chart
 from byzshield_exp.report.panels import Panels
@@ -192,6 +192,31 @@ def test_markers_of_costs_and_accuracies_are_inside_the_frame():
     for x, y in markers:
         assert radius < x < frame["width"] - radius
         assert radius < y < frame["height"] - radius
+
+
+def test_a_loss_that_diverges_leaves_the_axis_to_the_others():
+    losses = {"mean": [2.0, 50.0, 1e20, 1e35], "median": [2.0, 1.0, 0.5, 0.2]}
+    points = pd.DataFrame(
+        [
+            {"row": "", "column": "", "series": series, "step": step, "mean": loss, "low": loss,
+             "high": loss, "n": 1}
+            for series, values in losses.items() for step, loss in enumerate(values, 1)
+        ]
+    )  # fmt: skip
+    loss = measure("loss")
+    assert ceiling(points, loss) == 2000
+    assert ceiling(points[points["mean"] < 1e20], loss) == float("inf")
+    chart = curve_chart(points, Panels(tuple(losses)), loss).to_dict()
+    scene = vegalite_to_scenegraph(chart)
+    assert {"1e-1", "1e+4"} <= set(texts(scene))
+    assert "1e+5" not in texts(scene)
+    (frame,) = scene["scenegraph"]["items"]
+    marks = [mark for mark in frame["items"] if str(mark.get("name")).startswith("layer_2_")]
+    drawn = [one for mark in marks for one in mark["items"]]
+    assert len(drawn) == 6  # of 8
+    assert all(0 <= one["y"] <= frame["height"] for one in drawn)
+    clipped = [one["mark"]["type"] for one in chart["layer"] if one["mark"].get("clip")]
+    assert clipped == ["area", "line"]
 
 
 def luminance(colour):
