@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from byzshield_exp.report.curves import bans, curve_points, starts
+from byzshield_exp.report.curves import bans, ceiling, curve_points, starts
 from byzshield_exp.report.figures import Figure, Spread, spread
 from byzshield_exp.report.lines import curve_chart
 from byzshield_exp.report.panels import SERIES, Panels, hovering, told, value_axis
@@ -42,6 +43,7 @@ def _curves(one: Spread, what: Measure) -> Figure | None:
     caption = BAND if (points["n"] > 1).any() else "One run a line."
     caption += " Hollow triangles: peers are banned." * bool(len(banned))
     caption += " A run that diverged keeps its last accuracy." * _has_diverged(one, what)
+    caption += " A curve that leaves the top goes on above it." * (ceiling(points, what) < inf)
     title = f"{capital(what.title)} over steps{one.said}"
     table = tabular(points, {"step": "step", **_NUMBERS}, what)
     return Figure(f"{what.name}_by_step{one.suffix}", title, caption + one.remark, draw, table)

@@ -150,8 +150,8 @@ def plane(study: Study) -> Iterator[Figure]:
     for one in spread(study.restricted(chosen), chosen, height=150.0):
         points = _points(one.study, liars, chosen, cost)
         what = one.study.measure
-        title = [what.title, *([f"worst {listed(liars)}"] if liars else [])]
-        shown = Measure(what.name, ", ".join(title))
+        title = what.title + f" under the worst {listed(liars)}" * bool(liars)
+        shown = Measure(what.name, title)
         draw = partial(_plane_chart, points, one.panels, title, cost, what)
         numbers = {
             "cost": cost.axis,
@@ -180,19 +180,23 @@ def _points(
 def _plane_chart(
     points: pd.DataFrame,
     panels: Panels,
-    title: Sequence[str],
+    title: str,
     cost: Measure,
     what: Measure,
     medium: Medium,
 ) -> Any:
+    first, under, rest = title.partition(" under ")
+    fits = width_of([title]) < panels.tall or not under
+    said = title if fits else [f"{first} under", rest]
+    axis = partial(value_axis, points=points, measure=what, padding=medium(6), title=said)
+    costs_most = 1.06 * float(points["cost"].max())  # no marker is on the frame
     base = alt.Chart().encode(
-        x=alt.X("cost:Q", title=cost.axis, scale=alt.Scale(zero=True)),
-        y=value_axis("mean", points, what, title=title),
+        x=alt.X("cost:Q", title=cost.axis, scale=alt.Scale(domain=[0, costs_most], nice=True)),
+        y=axis("mean"),
         detail=alt.Detail("series:N"),
     )
-    lowest = value_axis("low", points, what, title=title)
     layers = [
-        base.mark_rule(stroke=panels.colour).encode(y=lowest, y2=alt.Y2("high")),
+        base.mark_rule(stroke=panels.colour).encode(y=axis("low"), y2=alt.Y2("high")),
         base.mark_point(fill=panels.colour, shape=panels.shape, opacity=1, strokeWidth=0,
                         size=medium.area(35)),
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import pandas as pd
 from byzshield_exp.report.words import Measure
 
 MOST_POINTS = 100  # of a curve; longer ones are averaged over neighbouring steps
+_MOST_GROWTH = 1e3  # of a loss that an axis shows
 _PLACE = ["row", "column", "series"]
 
 
@@ -95,6 +96,20 @@ def _complete(points: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
         is_whole = group["n"] == len(sorted_ends[place]) - ended
         kept[group.index] = is_whole if is_whole.any() else True
     return points[kept].reset_index(drop=True)
+
+
+def ceiling(points: pd.DataFrame, measure: Measure) -> float:
+    """Return where the axis of a loss ends, since a run that diverges flattens all others.
+
+    Returns:
+        A thousand times the least first value of a curve, where a run goes beyond ten times that;
+        else infinity.
+    """
+    if "loss" not in measure.name or points.empty or points["low"].min() <= 0:
+        return np.inf
+    firsts = points.loc[points.groupby(_PLACE)["step"].idxmin(), "mean"]
+    most = float(_MOST_GROWTH * firsts.min())
+    return most if points["high"].max() > 10 * most else np.inf
 
 
 def bans(runs: pd.DataFrame, steps: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:

@@ -48,7 +48,7 @@ def _heatmap(study: Study, across: Dimension, down: Dimension) -> Figure:
     parts = [f"worst {listed(worst)}"] * bool(worst) + [f"best {listed(best)}"] * bool(best)
     title = f"{what.final} by {across.brief} and {down.brief}"
     of = f", for the {' and the '.join(parts)}" if parts else ""
-    caption = f"Cells are means over runs{of}."
+    caption = f"Cells are means over runs{of}." + " Colours from 0 to 1." * what.is_accuracy
     legend = ", ".join([what.axis, *parts])
     draw = partial(_chart, cells, across, down, legend, what)
     columns = {"across": across.title, "down": down.title, "mean": what.axis, "n": "runs"}
@@ -99,7 +99,7 @@ def _chart(
 ) -> Any:
     labels = max(map(len, down.short)) * 3.7 + 22  # points: with the title
     width = min(max(COLUMN - labels, 24.0 * len(across.short)), PAGE - labels)
-    low, high = cells["mean"].min(), cells["mean"].max()
+    low, high = _colours(cells["mean"], what)
     scheme = alt.Scale(scheme=HEATMAP, domain=[low, high if high > low else low + 1e-9])
     digits = ".3f" if what.is_accuracy and width / len(across.short) > 24 else ".2f"
     ink = ["black" if mean > (low + high) / 2 else "white" for mean in cells["mean"]]
@@ -107,7 +107,7 @@ def _chart(
     sloped = max(map(len, across.short)) * 3.7 > width / len(across.short)
     axis = {"labelLimit": 0, "grid": False, "labelOverlap": False}
     colours = alt.Legend(
-        title=legend, orient="top", direction="horizontal", format=digits,
+        title=legend, orient="top", direction="horizontal", format=digits.replace("f", "~f"),
         gradientThickness=medium(6), gradientLength=medium(min(width, 150)), tickCount=4,
     )  # fmt: skip
     base = alt.Chart().encode(
@@ -130,3 +130,8 @@ def _chart(
     height = _CELL * len(down.short)
     sized = alt.layer(rects, text, data=data).properties(width=medium(width), height=medium(height))
     return sized.configure(**config(medium))
+
+
+def _colours(means: pd.Series, what: Measure) -> tuple[float, float]:
+    """Return the values of the darkest and the lightest colour: heatmaps of accuracies share it."""
+    return (0.0, 1.0) if what.is_accuracy else (float(means.min()), float(means.max()))

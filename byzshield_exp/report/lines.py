@@ -1,11 +1,12 @@
 """Draw curves over steps."""
 
 from collections.abc import Sequence
+from math import inf
 
 import altair as alt
 import pandas as pd
 
-from byzshield_exp.report.curves import Reference, as_frame, layered, marked
+from byzshield_exp.report.curves import Reference, as_frame, ceiling, layered, marked
 from byzshield_exp.report.panels import SERIES, Panels, hovering, told, value_axis
 from byzshield_exp.report.theme import GREY, PAPER, Medium
 from byzshield_exp.report.words import Measure
@@ -49,28 +50,36 @@ def curve_chart(
     whole = alt.Axis(tickMinStep=1)
     x = alt.X("step:Q", title="step", axis=whole, scale=alt.Scale(nice=False, zero=True))
     spans = {name: data[name].fillna(data["mean"]) for name in ("low", "high")}
-    y = value_axis("mean", data.assign(**spans), measure)
+    most = ceiling(points, measure)
+    y = value_axis("mean", data.assign(**spans), measure, most=most)
     plain = alt.Chart()
     base = plain.encode(x=x, y=y, detail=alt.Detail("series:N"))
-    layers = [_level(plain.encode(y=y), panels, medium), *_layers(base, panels, medium)]
-    layers += _hovering(base, measure, medium) if medium.interactive else []
+    inside = base.transform_filter(f"datum.mean <= {most}") if most < inf else base
+    layers = [_level(plain.encode(y=y), panels, medium), *_layers(base, inside, panels, medium)]
+    layers += _hovering(inside, measure, medium) if medium.interactive else []
     drawn = panels.with_legend([layer for kind, layer in layers if kind in present], medium)
     if "start" in present:
         drawn += _start(plain.encode(x=x), medium)
     return panels.arranged(drawn, data, medium)
 
 
-def _layers(base: alt.Chart, panels: Panels, medium: Medium) -> list[tuple[str, alt.Chart]]:
-    """Return what there may be on a panel, from the bottom to the top, with its kind."""
+def _layers(
+    base: alt.Chart, inside: alt.Chart, panels: Panels, medium: Medium
+) -> list[tuple[str, alt.Chart]]:
+    """Return what there may be on a panel, from the bottom to the top, with its kind.
+
+    Marks are of what is ``inside`` the axis; where that is not all, lines and bands are cut.
+    """
     colour, dash = panels.colour, panels.dash(medium)
-    curve, ban, reference = (_only(base, kind) for kind in ("curve", "ban", "reference"))
+    curve, ban, reference = _only(base, "curve"), _only(inside, "ban"), _only(base, "reference")
+    clip = {} if inside is base else {"clip": True}
     hollow = {"stroke": colour, "fill": "white", "strokeWidth": medium(1)}
-    point = curve.transform_filter("datum.is_marked").mark_point
-    band = curve.mark_area(fill=colour, opacity=0.18)
+    point = _only(inside, "curve").transform_filter("datum.is_marked").mark_point
+    band = curve.mark_area(fill=colour, opacity=0.18, **clip)
     label = reference.mark_text(align="right", dx=-medium(5), fill=colour)
     return [
         ("curve", band.encode(y=alt.Y("low:Q"), y2=alt.Y2("high"))),
-        ("curve", curve.mark_line(stroke=colour, strokeDash=dash)),
+        ("curve", curve.mark_line(stroke=colour, strokeDash=dash, **clip)),
         ("curve", point(fill=colour, shape=panels.shape, opacity=1, strokeWidth=0)),
         ("ban", ban.mark_point(shape="triangle-down", size=medium.area(22), **hollow)),
         ("reference", reference.mark_point(shape="diamond", size=medium.area(40), **hollow)),

@@ -1,6 +1,7 @@
 """Arrange a figure: which runs share a curve, and which panel it is in."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -9,13 +10,21 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from byzshield_exp.report.theme import COLUMN, PAGE, Medium, Styles, config, legend_columns
+from byzshield_exp.report.theme import (
+    COLUMN,
+    PAGE,
+    Medium,
+    Styles,
+    config,
+    legend_columns,
+    width_of,
+)
 from byzshield_exp.report.words import Measure
 
 _NARROW = 0.02  # accuracies closer than that are no picture of their differences
 _MOST_TIMES = 1e4  # the lowest value, on an axis without powers of ten
 _SPACING = 13.0  # points between panels
-_MOST_WIDE = 3  # panels beside each other on a page
+_MOST_WIDE = 3  # panels beside each other on a page, one more where there are many
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,23 @@ class Panels:
 
     @property
     def wide(self) -> int:
-        """How many panels are beside each other."""
-        return len(self.columns) if len(self.rows) > 1 else min(len(self.columns), _MOST_WIDE)
+        """How many panels are beside each other: the last line is as full as may be."""
+        count = len(self.columns)
+        if len(self.rows) > 1:
+            return count
+        is_narrow = count > 2 * _MOST_WIDE and 1.15 * width_of(self.columns) < self._inner(
+            _MOST_WIDE + 1
+        )
+        return math.ceil(count / math.ceil(count / (_MOST_WIDE + is_narrow)))
+
+    @property
+    def tall(self) -> float:
+        """The height of a panel, in points."""
+        return min(self.height, 0.7 * self._inner(self.wide)) if self.count > 1 else self.height
+
+    def _inner(self, wide: int) -> float:
+        """Return the width of each of some panels beside each other, in points."""
+        return (self.width - 42 - (_SPACING + 2) * (wide - 1)) / wide
 
     @property
     def colour(self) -> alt.ExprRef:
@@ -125,9 +149,11 @@ class Panels:
                 autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
             )  # fmt: skip
             return sized.configure(**config(medium))
-        inner = (self.width - 42 - (_SPACING + 2) * (self.wide - 1)) / self.wide
-        sized = chart.properties(width=medium(inner), height=medium(min(self.height, 0.7 * inner)))
+        inner = self._inner(self.wide)
+        sized = chart.properties(width=medium(inner), height=medium(self.tall))
         faceted = sized.facet(**self._places(), spacing=medium(_SPACING))
+        if self.count % self.wide:  # Vega-Lite draws shared axes below empty places, not panels
+            faceted = faceted.resolve_axis(x="independent")
         return faceted.configure(**config(medium))
 
     def _places(self) -> dict[str, Any]:
@@ -142,7 +168,13 @@ class Panels:
 
 
 def value_axis(
-    column: str, points: pd.DataFrame, measure: Measure, channel: Any = alt.Y, **options: Any
+    column: str,
+    points: pd.DataFrame,
+    measure: Measure,
+    channel: Any = alt.Y,
+    padding: float = 0.0,
+    most: float = math.inf,
+    **options: Any,
 ) -> Any:
     """Choose an axis: from 0, but for accuracies; by powers of ten where one run dwarfs all others.
 
@@ -151,6 +183,8 @@ def value_axis(
         points: with ``low`` and ``high``.
         measure: what they are.
         channel: Altair's class of the axis.
+        padding: of accuracies, beyond the lowest and the highest, in pixels.
+        most: where an axis by powers of ten ends.
         options: of the encoding.
     """
     low, high = float(points["low"].min()), float(points["high"].max())
@@ -158,12 +192,12 @@ def value_axis(
     if measure.is_accuracy:
         span = [low, high] if high - low > _NARROW else [low - _NARROW, high + _NARROW]
         domain = [max(0.0, span[0]), min(1.0, span[1])]
-        return channel(
-            f"{column}:Q", scale=alt.Scale(domain=domain, nice=True, zero=False), **title
-        )
+        scale = alt.Scale(domain=domain, nice=not padding, zero=False, padding=padding)
+        return channel(f"{column}:Q", scale=scale, **title)
     if low > 0 and high > _MOST_TIMES * low:
         axis = alt.Axis(format="~e", tickCount=5)
-        return channel(f"{column}:Q", scale=alt.Scale(type="log"), axis=axis, **title)
+        capped = {"domain": [low, most]} if most < high else {}
+        return channel(f"{column}:Q", scale=alt.Scale(type="log", **capped), axis=axis, **title)
     whole = alt.Axis(tickMinStep=1) if measure.is_count else alt.Axis()
     return channel(f"{column}:Q", scale=alt.Scale(zero=True), axis=whole, **title)
 

@@ -122,7 +122,10 @@ def setting(key: str) -> str:
 
 
 def value(key: str, content: Any) -> str:
-    """Name a value of a setting: ``ByzShield (MOLS)`` for ``approach``, ``mols``."""
+    """Name a value of a setting: ``ByzShield (MOLS)`` for ``approach``, ``mols``.
+
+    A dotted name is the user's own function or class and stays: ``my_attack.overshoot``.
+    """
     if isinstance(content, tuple):
         return " + ".join(filter(None, (value(key, part) for part in content)))
     if isinstance(content, bool) or content is None or content != content:
@@ -130,6 +133,8 @@ def value(key: str, content: Any) -> str:
     if isinstance(content, int | float):
         return f"{content:g}"
     text = str(content)
+    if "." in text and all(part.isidentifier() for part in text.split(".")):
+        return text
     return _CHOICES.get((key, text), "no" if text == "none" else spelled(text))
 
 

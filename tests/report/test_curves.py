@@ -9,12 +9,13 @@ pytest.importorskip("altair", reason="needs the extra report")
 import pandas as pd
 from vl_convert import vegalite_to_scenegraph
 
-from byzshield_exp.report.curves import Reference, bans, curve_points, marked
+from byzshield_exp.report.costs import plane
+from byzshield_exp.report.curves import Reference, bans, ceiling, curve_points, marked
 from byzshield_exp.report.heatmaps import heatmaps
 from byzshield_exp.report.lines import curve_chart
 from byzshield_exp.report.panels import Panels
 from byzshield_exp.report.study import study_of
-from byzshield_exp.report.theme import STACKED, Styles
+from byzshield_exp.report.theme import PAPER, STACKED, Styles
 from byzshield_exp.report.typeset import to_latex, to_markdown
 from byzshield_exp.report.words import labelled, measure, spelled
 from byzshield_exp.results import Runs
@@ -99,7 +100,11 @@ def test_a_cell_is_the_best_rule_under_the_worst_attack():
     found = Runs(
         runs, pd.DataFrame(columns=["folder", "step"]), ["q", "aggregator", "attack", "seed"]
     )
-    figures = {figure.name: figure.table for figure in heatmaps(study_of(found, ACCURACY))}
+    drawn = list(heatmaps(study_of(found, ACCURACY)))
+    assert all(figure.caption.endswith(" Colours from 0 to 1.") for figure in drawn)
+    rects, _text = drawn[0].specification(PAPER)["layer"]
+    assert rects["encoding"]["color"]["scale"]["domain"] == [0, 1]
+    figures = {figure.name: figure.table for figure in drawn}
     table = figures["heatmap_test_accuracy_q_aggregator"]
     cells = {(row[0], row[1]): row[2:] for row in table.itertuples(index=False, name=None)}
     assert cells["1", "median"] == (pytest.approx(0.7), 2, "ALIE")
@@ -143,6 +148,77 @@ def test_a_curve_is_in_its_own_panel_beside_empty_ones():
                if mark.get("marktype") == "symbol" for one in mark["items"])  # fmt: skip
 
 
+def texts(mark):
+    """All that a drawn chart says."""
+    if isinstance(mark, list):
+        return [text for one in mark for text in texts(one)]
+    if not isinstance(mark, dict):
+        return []
+    return [mark["text"]] if "text" in mark else texts(list(mark.values()))
+
+
+@pytest.mark.parametrize(
+    ("count", "wide", "axes"), [(3, 3, 3), (4, 2, 2), (5, 3, 5), (6, 3, 3), (7, 4, 7), (8, 4, 4)]
+)
+def test_the_last_line_of_panels_is_full_or_its_empty_places_are(count, wide, axes):
+    names = [f"panel {at}" for at in range(count)]
+    panels = Panels(columns=names)
+    here = {"row": "", "series": "", "mean": 0.5, "low": 0.1, "high": 0.9, "n": 2}
+    points = pd.DataFrame([{"column": name, "step": 1, **here} for name in names])
+    assert panels.wide == wide
+    chart = vegalite_to_scenegraph(curve_chart(points, panels, ACCURACY).to_dict())
+    assert texts(chart).count("step") == axes
+    assert Panels(columns=[f"{name}, with a long title" for name in names]).wide <= 3
+
+
+def test_markers_of_costs_and_accuracies_are_inside_the_frame():
+    points = [("median", 0.01, 1.0), ("mean", 0.1, 0.0), ("krum", 0.04, 1.0)]
+    runs = pd.DataFrame(
+        [
+            {"folder": f"{rule}{q}", "state": "done", "q": q, "aggregator": rule, "steps_done": 4,
+             "seconds_per_step": seconds, "test_accuracy": accuracy}
+            for rule, seconds, accuracy in points for q in (1, 2)
+        ]
+    )  # fmt: skip
+    found = Runs(runs, pd.DataFrame(columns=["folder", "step"]), ["q", "aggregator"])
+    (figure,) = plane(study_of(found, ACCURACY))
+    scene = vegalite_to_scenegraph(figure.specification(PAPER))
+    assert "test accuracy under the worst q" in texts(scene)
+    (frame,) = scene["scenegraph"]["items"]
+    drawn = [mark for mark in frame["items"] if mark.get("name") == "layer_1_marks"]
+    markers = [(one["x"], one["y"]) for mark in drawn for one in mark["items"]]
+    assert len(markers) == 3
+    radius = 3
+    for x, y in markers:
+        assert radius < x < frame["width"] - radius
+        assert radius < y < frame["height"] - radius
+
+
+def test_a_loss_that_diverges_leaves_the_axis_to_the_others():
+    losses = {"mean": [2.0, 50.0, 1e20, 1e35], "median": [2.0, 1.0, 0.5, 0.2]}
+    points = pd.DataFrame(
+        [
+            {"row": "", "column": "", "series": series, "step": step, "mean": loss, "low": loss,
+             "high": loss, "n": 1}
+            for series, values in losses.items() for step, loss in enumerate(values, 1)
+        ]
+    )  # fmt: skip
+    loss = measure("loss")
+    assert ceiling(points, loss) == 2000
+    assert ceiling(points[points["mean"] < 1e20], loss) == float("inf")
+    chart = curve_chart(points, Panels(tuple(losses)), loss).to_dict()
+    scene = vegalite_to_scenegraph(chart)
+    assert {"1e-1", "1e+4"} <= set(texts(scene))
+    assert "1e+5" not in texts(scene)
+    (frame,) = scene["scenegraph"]["items"]
+    marks = [mark for mark in frame["items"] if str(mark.get("name")).startswith("layer_2_")]
+    drawn = [one for mark in marks for one in mark["items"]]
+    assert len(drawn) == 6  # of 8
+    assert all(0 <= one["y"] <= frame["height"] for one in drawn)
+    clipped = [one["mark"]["type"] for one in chart["layer"] if one["mark"].get("clip")]
+    assert clipped == ["area", "line"]
+
+
 def luminance(colour):
     """Rec. 709, as a grey printer has it."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
@@ -174,6 +250,8 @@ def test_settings_are_told_with_their_names():
     assert labelled("approach", "mols") == "ByzShield (MOLS)"
     assert labelled("optimizer.lr", 0.05) == "learning rate 0.05"
     assert labelled("pre_aggregator", ("arc", "nnm")) == "ARC + NNM"
+    assert labelled("attack", "my_attack.over_shoot") == "my_attack.over_shoot"
+    assert labelled("curve", "detox_lr0.1") == "DETOX lr0.1"
     assert measure("seconds.vote", 0.01).axis == "vote (ms)"
     assert measure("server_memory_bytes", 3e6).axis == "peak memory of the server (MiB)"
 
