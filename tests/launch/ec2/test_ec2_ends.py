@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ec2_sweep import finish, host_side, options, phases, starts, state, when_it_runs
+from omegaconf import OmegaConf
 
 from byzshield_exp.errors import ConfigError, RunError, Stopped
 from byzshield_exp.launch.ec2 import commands, reach
@@ -201,6 +202,7 @@ def test_a_sweep_with_nothing_to_do_ends_what_is_left(ready, jobs, tmp_path, cap
     assert EC2Launcher.where["cleans_up"]
     given = {"transport": "local", "usd_per_hour": 0.5, "dry_run": False}
     launcher = EC2Launcher(**given, output_dir=str(tmp_path / "outputs"))
+    launcher.setup(hydra_context=None, task_function=None, config=OmegaConf.create({}))
     assert launcher.launch([], 0) == []
     assert not ready.living()
     assert state(tmp_path).phase == "down"
