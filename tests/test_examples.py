@@ -48,6 +48,7 @@ def test_blocks_print_what_the_page_says():
         assert output.strip() == text.strip(), code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

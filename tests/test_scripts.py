@@ -77,6 +77,7 @@ def check_gpu(*arguments, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again_and_all_of_it_is_in_the_table(tmp_path):
     data = tmp_path / "data"
     (data / "cifar-10-batches-py").mkdir(parents=True)

@@ -86,7 +86,7 @@ def _conflict(first: Point, point: Point) -> str:
         key
         for key in ours
         if key != "command"
-        and repr(ours[key]) != repr(theirs.get(key))  # NaN is no other value than NaN
+        and _differ(ours[key], theirs.get(key))
         and not is_place(key, ours[key], theirs.get(key))
     ]
     if not keys and first.job.data == point.job.data:
@@ -95,6 +95,11 @@ def _conflict(first: Point, point: Point) -> str:
         f"a run is the same whatever its {', '.join(keys) or 'dataset.root'}, and another point "
         f"has its folder, {point.job.folder}: give each an output_dir"
     )
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two values are not the same; NaN is the same as NaN, 1 as 1.0."""
+    return bool(one != other and (one == one or other == other))
 
 
 def _check(overrides: tuple[str, ...], own: str, compose: Compose, where: LauncherTraits) -> Point:

@@ -79,6 +79,7 @@ def test_the_believed_harm_is_the_real_one(name, before, kind):
         assert line.harm(strength).harm == pytest.approx(real, **near)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [alie_optimised, ipm_optimised])
 @pytest.mark.parametrize(
     ("name", "workers", "q"),

@@ -148,6 +148,7 @@ def test_an_inner_attack_is_chosen_on_the_command_line(run, cli, tmp_path):
     assert "attack.attack={}: choose it with attack@attack.attack=NAME" in err
 
 
+@pytest.mark.slow
 def test_the_vote_sees_fewer_disagreements_and_loses_as_many_files(run, tmp_path):
     wasteful = ("q=5", "attack=reversed_gradient")
     careful = ("q=5", "attack=majorities_only", "attack@attack.attack=reversed_gradient")

@@ -27,6 +27,7 @@ def test_a_list_refuses_it_too(tmp_path, capsys):
     assert "attack/alie.yaml would be ignored" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_file_of_a_name_of_its_own_is_a_choice(run, tmp_path):
     (tmp_path / "aggregator").mkdir()
     (tmp_path / "aggregator" / "mine.yaml").write_text("_target_: byzshield_exp.aggregators.mean\n")

@@ -35,6 +35,7 @@ def test_json_is_a_list_with_the_keys(q):
     assert all(row["exact"] and row["upper_bound"] == row["c_max"] for row in rows)
 
 
+@pytest.mark.slow
 def test_the_program_prints_only_the_list():
     done = subprocess.run(
         [sys.executable, "-m", "byzshield_exp", "distortion", "K=15", "r=3", "q=2-7",
@@ -57,6 +58,7 @@ def test_every_format_says_the_same():
     assert len({line.count("|") for line in markdown}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["q=2", "tables", "recommend q=2"])
 def test_every_column_of_a_table_is_explained(command):
     *tables, legend = answer(command.split()).split("\n\n")
@@ -179,6 +181,7 @@ def test_a_run_takes_the_upper_bound_of_an_ended_search_and_warns(cli, tmp_path,
     assert summary_of(tmp_path)["num_corrupt"] == 9
 
 
+@pytest.mark.slow
 def test_a_bound_is_printed_as_one_that_holds():
     (row,) = json.loads(answer(["approach=mols", "K=63", "r=7", "q=20", "time_limit=0.2",
                                 "format=json"]))  # fmt: skip

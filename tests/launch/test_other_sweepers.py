@@ -37,6 +37,7 @@ def test_the_basic_sweeper_has_the_runs_of_ours(cli, tmp_path, launcher):
     assert len(hashes(tmp_path / "ours")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_an_impossible_point_of_another_sweeper(cli, tmp_path, launcher):
     points = (

@@ -94,6 +94,7 @@ def test_runs_side_by_side_have_the_same_bits(cli, tmp_path):
         assert log.read_text().count("step 4/4") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "local"])
 def test_processes_in_a_sweep(cli, tmp_path, launcher):
     code, _, err = cli(

@@ -205,6 +205,7 @@ def test_without_normalisation_depth_neither_explodes_nor_silences(name):
     assert 0.1 < gradient.norm() < 100
 
 
+@pytest.mark.slow
 def test_without_normalisation_a_resnet_learns_the_digits():
     data = digits()
     torch.manual_seed(0)

@@ -136,6 +136,7 @@ def test_data_elsewhere_are_the_same_data_and_others_are_not(cli, tmp_path):
     assert said(out)[-1].startswith("plan: 2 runs: 1 done, 1 new; ")
 
 
+@pytest.mark.slow
 def test_overwrite_removes_what_the_run_has_written_and_nothing_else(cli, run, tmp_path):
     first, where = run(), f"output_dir={tmp_path}/outputs"
     (folder,) = (tmp_path / "outputs").iterdir()

@@ -58,6 +58,7 @@ def test_ranks_hold_winners_only_on_the_server(need):
     assert worker.network < need(world_size=16, backend="gloo").network
 
 
+@pytest.mark.slow
 def test_a_rank_with_a_liar_has_the_rows_of_all_files(need):
     found = [
         need("attack=alie", "q=2", world_size=16, rank=rank, backend="gloo").tables

@@ -28,6 +28,7 @@ def test_distances_are_those_of_a_loop_in_float64():
     assert calibrated_tau(found) == sorted(found.flatten().tolist())[8]  # the lower of two
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_median_distance_of_its_first_files(plain_config, cli, tmp_path):
     experiment = build(plain_config(*CLIP))
     truth = true_gradients(experiment, plain_config(*CLIP), 1)

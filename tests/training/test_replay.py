@@ -117,6 +117,7 @@ def test_a_full_memory_ends_the_run():
         truth.rows()
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_a_pretended_gpu_is_recorded_once_and_replayed(run):
     with pretended_gpu():
         run("device=cuda", "approach=baseline", "K=5", "q=1", "batch_size=20", "attack=alie")

@@ -99,6 +99,7 @@ def test_statistics_that_are_not_finite_are_left_out(network, run, tmp_path):
     assert bool(torch.isfinite(checkpoint.load(path)["statistics"]).all())
 
 
+@pytest.mark.slow
 def test_a_message_with_bad_statistics_is_set_aside_whole(network, run, tmp_path, monkeypatch):
     """Its gradient too: the rest is what is left without the liars' rows."""
     monkeypatch.setattr(forging, "_POISON", float("nan"))

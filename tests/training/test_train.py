@@ -315,6 +315,7 @@ def test_a_trusted_file_keeps_its_number_in_a_run(run, tmp_path):
     assert summary["diverged_at_step"] is None
 
 
+@pytest.mark.slow
 def test_a_rule_that_returns_something_else_is_one_line(tmp_path):
     (tmp_path / "odd_rules.py").write_text("def odd(rows, num_corrupt: int):\n    return None\n")
     done = run_program(  # apart from the tests' own type checks

@@ -71,6 +71,7 @@ SIXTEEN = {
 SMALL_GROUP = ("K=6", "q=2", "batch_size=24")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["sockets", pytest.param("gloo", marks=pytest.mark.slow)])
 def test_three_processes_end_with_the_same_bits(tmp_path, where):
     options = (*SMALL_GROUP, "attack=sign_flip", "cheat=[withhold,wrong_aggregate]")
