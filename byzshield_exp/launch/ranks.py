@@ -24,7 +24,15 @@ from byzshield_exp.clusters import (
 )
 from byzshield_exp.clusters.backend import chosen_backend, resolved
 from byzshield_exp.distortion import WorstCase
-from byzshield_exp.errors import ConfigError, LostServer, RunError, Stopped, place_of, typed
+from byzshield_exp.errors import (
+    ConfigError,
+    LostServer,
+    RunError,
+    Stopped,
+    place_of,
+    printable,
+    typed,
+)
 from byzshield_exp.launch.job import Job
 from byzshield_exp.notices import complain, logged, note
 from byzshield_exp.results.sources import changed_sources, own_sources
@@ -224,7 +232,7 @@ def over_torchrun(job: Job, echo: bool = True) -> dict[str, Any]:
         return play(_torchrun[0].channel(part.config["cluster"]["backend"]), part.text) or {}
     except (RunError, Stopped) as error:
         if failure := _torchrun[0].failure():
-            line, text = json.loads(failure)
+            line, text = map(printable, json.loads(failure))  # of another process
             note(text)
             raise RunError(f"{line}; {str(error).rpartition('; ')[2]}") from error
         raise
