@@ -1,6 +1,7 @@
 """Lay out what came of a sweep: a line per setting with its accuracy over the seeds, the best."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -10,6 +11,7 @@ from byzshield_exp.notices import aligned
 from byzshield_exp.results.outcome import ACCURACIES
 
 Row = Mapping[str, Any]
+_THREATS = ("attack", "adversary", "cheat", "q")  # settings that no defender chooses
 
 
 def overview(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
@@ -21,7 +23,7 @@ def overview(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
         keys: the settings that may have been varied.
 
     Returns:
-        A table with a line for the runs that differ in nothing but the seed, the best of them, and
+        A table with a line for the runs that differ in nothing but the seed, the best choice, and
         how many runs are done.
     """
     varied = _varied(rows, keys)
@@ -35,7 +37,8 @@ def overview(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
         took = _values([run for run in runs if not run.get("same_as")], "seconds")
         seconds = f"{mean(took):.1f}" if took else "-"
         table.append([*setting, *accuracies, _states(runs), seconds])
-    best = [_best(groups, varied, name) for name in measured if len(groups) > 1]
+    several = measured if len(groups) > 1 else []
+    best = [line for name in several for line in _best(groups, varied, name)]
     return [*aligned(table), *best, _ends(rows)]
 
 
@@ -75,15 +78,43 @@ def _states(rows: Sequence[Row]) -> str:
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
-def _best(groups: Mapping[tuple[str, ...], Sequence[Row]], varied: list[str], name: str) -> str:
+def _best(
+    groups: Mapping[tuple[str, ...], Sequence[Row]], varied: list[str], name: str
+) -> list[str]:
+    """Name what a defender would choose: what has the highest accuracy in its worst case.
+
+    The worst case is over the attack, who lies and how many. A choice with a case that has no
+    accuracy is none. Where these alone were varied, their worst is named.
+    """
     means = {
         setting: mean(values) for setting, runs in groups.items() if (values := _values(runs, name))
     }
-    highest = max(means.values())
-    first, *others = (setting for setting, value in means.items() if value == highest)
-    named = " ".join(f"{key}={value}" for key, value in zip(varied, first, strict=True))
+    threats = [key for key in varied if re.split(r"[.@]", key)[0] in _THREATS]
+    if threats == varied:
+        return [_named("lowest", _worded(name), min(means.values()), means, varied)]
+    choices = [key for key in varied if key not in threats]
+    cases: dict[tuple[str, ...], list[float | None]] = {}
+    for setting in groups:
+        chosen = tuple(value for key, value in zip(varied, setting, strict=True) if key in choices)
+        cases.setdefault(chosen, []).append(means.get(setting))
+    whole = {
+        chosen: min(found)
+        for chosen, values in cases.items()
+        if len(found := [value for value in values if value is not None]) == len(values)
+    }
+    if not whole:
+        return []
+    over = f" in the worst case over {' and '.join(threats)}" if threats else ""
+    return [_named("best", _worded(name) + over, max(whole.values()), whole, choices)]
+
+
+def _named(
+    which: str, what: str, value: float, values: Mapping[tuple[str, ...], float], keys: list[str]
+) -> str:
+    first, *others = (setting for setting, found in values.items() if found == value)
+    named = " ".join(f"{key}={chosen}" for key, chosen in zip(keys, first, strict=True))
     shared = f", and {len(others)} more with the same" if others else ""
-    return f"best {_worded(name)}: {highest:.4f} with {named}{shared}"
+    return f"{which} {what}: {value:.4f} with {named}{shared}"
 
 
 def _ends(rows: Sequence[Row]) -> str:

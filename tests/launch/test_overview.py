@@ -46,3 +46,23 @@ def test_one_setting_has_no_best():
         "0.5000         1 done  1.0",
         "1 of 1 done",
     ]
+
+
+def test_the_best_is_that_of_the_worst_attack():
+    def line(*accuracies, varied=("approach", "attack", "q")):
+        points = [("mols", "alie"), ("mols", "ipm"), ("detox", "alie"), ("detox", "ipm")]
+        rows = [
+            row(approach, 0, "failed" if value is None else "done", value, attack=attack)
+            for (approach, attack), value in zip(points, accuracies, strict=True)
+        ]
+        return [text for text in overview(rows, varied) if " with " in text]
+
+    assert line(0.9, 0.5, 0.7, 0.6) == [
+        "best test accuracy in the worst case over attack: 0.6000 with approach=detox"
+    ]
+    assert line(0.9, None, 0.3, 0.2) == [
+        "best test accuracy in the worst case over attack: 0.2000 with approach=detox"
+    ]
+    assert line(None, 0.9, None, 0.2) == []
+    attacks = line(0.9, 0.5, 0.9, 0.5, varied=("attack",))
+    assert attacks == ["lowest test accuracy: 0.5000 with attack=ipm"]

@@ -68,7 +68,9 @@ def first_sentence(text: str) -> str:
 
 
 def _text(function: Callable[..., Any]) -> str:
-    return inspect.getdoc(function) or ""
+    """Return its own docstring: that of a base class, torch's say, describes another part."""
+    own = vars(function).get("__doc__") if isinstance(function, type) else function.__doc__
+    return inspect.cleandoc(own or "")
 
 
 def _sections(text: str) -> dict[str, str]:
