@@ -7,7 +7,7 @@ CPU ?=
 BESIDE := -n 2 --dist worksteal  # two tests at a time
 
 .DEFAULT_GOAL := help
-.PHONY: help install run sweep demo tensorboard docs docs-links test test-slow test-oldest test-slurm check-install check format clean
+.PHONY: help install run sweep demo tensorboard docs docs-links test test-slow test-thorough test-oldest test-slurm check-install check format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,10 +40,13 @@ docs-links: docs  ## look at the links of the site to other sites (needs a netwo
 	$(BIN)/python -m sphinx --quiet --builder linkcheck docs docs/_build/links
 
 test: install  ## the fast tests (some 8 minutes on 2 cores)
-	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not slurm' $(ARGS)
+	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not thorough and not slurm' $(ARGS)
 
 test-slow: install  ## the tests with many processes or long runs (about half an hour)
-	$(BIN)/python -m pytest $(BESIDE) -m 'slow and not slurm' $(ARGS)
+	$(BIN)/python -m pytest $(BESIDE) -m 'slow and not thorough and not slurm' $(ARGS)
+
+test-thorough: install  ## more of the same, before a release: many faults, long matrices
+	$(BIN)/python -m pytest $(BESIDE) -m 'thorough and not slurm' $(ARGS)
 
 test-oldest:  ## the tests with the oldest versions that pyproject.toml allows (6 GB in .venv-oldest)
 	scripts/test_oldest.sh .venv-oldest $(ARGS)

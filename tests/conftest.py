@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,13 @@ def aws_server():
     pytest.importorskip("moto.server", reason="needs moto[server]")
     from ec2_cloud import running_cloud
 
-    with running_cloud() as cloud:
+    from botocore.loaders import JSONFileLoader
+
+    read = lru_cache(lambda path: JSONFileLoader().uncached(path))
+    with running_cloud() as cloud, pytest.MonkeyPatch.context() as patch:
+        # Each client reads EC2's description anew, a quarter of a second of JSON.
+        patch.setattr(JSONFileLoader, "uncached", JSONFileLoader.load_file, raising=False)
+        patch.setattr(JSONFileLoader, "load_file", lambda self, path: read(path))
         yield cloud
 
 

@@ -47,15 +47,14 @@ def test_a_killed_worker_changes_nothing(start, undisturbed, vote):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vote", ["digest", "majority"])
-@pytest.mark.parametrize(("approach", "losses"), [("mols", 1), ("subsets", 2)])
-def test_as_many_as_the_placement_bears(start, undisturbed, vote, approach, losses, tmp_path):
-    options = ("approach=subsets", "K=6", "r=5") if approach == "subsets" else ()
-    count = 7 if options else 16
+@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.thorough)])
+def test_as_many_as_the_placement_bears(start, vote, tmp_path):
+    """Two of the five replicas of each file; a single process says what should come out."""
+    options = ("approach=subsets", "K=6", "r=5")
     local = run_program(*HONEST, STEPS, *options, f"output_dir={tmp_path / 'local'}")
     assert local.returncode == 0, local.stderr
-    run = start(*HONEST, STEPS, *options, f"vote={vote}", count=count)
-    for number in range(losses):
+    run = start(*HONEST, STEPS, *options, f"vote={vote}", count=7)
+    for number in range(2):
         run.wait_for_step(random.randint(2, 20) * (number + 1))
         os.kill(run.ranks()[-1 - number], signal.SIGKILL)
     code, err = run.end()
@@ -103,7 +102,7 @@ def test_present_workers_can_be_enough(start):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vote", ["digest", "majority"])
+@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.thorough)])
 def test_a_stopped_worker_is_absent_until_it_answers(start, undisturbed, vote):
     run = start(*HONEST, STEPS, f"vote={vote}", "cluster.worker_timeout=1")
     run.wait_for_step(3)
@@ -136,7 +135,7 @@ def test_a_server_that_was_stopped_finds_nobody_silent(start, undisturbed):
     assert not any(record["absent"] for record in metrics_of(run.folder))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_whole_group_that_was_stopped_goes_on(start, undisturbed):
     run = start(*HONEST, STEPS, "cluster.worker_timeout=1")
     for step in (3, 20, 40):
@@ -148,7 +147,7 @@ def test_a_whole_group_that_was_stopped_goes_on(start, undisturbed):
     assert "silent" not in err
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_silent_majority_stops_the_run(start):
     run = start(*HONEST, *ENDLESS, "cluster.worker_timeout=1")
     run.wait_for_step(3)
@@ -252,8 +251,15 @@ def test_a_killed_server_ends_all_and_the_run_resumes(start, undisturbed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["SIGTERM", "Ctrl-C"])
-@pytest.mark.parametrize("count", [0, 4])
+@pytest.mark.parametrize(
+    ("count", "by"),
+    [
+        (0, "Ctrl-C"),
+        (4, "SIGTERM"),
+        pytest.param(0, "SIGTERM", marks=pytest.mark.thorough),
+        pytest.param(4, "Ctrl-C", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_run_that_is_asked_to_stop_saves_what_was_done(start, undisturbed, count, by):
     run = start(*HONEST, STEPS, "checkpoint_every=1000", count=count)
     run.wait_for_step(5)
@@ -270,7 +276,7 @@ def test_a_run_that_is_asked_to_stop_saves_what_was_done(start, undisturbed, cou
     assert_finished(again, undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_whole_job_is_told_to_stop(start, undisturbed):
     run = start(*HONEST, STEPS, "checkpoint_every=1000")
     run.wait_for_step(5)
@@ -384,7 +390,7 @@ def test_nothing_to_do_under_torchrun_ends_at_once(start):
 # Chaos.
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("seed", [0])
 def test_twelve_faults_never_hang_a_run(start, undisturbed, seed):

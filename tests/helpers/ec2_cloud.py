@@ -97,7 +97,7 @@ class Cloud:
             connection.close()
 
     def inventory(self) -> dict[str, list[str]]:
-        """Everything that there is, and how it is."""
+        """Everything that a driver could leave, and how it is."""
         ec2, efs = self.client("ec2"), self.client("efs")
         instances = [
             f"{one['InstanceId']} {one['State']['Name']}"
@@ -119,7 +119,6 @@ class Cloud:
             "templates": (ec2.describe_launch_templates()["LaunchTemplates"], "LaunchTemplateId"),
             "addresses": (ec2.describe_addresses()["Addresses"], "PublicIp"),
             "subnets": (ec2.describe_subnets()["Subnets"], "SubnetId"),
-            "snapshots": (ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"], "SnapshotId"),
             "shared": (efs.describe_file_systems()["FileSystems"], "FileSystemId"),
         }
         found = {name: sorted(one[key] for one in many) for name, (many, key) in lists.items()}

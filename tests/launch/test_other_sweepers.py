@@ -64,7 +64,15 @@ def test_a_plan_of_another_sweeper_runs_nothing(cli, tmp_path, launcher):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["local", "basic", "joblib", "submitit_local"])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "local",
+        "submitit_local",
+        pytest.param("basic", marks=pytest.mark.thorough),
+        pytest.param("joblib", marks=pytest.mark.thorough),
+    ],
+)
 def test_optuna_maximises_the_validation_accuracy(tmp_path, launcher):
     for package in {PACKAGES["optuna"], PACKAGES.get(launcher, "hydra")}:
         pytest.importorskip(package)
@@ -82,7 +90,7 @@ def test_optuna_maximises_the_validation_accuracy(tmp_path, launcher):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["local", "basic"])
+@pytest.mark.parametrize("launcher", ["local", pytest.param("basic", marks=pytest.mark.thorough)])
 def test_a_trial_that_fails_is_a_failed_trial(tmp_path, launcher):
     pytest.importorskip(PACKAGES["optuna"])
     done = sweep(
@@ -102,7 +110,9 @@ def test_a_trial_that_fails_is_a_failed_trial(tmp_path, launcher):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize(
+    "launcher", ["submitit_local", pytest.param("joblib", marks=pytest.mark.thorough)]
+)
 def test_other_launchers_run_what_our_sweeper_has_checked(cli, tmp_path, launcher):
     pytest.importorskip(PACKAGES[launcher])
     points = ("attack._target_=crashing.forge", "+attack.how=raise,fine", "q=2")
