@@ -1,5 +1,6 @@
 """Fixtures: the command line in this process, a configuration, Amazon as far as moto knows it."""
 
+import gc
 import os
 import re
 import signal
@@ -16,6 +17,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish():
+    """Have the collector of garbage pass over what was imported: most of the objects there are."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -98,9 +105,8 @@ def plain_config():
 @pytest.fixture(scope="session")
 def aws_server():
     pytest.importorskip("moto.server", reason="needs moto[server]")
-    from ec2_cloud import running_cloud
-
     from botocore.loaders import JSONFileLoader
+    from ec2_cloud import running_cloud
 
     read = lru_cache(lambda path: JSONFileLoader().uncached(path))
     with running_cloud() as cloud, pytest.MonkeyPatch.context() as patch:

@@ -98,7 +98,13 @@ def processes(count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", [DELAYED, MIMIC], ids=["delayed", "mimic"])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(DELAYED, id="delayed"),
+        pytest.param(MIMIC, id="mimic", marks=pytest.mark.thorough),
+    ],
+)
 def test_three_processes_do_what_one_does_and_resume_where_it_stopped(run, tmp_path, attack):
     whole = run(*attack, folder=tmp_path / "whole")
     assert whole["attack_effective"]

@@ -21,7 +21,7 @@ def test_no_stream_of_bytes_does_anything_but_being_rejected(fuzzed, data):
     feed_anything(fuzzed, data)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @settings(max_examples=2_000, deadline=None)
 @given(st.data())
 def test_no_stream_of_bytes_does_anything_but_being_rejected_at_length(fuzzed, data):

@@ -196,10 +196,16 @@ def assert_nothing_aborted(err):
 @pytest.mark.parametrize(
     ("rank", "line"),
     [
-        (0, r"byzshield_exp: rank \d: rank 0, the server, shows no sign of life for 3 s "),
-        (2, r"byzshield_exp: rank 2 \(workers 5 to 9\) has not answered for 3 s "),
+        pytest.param(
+            0,
+            r"byzshield_exp: rank \d: rank 0, the server, shows no sign of life for 3 s ",
+            id="rank 0",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            2, r"byzshield_exp: rank 2 \(workers 5 to 9\) has not answered for 3 s ", id="rank 2"
+        ),
     ],
-    ids=["rank 0", "rank 2"],
 )
 def test_a_stopped_rank_ends_all_but_a_stop_of_all_does_not(start, rank, line):
     run = start(*HONEST, *ENDLESS, "cluster.worker_timeout=3", count=0, prefix=torchrun())
@@ -234,10 +240,10 @@ def test_sigterm_to_torchrun_saves_what_was_done(start, undisturbed):
     assert len(STOPPED.findall(err)) == 1
     assert "Unable to shutdown" not in err
     assert_nothing_aborted(err)
-    assert_finished(start(*options, count=0, prefix=torchrun()), undisturbed, STEPS)
+    assert_finished(start(*options, count=0), undisturbed, STEPS)  # in one process
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_sigterm_to_rank_0_alone_is_a_restart(start, undisturbed):
     options = (*HONEST, STEPS, "checkpoint_every=1000")
     run = start(*options, count=0, prefix=torchrun("--max-restarts", "1"))
@@ -265,7 +271,7 @@ def evaluate(module, _):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_rank_that_is_killed_while_rank_0_evaluates_is_named(start, tmp_path):
     """torchrun's SIGTERM comes before rank 0 waits for that rank."""
     (tmp_path / "slow.py").write_text(SLOW)

@@ -38,6 +38,7 @@ def partial_store(stored, i):
     return lambda row: stored.__setitem__(i, row)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_equal_replicas_are_stored_once_however_they_come(data):

@@ -199,6 +199,7 @@ def test_cuda_without_a_gpu(cli):
     assert (code, err) == (2, "byzshield_exp: device=cuda: torch sees no GPU on this machine\n")
 
 
+@pytest.mark.slow
 def test_the_real_program_fails_in_one_line():
     done = run_program("K=16", timeout=30)
     assert done.returncode == 2

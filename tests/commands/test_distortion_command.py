@@ -144,6 +144,7 @@ def test_help_is_the_modules_text():
     assert "recommend K=25 r=5 q=5" in answer([])
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_nothing_slow():
     code = (
         "import sys, torch; before = set(sys.modules)\n"

@@ -50,6 +50,7 @@ def without_aws(monkeypatch, folder):
 # The command.
 
 
+@pytest.mark.slow
 def test_a_machine_that_runs_the_tests_is_well(tmp_path, monkeypatch):
     without_aws(monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm

@@ -81,6 +81,7 @@ def test_the_numbers_against_a_plain_reading():
     assert evaluate(few, [(images, labels % 4)]).top5 is None
 
 
+@pytest.mark.slow
 def test_it_has_the_runs_own_numbers(evaluator, finished):
     code, out, err = evaluator(f"run={finished}")
     assert (code, err) == (0, "")

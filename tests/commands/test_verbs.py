@@ -166,7 +166,13 @@ def test_errors_have_exit_codes(error, code, line, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments", ["list aggregators", "distortion q=0-15", "run --help", "run --cfg job"]
+    "arguments",
+    [
+        "run --help",
+        "run --cfg job",
+        pytest.param("list aggregators", marks=pytest.mark.slow),
+        pytest.param("distortion q=0-15", marks=pytest.mark.slow),
+    ],
 )
 def test_a_reader_may_stop_early(arguments):
     command = f"set -o pipefail; '{sys.executable}' -m byzshield_exp {arguments} | head -n 1"

@@ -16,7 +16,7 @@ from goldens.runs import RUNS, TABLE, here
 
 ROOT = Path(__file__).parents[2]
 RUNS_FILE = "tests/goldens/runs.py"
-SHARES = 6  # tests, so that several can run at a time; one is no slow one
+SHARES = 9  # tests, so that several can run at a time; one is no slow one
 KNOWN = json.loads(TABLE.read_text())
 
 

@@ -105,7 +105,7 @@ def test_a_precision_has_bits_of_its_own_and_repeats_them(done, tmp_path, precis
 @pytest.mark.parametrize(
     ("name", "more", "most"),
     [
-        ("alie", "", 6),
+        pytest.param("alie", "", 6, marks=pytest.mark.slow),
         pytest.param("batchnorm", "", 8, marks=pytest.mark.slow),
         pytest.param("alie", "pre_aggregator=nnm", 9, marks=pytest.mark.slow),
         pytest.param("alie", "aggregator=geometric_median", 8, marks=pytest.mark.slow),

@@ -19,7 +19,7 @@ def asked(tmp_path, monkeypatch):
     return (*SHORT, *BREAKS, install(tmp_path), f"output_dir={tmp_path}/out")
 
 
-@pytest.mark.parametrize("launcher", ["local", "basic"])
+@pytest.mark.parametrize("launcher", [pytest.param("local", marks=pytest.mark.slow), "basic"])
 def test_a_sweep_of_which_a_point_fails(cli, asked, tmp_path, launcher):
     code, _, err = cli(
         "-m", *asked, f"hydra/launcher={launcher}", "+attack.how=raise,fine", "q=1", "q=2",

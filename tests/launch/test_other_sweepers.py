@@ -27,6 +27,7 @@ def sweep(folder, *overrides):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_basic_sweeper_has_the_runs_of_ours(cli, tmp_path, launcher):
     points = ("-m", *SHORT, "q=1,2", f"hydra/launcher={launcher}")

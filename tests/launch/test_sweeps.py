@@ -106,6 +106,7 @@ def test_processes_in_a_sweep(cli, tmp_path, launcher):
     assert set(hashes(tmp_path / "out").values()) == set(hashes(tmp_path / "alone").values())
 
 
+@pytest.mark.slow
 def test_another_launcher_fails_points_too(cli, tmp_path, monkeypatch):
     (tmp_path / "crashing.py").write_text(CRASHING)
     monkeypatch.syspath_prepend(tmp_path)

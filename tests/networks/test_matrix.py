@@ -46,9 +46,15 @@ WRITE = {
 SIDE = {"mnist": 28, "fashion_mnist": 28, "npz": 8, "digits": 8, "synthetic": 8}
 SHAPES = ("mnist", "cifar10", "npz", "digits")
 SMALLEST = {"alexnet": 29, "l46_net": 16, "vgg11": 32}
-PAIRS = [(network, data) for network in FAMILIES for data in SHAPES] + [
-    ("lenet", data) for data in WRITE if data not in SHAPES
-]
+PAIRS = [
+    pytest.param(
+        network,
+        data,
+        marks=pytest.mark.slow if data in ("mnist", "cifar10") else pytest.mark.thorough,
+    )
+    for network in FAMILIES
+    for data in SHAPES
+] + [pytest.param("lenet", data, marks=pytest.mark.slow) for data in WRITE if data not in SHAPES]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,6 @@ def overrides(network, data, root):
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("network", "data"), PAIRS)
 def test_every_family_trains_and_evaluates_on_every_shape(
     network, data, roots, cli, tmp_path, monkeypatch

@@ -54,6 +54,7 @@ def numbers(path: Path, *columns: str) -> list[list[float]]:
         return sorted([float(row[name]) for name in columns] for row in csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_a_group_by(sweep, reported):
     out, _ = reported(sweep, "by=approach,q", "formats=csv")
     runs, steps, _ = load(sweep)

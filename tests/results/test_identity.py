@@ -39,6 +39,7 @@ def written(tmp_path, monkeypatch):
         del sys.modules[module]
 
 
+@pytest.mark.slow
 def test_an_edited_rule_is_run_again_under_its_own_name(cli, run, tmp_path, written):
     written("my_parts/__init__.py", "")
     written("my_parts/sums.py", "def total(rows): return rows.mean(dim=0)\n")

@@ -226,7 +226,7 @@ for name, arguments in json.load(sys.stdin).items():
 """
 
 
-FAST = ("tried_rule", "attack", "rule's late shape")  # a run takes a second
+FAST = ("attack", "rule's late shape")  # a run takes a second
 
 
 def marked(names):

@@ -114,6 +114,7 @@ def test_a_message_with_bad_statistics_is_set_aside_whole(network, run, tmp_path
     assert losses["constant"] == losses["not_a_number"]
 
 
+@pytest.mark.slow
 def test_statistics_are_poisoned_where_the_attack_lies(network, run, tmp_path):
     """Elsewhere files with an even number of replicas would be left without a majority."""
     options = (*SMALL, "approach=subsets", "K=6", "r=4", "q=3", "poison_statistics=true")

@@ -116,6 +116,7 @@ def test_num_corrupt_is_computed(run):
     assert summary["byzantine"] == [0, 1, 5, 6, 13]
 
 
+@pytest.mark.slow
 def test_the_worst_set_wins_exactly_num_corrupt_files(run, tmp_path):
     for q, count in {2: 1, 3: 3, 4: 5, 5: 8}.items():
         summary = run(f"q={q}", "attack=constant", folder=tmp_path / str(q))
@@ -151,6 +152,7 @@ def test_an_aggregator_must_bear_the_files_that_ties_can_take(cli, tmp_path):
     assert "leave all f=3 files without a majority" in err
 
 
+@pytest.mark.slow
 def test_below_a_majority_of_every_file_the_mean_is_that_of_a_run_without_liars(run, tmp_path):
     """One liar of mols K=15 r=3 wins no file; the undefended mean of as many files is lost."""
     files = ("aggregator=mean", "batch_size=50")

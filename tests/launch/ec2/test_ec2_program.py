@@ -12,8 +12,6 @@ from running import SMALL, run_program
 from byzshield_exp.launch.ec2 import commands, reach, runs
 from byzshield_exp.launch.ec2.runs import jobs_of
 
-pytestmark = pytest.mark.slow  # together they take minutes
-
 
 def sweep_arguments(tmp_path) -> tuple[str, ...]:
     return (
@@ -23,6 +21,7 @@ def sweep_arguments(tmp_path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_a_sweep_rents_nothing_before_it_is_told_to(aws, tmp_path):
     before = aws.inventory()
     ended = run_program(*sweep_arguments(tmp_path))
@@ -31,6 +30,7 @@ def test_a_sweep_rents_nothing_before_it_is_told_to(aws, tmp_path):
     assert aws.inventory() == before
 
 
+@pytest.mark.slow
 def test_a_sweep_with_real_torchrun(aws, tmp_path):
     """The whole way: Hydra, the launcher, torchrun on three hosts, and the table of the sweep."""
     arguments = sweep_arguments(tmp_path)
@@ -50,6 +50,7 @@ def test_a_sweep_with_real_torchrun(aws, tmp_path):
     assert len(aws.calls) == count
 
 
+@pytest.mark.thorough
 def test_a_real_run_goes_on_from_what_came_back(ready, tmp_path, monkeypatch):
     """Begun here, and done by hosts that share no folder."""
     outputs = tmp_path / "outputs"

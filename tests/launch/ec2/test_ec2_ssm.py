@@ -325,6 +325,7 @@ def bucket(service, tmp_path, monkeypatch):
         process.wait()
 
 
+@pytest.mark.slow
 def test_files_go_through_the_bucket_and_nothing_stays_there(
     transport, bucket, service, tmp_path, monkeypatch
 ):
