@@ -34,6 +34,7 @@ RUNS = {
     "dropout": ("network=l46_net", "dataset.size=16", "steps=2", "eval_every=2", "vote=majority"),
 }
 QUICK = ("majority", "digest")
+SLOW = dict.fromkeys(("batch norm", "past"), pytest.mark.slow)
 PLACES = {
     "gloo": (4, "backend=gloo"),
     "plays": (3, "backend=gloo", "server_plays=true"),
@@ -67,7 +68,10 @@ SHAS = ("parameters_sha256", "buffers_sha256", "num_corrupt")
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RUNS],
+    [
+        name if name in QUICK else pytest.param(name, marks=SLOW.get(name, pytest.mark.thorough))
+        for name in RUNS
+    ],
 )
 def test_every_place_ends_with_the_same_bits(tmp_path, run, plain_config, name):
     alone = run(*overrides(name), small=False, folder=tmp_path / "alone")
@@ -193,7 +197,9 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2, 16])
+@pytest.mark.parametrize(
+    "count", [1, *(pytest.param(count, marks=pytest.mark.thorough) for count in (2, 16))]
+)
 def test_torchrun_ends_with_the_same_bits(tmp_path, run, count):
     options = (*SMALL, f"output_dir={tmp_path / 'torchrun'}")
     command = (*TORCHRUN, "--standalone", "--nproc-per-node", str(count), "-m", "byzshield_exp")

@@ -290,7 +290,7 @@ def test_bad_sizes_are_refused():
         networks.l46_net(MNIST, 10, dropout=1.5)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_resnet18_trains_on_several_processes_as_in_one(tmp_path):
     overrides = (
         "dataset=synthetic", "dataset.channels=3", "dataset.size=32", "dataset.num_train=50",

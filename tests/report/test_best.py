@@ -163,7 +163,7 @@ def test_a_real_sweep(cli, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep = (
         *SMALL, "dataset.num_validation=300", "approach=mols,baseline",
-        "optimizer.lr=0.2,1e20", "attack=alie,reversed_gradient", "seed=0,1",
+        "optimizer.lr=0.2,1e20", "attack=alie,reversed_gradient", "seed=0,1", "steps=2",
     )  # fmt: skip
     code, _, err = cli("-m", *sweep)
     assert code == 0, err
@@ -188,7 +188,7 @@ def test_a_real_sweep(cli, capsys, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_papers_search_is_a_preset(cli, capsys, tmp_path):
     small = ("scale=smoke", "network=mlp", "dataset.num_validation=237", f"output_dir={tmp_path}")
-    search = ("hydra.sweeper.only=[every15,every50]", "optimizer.lr=0.1,0.05", "steps=2")
+    search = ("hydra.sweeper.only=[every15,every50]", "optimizer.lr=0.1,0.05", "steps=1")
     code, _, err = cli("experiment=tuning/byzshield", *small, *search)
     assert code == 0, err
     over = "over=optimizer.lr,optimizer.decay,optimizer.decay_every"

@@ -85,7 +85,7 @@ def digits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
     done = run_program(
         "run", "-m", "approach=mols,detox", "attack=alie,reversed_gradient", "q=2,4",
-        "seed=range(3)", "steps=8", "eval_every=2", "batch_size=150", "adversary.start=4",
+        "seed=range(3)", "steps=4", "eval_every=2", "batch_size=75", "adversary.start=3",
         f"output_dir={folder / 'outputs'}", timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

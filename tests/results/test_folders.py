@@ -91,11 +91,11 @@ def test_a_summary_of_fewer_steps_is_not_the_result(cli, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_flipped_byte_of_a_checkpoint_is_noticed_or_harmless(cli, run, tmp_path):
+def test_any_flipped_bit_of_a_checkpoint_is_noticed_or_harmless(cli, run, tmp_path):
     first = run()
     (path,) = tmp_path.glob("**/step_*.pt")
     good, draw = path.read_bytes(), random.Random(0)
-    for _ in range(15):
+    for _ in range(6):
         bad = bytearray(good)
         bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
         path.write_bytes(bad)
@@ -185,7 +185,10 @@ def wait_for_steps(folder, steps, timeout=120):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "cluster",
-    [(), ("cluster=processes", "cluster.num_processes=3")],
+    [
+        pytest.param((), marks=pytest.mark.thorough),
+        ("cluster=processes", "cluster.num_processes=3"),
+    ],
 )
 def test_a_killed_run_resumes_to_the_same_bits(run, tmp_path, cluster):
     options = (*SMALL, "steps=60", "checkpoint_every=7", "worker_momentum=0.5", *cluster)
