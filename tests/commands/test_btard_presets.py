@@ -62,7 +62,9 @@ def test_l46_at_its_own_size(cli, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scheme", "liars"), [("aggressive", 2), ("mild", 1)])
+@pytest.mark.parametrize(
+    ("scheme", "liars"), [("aggressive", 2), pytest.param("mild", 1, marks=pytest.mark.thorough)]
+)
 def test_l46s_curves_can_be_run(cli, tmp_path, scheme, liars):
     found = check_l46(cli, write_mnist(tmp_path), scheme, "l46_smoke")
     for attack, head in zip(L46, found, strict=True):
@@ -71,7 +73,13 @@ def test_l46s_curves_can_be_run(cli, tmp_path, scheme, liars):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize(
+    "figure",
+    [
+        one if one == "fig_none" else pytest.param(one, marks=pytest.mark.thorough)
+        for one in FIGURES
+    ],
+)
 def test_a_figures_curves_can_be_run(cli, figure):
     code, out, err = cli(f"experiment=btard/{figure}", "scale=btard_smoke", "plan=true")
     assert code == 0, err

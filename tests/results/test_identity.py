@@ -91,7 +91,13 @@ def test_the_sources_are_what_is_imported_of_the_users(written, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cluster", [(), ("cluster=processes", "cluster.num_processes=3")])
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        pytest.param((), marks=pytest.mark.thorough),
+        ("cluster=processes", "cluster.num_processes=3"),
+    ],
+)
 def test_code_that_changes_after_the_description_is_not_run(tmp_path, cluster):
     """A job waits in a queue, or another machine has another copy."""
     (tmp_path / "my_rules.py").write_text("def middle(rows, num_corrupt): return rows[0]\n")
@@ -173,7 +179,7 @@ def test_a_restart_by_torchrun_does_not_overwrite_what_was_done_since(plain_conf
     assert not plain_config("overwrite=true")["overwrite"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_folder_that_is_held_is_not_overwritten(tmp_path):
     endless = (*SMALL, "steps=1000000", f"output_dir={tmp_path}")
     command = [sys.executable, "-m", "byzshield_exp", *endless]
