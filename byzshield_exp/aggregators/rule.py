@@ -183,7 +183,7 @@ def mixing(mix: Callable[Concatenate[Geometry, P], tuple[Tensor, int]]) -> Mixin
 
     @wraps(mix)
     def apply(*args: Any, **options: Any) -> tuple[Tensor, int]:
-        given = signature.bind(*args, **options).arguments
+        given = _bound(mix, signature, args, options).arguments
         rows, num_corrupt = as_rows(given.pop("rows")), given.pop("num_corrupt")
         check_rows(rows, num_corrupt)
         with torch.no_grad():
@@ -201,6 +201,19 @@ def mixing(mix: Callable[Concatenate[Geometry, P], tuple[Tensor, int]]) -> Mixin
     return made
 
 
+def _bound(
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    args: Sequence[Any],
+    options: dict[str, Any],
+) -> inspect.BoundArguments:
+    """Bind arguments, or say as Python does which function lacks which."""
+    try:
+        return signature.bind(*args, **options)
+    except TypeError as error:
+        raise TypeError(f"{function.__name__}() {error}") from None
+
+
 def _finish(
     rule: Columns[P],
     written: Callable[..., Tensor],
@@ -215,7 +228,7 @@ def _finish(
 
     @wraps(written)
     def apply(*args: Any, **options: Any) -> Tensor:
-        given = signature.bind(*args, **options)
+        given = _bound(written, signature, args, options)
         given.apply_defaults()
         given.arguments["rows"] = rows = as_rows(given.arguments["rows"])
         num_corrupt = given.arguments["num_corrupt"]

@@ -49,6 +49,12 @@ def test_what_cannot_be_rows_is_said_in_one_line(rows, said):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["krum", "nnm"])
+def test_a_missing_argument_is_said_with_the_name_of_the_rule(name):
+    with pytest.raises(TypeError, match=rf"^{name}\(\) missing a required argument: 'num_corrupt'"):
+        ALL[name](torch.zeros(4, 3))
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_help_shows_rows(name):
     shown = str(inspect.signature(ALL[name]))
