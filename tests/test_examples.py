@@ -52,7 +52,7 @@ def test_blocks_print_what_the_page_says():
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(command, marks=[pytest.mark.slow] if number > 0 else [])
+        pytest.param(command, marks=[pytest.mark.thorough] if number > 0 else [])
         for number, command in enumerate(commands())
     ],
 )

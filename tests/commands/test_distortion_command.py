@@ -59,7 +59,9 @@ def test_every_format_says_the_same():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["q=2", "tables", "recommend q=2"])
+@pytest.mark.parametrize(
+    "command", ["q=2", "recommend q=2", pytest.param("tables", marks=pytest.mark.thorough)]
+)
 def test_every_column_of_a_table_is_explained(command):
     *tables, legend = answer(command.split()).split("\n\n")
     explained = {name for line in legend.splitlines() for name in line.split("  ")[0].split(", ")}

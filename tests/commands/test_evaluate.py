@@ -309,7 +309,9 @@ def test_a_folder_that_is_closed_to_writing_is_one_line(evaluator, finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)]
+)
 def test_beside_a_run_every_checkpoint_is_evaluated_once(tmp_path, number):
     """Started before the run, ended in the middle of it and started again."""
     options = (*SMALL, "steps=150", "eval_every=5", "checkpoint_every=5", "keep=1000")
