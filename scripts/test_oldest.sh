@@ -17,4 +17,4 @@ PYTHON
 "$folder/bin/python" -m pip install --quiet --upgrade pip
 "$folder/bin/python" -m pip install --quiet -e '.[test]' -c "$folder/oldest.txt"
 echo "$("$folder/bin/python" --version) $(tr '\n' ' ' <"$folder/oldest.txt")"
-"$folder/bin/python" -m pytest -m 'not slow and not slurm' "$@"
+"$folder/bin/python" -m pytest -m 'not slow and not thorough and not slurm' "$@"

@@ -220,8 +220,20 @@ def compare(shown: list[str], out: list[str], masked: bool, place: str) -> None:
     assert re.fullmatch(pattern, text), f"{place} shows\n{shown}\nbut it is\n{text}"
 
 
-@pytest.mark.slow
-@named([block for block in SHELL if "--standalone" in block.text])
+TORCHRUN = [block for block in SHELL if "--standalone" in block.text]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(
+            block,
+            id=block.place,
+            marks=pytest.mark.slow if block.page == "README.md" else pytest.mark.thorough,
+        )
+        for block in TORCHRUN
+    ],
+)
 def test_torchrun_starts_what_the_pages_say(block, tmp_path):
     for words, _ in block.commands():
         if words[0] == "torchrun" and "--standalone" in words:

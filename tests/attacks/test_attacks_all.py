@@ -158,11 +158,21 @@ def test_honest_batches_and_rows_do_not_know_of_the_attack(name, step):
         assert torch.equal(mine, other)
 
 
-@pytest.mark.slow
-def test_every_attack_ends_with_the_same_bits_in_three_processes(cli, tmp_path):
+CONF = Path(__file__).parents[2] / "conf" / "attack"
+DRAWN = ["fang_trimmed_mean", "gaussian", "label_shuffle", "min_max"]  # numbers and searches
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(DRAWN, marks=pytest.mark.slow, id="some"),
+        pytest.param(
+            sorted(path.stem for path in CONF.glob("*.yaml")), marks=pytest.mark.thorough, id="all"
+        ),
+    ],
+)
+def test_attacks_end_with_the_same_bits_in_three_processes(cli, tmp_path, names):
     """Liars of two processes share files here; the vote sees that they agree."""
-    conf = Path(__file__).parents[2] / "conf" / "attack"
-    names = sorted(path.stem for path in conf.glob("*.yaml"))
     points = ("-m", *SMALL, "q=5", "aggregator=median", f"attack={','.join(names)}")
     code, _, err = cli(*points, f"output_dir={tmp_path}/one")
     assert code == 0, err

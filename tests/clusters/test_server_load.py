@@ -17,7 +17,7 @@ DOCS = (SCRIPTS.parent / "docs" / "clusters.md").read_text()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vote", ["digest", "majority"])
+@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.thorough)])
 def test_the_closed_form_is_what_a_run_counts(tmp_path, vote):
     cluster = ("cluster=processes", "cluster.num_processes=4", "profile=metrics")
     done = run_program(

@@ -157,7 +157,7 @@ def test_an_augmented_run_learns_from_other_pixels_with_the_same_files(run, tmp_
     assert first["parameters_sha256"] != plain["parameters_sha256"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_processes_and_one_process_end_with_the_same_bits(tmp_path):
     train, test = made(250, 0), made(50, 1)
     write_npz(

@@ -402,7 +402,7 @@ def test_a_damaged_file_of_arrays_is_named(tmp_path, damage):
 
 
 @pytest.mark.skipif("BYZSHIELD_DATA" not in os.environ, reason="BYZSHIELD_DATA is not set")
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_on_real_pictures_in_a_folder(tmp_path):
     """CIFAR-10's own constants are those that are measured on 10,000 of its pictures."""
     (tmp_path / "cifar").mkdir()

@@ -56,7 +56,10 @@ def test_an_attack_is_caught_as_often_as_the_draw_says(bans, peers, liars, valid
 
 
 @SLOW
-@pytest.mark.parametrize(("on_ban", "steps"), [("drop", 38.0), ("replace_honest", 70.1)])
+@pytest.mark.parametrize(
+    ("on_ban", "steps"),
+    [("drop", 38.0), pytest.param("replace_honest", 70.1, marks=pytest.mark.thorough)],
+)
 def test_seven_of_sixteen_are_gone_after(bans, on_ban, steps):
     """The steps are those of a simulation of the draw alone."""
     runs = bans(16, 7, 15, 7, f"protocol.on_ban={on_ban}", "adversary.start=1")

@@ -18,7 +18,10 @@ PART_DISTANCE = 3.0  # what calibration finds
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tau", ["calibrated", 0.02 * PART_DISTANCE])
+@pytest.mark.parametrize(
+    "tau",
+    [0.02 * PART_DISTANCE, pytest.param("calibrated", marks=pytest.mark.thorough)],
+)
 def test_honest_steps_pass_without_a_word(plain_config, tau):
     config = plain_config(*HONEST, f"aggregator.tau={tau}", small=False)
     (run,) = peers_alone.runs_apart([config], steps=125)

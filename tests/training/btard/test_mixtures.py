@@ -65,7 +65,7 @@ def strange(parts, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [6, pytest.param(110, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [20, pytest.param(110, marks=pytest.mark.thorough)])
 def test_honest_peers_are_banned_by_elimination_only(parts, count):
     configs = [make(parts, seed) for seed in range(count) for make in (mixture, strange)]
     *runs, again = peers_alone.runs_apart([*configs, configs[0]], steps=5)
