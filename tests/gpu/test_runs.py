@@ -77,8 +77,13 @@ def test_a_run_learns_what_one_on_the_cpu_does(gpu, done, name):
     "more",
     [
         "aggregator=centered_clip attack=mimic attack.warmup=2 worker_momentum=0.5",
-        "aggregator=median attack=delayed_gradient attack.delay=2",
-        "approach=btard aggregator=centered_clip_btard attack=sign_flip",
+        pytest.param(
+            "aggregator=median attack=delayed_gradient attack.delay=2", marks=pytest.mark.thorough
+        ),
+        pytest.param(
+            "approach=btard aggregator=centered_clip_btard attack=sign_flip",
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_a_run_that_goes_on_later_ends_with_the_same_bits(gpu, done, more):

@@ -42,7 +42,7 @@ def test_a_limit_ends_everything(ready, jobs, tmp_path, limit, monkeypatch):
     assert phases(state(tmp_path).jobs) == ["waiting", "waiting"]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.thorough)])
 def test_sigterm_makes_a_checkpoint_and_ends_everything(ready, jobs, tmp_path, name):
     thread = when_it_runs(tmp_path, 0, lambda: os.kill(os.getpid(), getattr(signal, name)))
     with pytest.raises(Stopped, match=f"stopped by {name}"):
@@ -99,7 +99,7 @@ def kill_a_driver(cloud, tmp_path, paths: list[Path], number: int) -> None:
     assert driver.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("how", ["resume", "again"])
+@pytest.mark.parametrize("how", ["resume", pytest.param("again", marks=pytest.mark.thorough)])
 def test_after_a_killed_driver_the_same_gang_goes_on(ready, jobs, tmp_path, how):
     paths = jobs("wait once", "well")
     kill_a_driver(ready, tmp_path, paths, 0)

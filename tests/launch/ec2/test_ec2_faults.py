@@ -104,8 +104,11 @@ def test_a_driver_killed_at_a_call_that_makes_instances(quick, tmp_path):
         assert_nothing_runs(quick)
 
 
+THIRDS = [0, *(pytest.param(part, marks=pytest.mark.thorough) for part in (1, 2))]
+
+
 @pytest.mark.parametrize(("when", "end"), [("before", "down"), ("after", "up")])
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", THIRDS)
 def test_a_driver_killed_at_any_call(quick, tmp_path, when, end, part):
     """At each third call that changes something; then the fleet is ended, or brought up after all.
 
@@ -132,7 +135,7 @@ def test_a_driver_killed_at_any_call(quick, tmp_path, when, end, part):
             assert_nothing_runs(quick)
 
 
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", THIRDS)
 def test_an_error_at_any_call_ends_the_fleet(quick, tmp_path, part, capsys):
     """Each third call is refused once; the driver ends what it has made by then."""
     number, refused = part + 1, 0

@@ -82,7 +82,12 @@ def test_three_processes_end_with_the_same_bits(tmp_path, where):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("count", "command"), [(5, PROGRAM), (17, PROGRAM), (16, torchrun(16))], ids=str
+    ("count", "command"),
+    [
+        (5, PROGRAM),
+        pytest.param(17, PROGRAM, marks=pytest.mark.thorough),
+        pytest.param(16, torchrun(16), marks=pytest.mark.thorough),
+    ],
 )
 def test_sixteen_peers_end_with_the_same_bits(tmp_path, alone, count, command):
     over = processes(count) if command is PROGRAM else ()
@@ -100,7 +105,7 @@ def test_many_peers_in_one_process(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("over", [(), processes(3)])
+@pytest.mark.parametrize("over", [pytest.param((), marks=pytest.mark.thorough), processes(3)])
 def test_a_killed_run_resumes_with_the_same_bits(tmp_path, over):
     options = (
         *PEERS, *SMALL_GROUP, "attack=delayed_gradient", "attack.delay=2", "adversary.start=4",
