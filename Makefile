@@ -7,7 +7,7 @@ CPU ?=
 BESIDE := -n 2 --dist worksteal  # two tests at a time
 
 .DEFAULT_GOAL := help
-.PHONY: help install run sweep demo tensorboard docs docs-links test test-slow test-thorough test-oldest test-slurm check-install check format clean
+.PHONY: help install run sweep demo tensorboard docs docs-links test test-types test-slow test-thorough test-oldest test-slurm check-install check format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ docs-links: docs  ## look at the links of the site to other sites (needs a netwo
 
 test: install  ## the fast tests (some 8 minutes on 2 cores)
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not thorough and not slurm' $(ARGS)
+
+test-types: install  ## tests that pass rows about, with types and shapes of all arguments checked
+	$(BIN)/python -m pytest $(BESIDE) --jaxtyping-packages=byzshield_exp,beartype.beartype \
+	  -m 'not slow and not thorough' tests/votes tests/attacks tests/training/btard $(ARGS)
 
 test-slow: install  ## the tests with many processes or long runs (about half an hour)
 	$(BIN)/python -m pytest $(BESIDE) -m 'slow and not thorough and not slurm' $(ARGS)
