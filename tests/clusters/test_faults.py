@@ -82,7 +82,7 @@ def test_more_losses_stop_the_run_with_a_checkpoint(start, undisturbed):
         last,
     )
     assert "Traceback" not in err
-    again = start(*HONEST, STEPS, "checkpoint_every=1000", count=0)
+    again = start(*HONEST, STEPS, "checkpoint_every=1000")
     assert_finished(again, undisturbed)
     assert "resumes after step" in again.said[0].read_text()
 
@@ -247,7 +247,7 @@ def test_a_killed_server_ends_all_and_the_run_resumes(start, undisturbed):
     assert code == 1
     assert err.splitlines()[-1] == "byzshield_exp: rank 0, the server, was killed by signal 9"
     assert "Traceback" not in err
-    assert_finished(start(*HONEST, STEPS, "checkpoint_every=10", count=0), undisturbed)
+    assert_finished(start(*HONEST, STEPS, "checkpoint_every=10"), undisturbed)
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_a_run_that_is_asked_to_stop_saves_what_was_done(start, undisturbed, cou
     line = err.splitlines()[-1]
     done = re.match(rf"byzshield_exp: stopped by {by}; (\d+) steps are in a checkpoint", line)
     assert done, err
-    again = start(*HONEST, STEPS, "checkpoint_every=1000", count=0)
+    again = start(*HONEST, STEPS, "checkpoint_every=1000", count=count)
     assert_finished(again, undisturbed)
 
 

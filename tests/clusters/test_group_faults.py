@@ -240,7 +240,7 @@ def test_sigterm_to_torchrun_saves_what_was_done(start, undisturbed):
     assert len(STOPPED.findall(err)) == 1
     assert "Unable to shutdown" not in err
     assert_nothing_aborted(err)
-    assert_finished(start(*options, count=0), undisturbed, STEPS)  # in one process
+    assert_finished(start(*options, count=0, prefix=torchrun()), undisturbed, STEPS)
 
 
 @pytest.mark.thorough
