@@ -135,6 +135,9 @@ def test_what_is_not_tested_says_why():
     assert len(skipped) < len(ALL) / 4
 
 
+DEAR = ("sweeps.md",)  # minutes
+
+
 def runs(is_slow: bool):
     """The pages with blocks to run; among the slow tests those that have slow ones."""
     found = []
@@ -144,7 +147,8 @@ def runs(is_slow: bool):
             continue
         its = [block for block in its if is_slow or not block.is_slow]
         if any(block.what != "file" for block in its):
-            found.append(pytest.param(its, id=page.name))
+            marks = [pytest.mark.thorough] if is_slow and page.name in DEAR else []
+            found.append(pytest.param(its, id=page.name, marks=marks))
     return pytest.mark.parametrize("page", found)
 
 

@@ -97,14 +97,8 @@ def processes(count):
     return ("cluster=processes", f"cluster.num_processes={count}")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "attack",
-    [
-        pytest.param(DELAYED, id="delayed"),
-        pytest.param(MIMIC, id="mimic", marks=pytest.mark.thorough),
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("attack", [DELAYED, MIMIC], ids=["delayed", "mimic"])
 def test_three_processes_do_what_one_does_and_resume_where_it_stopped(run, tmp_path, attack):
     whole = run(*attack, folder=tmp_path / "whole")
     assert whole["attack_effective"]

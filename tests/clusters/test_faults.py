@@ -359,7 +359,7 @@ def test_a_typo_under_torchrun_ends_all_when_they_are_asked_to(start):
     assert "SIGKILL" not in err
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_point_that_cannot_write_under_torchrun_does_not_stop_the_others(start, tmp_path):
     points = ("-m", *HONEST, "steps=3", "seed=1,2")
     run = start(*points, count=0, prefix=torchrun())
@@ -381,7 +381,7 @@ def test_a_point_that_cannot_write_under_torchrun_does_not_stop_the_others(start
 def test_nothing_to_do_under_torchrun_ends_at_once(start):
     """The other ranks wait for a run; they are told that there is none."""
     points = (*HONEST, "steps=3")
-    for more in (("plan=true",), (), ()):
+    for more in ((), ()):
         run = start(*points, *more, count=0, prefix=torchrun())
         code, err = run.end(60)
         assert code == 0, err

@@ -44,15 +44,15 @@ def in_the_middle(folder):
 
 def sweep_of_6(folder, *more):
     return [
-        sys.executable, "-m", "byzshield_exp", "-m", *POINTS, "steps=12", "checkpoint_every=3",
-        "eval_every=6", f"output_dir={folder}", *more,
+        sys.executable, "-m", "byzshield_exp", "-m", *SHORT, *POINTS, "steps=60",
+        "checkpoint_every=3", f"output_dir={folder}", *more,
     ]  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_sweep_whose_driver_is_killed_twice(tmp_path):
-    """The digits; the driver is killed twice in the middle, and again before it has begun."""
+    """The driver is killed twice in the middle, and again before it has begun."""
     undisturbed = subprocess.run(
         sweep_of_6(tmp_path / "a"), capture_output=True, text=True, timeout=250
     )

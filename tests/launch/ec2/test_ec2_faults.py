@@ -201,6 +201,7 @@ def test_a_little_throttling_is_waited_out(aws, tmp_path):
     assert slowed >= {"RunInstances", "DescribeInstances", "CreateSecurityGroup"}
 
 
+@pytest.mark.thorough
 def test_throttling_without_end_is_an_error_and_leaves_nothing(aws, tmp_path, capsys):
     aws.before = lambda call: (
         ec2_cloud.error_of("RequestLimitExceeded", 503)

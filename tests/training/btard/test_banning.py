@@ -43,7 +43,7 @@ SLOW = pytest.mark.slow
     [
         pytest.param(6, 2, 1, 0.16, marks=SLOW),
         pytest.param(16, 7, 1, 0.04, marks=SLOW),
-        pytest.param(16, 7, 2, 0.0857, marks=SLOW),
+        pytest.param(16, 7, 2, 0.0857, marks=pytest.mark.thorough),
     ],
 )
 def test_an_attack_is_caught_as_often_as_the_draw_says(bans, peers, liars, validators, rate):
@@ -67,7 +67,7 @@ def test_seven_of_sixteen_are_gone_after(bans, on_ban, steps):
     assert is_within(mean(taken), steps, stdev(taken) / math.sqrt(len(taken)))
 
 
-@SLOW
+@pytest.mark.thorough
 def test_the_coin_of_the_public_codes_bans_after_as_many_attacks(bans):
     probability = 9 / 256
     runs = bans(16, 7, 12, 7, "protocol.ban=bernoulli", "protocol.on_ban=replace_honest")
