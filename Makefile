@@ -24,8 +24,8 @@ run: install  ## the main job: K=15 workers of which 3 lie (more choices: make r
 sweep: install  ## three approaches against two attacks, three numbers of liars
 	$(BIN)/byzshield run -m approach=mols,detox,baseline attack=alie,reversed_gradient q=0,2,3 $(ARGS)
 
-demo: install  ## five of 25 workers lie: six defences, three seeds, the picture of the README (3 minutes)
-	$(BIN)/byzshield run experiment=demo 'seed=range(3)' $(ARGS)
+demo: install  ## five of 25 workers lie: six defences, two seeds, the picture of the README (2 minutes)
+	$(BIN)/byzshield run experiment=demo 'seed=range(2)' $(ARGS)
 	$(BIN)/byzshield report outputs/demo
 
 tensorboard: install  ## look at the results
@@ -39,14 +39,14 @@ docs: install  ## make the site in docs/_build/html; its links among each other 
 docs-links: docs  ## look at the links of the site to other sites (needs a network)
 	$(BIN)/python -m sphinx --quiet --builder linkcheck docs docs/_build/links
 
-test: install  ## the fast tests (some 8 minutes on 2 cores)
+test: install  ## the fast tests (some 6 minutes on 2 cores)
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow and not thorough and not slurm' $(ARGS)
 
 test-types: install  ## tests that pass rows about, with types and shapes of all arguments checked
 	$(BIN)/python -m pytest $(BESIDE) --jaxtyping-packages=byzshield_exp,beartype.beartype \
 	  -m 'not slow and not thorough' tests/votes tests/attacks tests/training/btard $(ARGS)
 
-test-slow: install  ## the tests with many processes or long runs (about half an hour)
+test-slow: install  ## the tests with many processes or long runs (some 35 minutes)
 	$(BIN)/python -m pytest $(BESIDE) -m 'slow and not thorough and not slurm' $(ARGS)
 
 test-thorough: install  ## more of the same, before a release: many faults, long matrices
