@@ -204,7 +204,7 @@ def config_of(folder, *overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vote", ["digest", "majority"])
+@pytest.mark.parametrize("vote", ["digest", pytest.param("majority", marks=pytest.mark.thorough)])
 def test_nonsense_is_rejected_and_counted(tmp_path, undisturbed, vote):
     config = config_of(tmp_path / "first", f"vote={vote}") | {"steps": 40}
     folder = tmp_path / "run"
@@ -293,7 +293,7 @@ def test_a_killed_program_takes_its_ranks_along(start):
     run.process.kill()  # the fixture looks for what is left
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_sigterm_ends_a_whole_sweep(start):
     run = start("-m", *HONEST, "steps=100000", "seed=0,1", count=0)
     run.wait_for_step(5)
@@ -317,7 +317,7 @@ def test_the_error_of_the_rank_that_failed_is_on_top(start, tmp_path):
     assert "lost the server" not in err
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_failed_point_of_a_sweep_on_ranks_does_not_stop_the_others(tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
     options = ("attack._target_=failing.forge", "+attack.when=2,100", f"output_dir={tmp_path}/out")

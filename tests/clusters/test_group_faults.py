@@ -287,7 +287,7 @@ def test_a_rank_that_is_killed_while_rank_0_evaluates_is_named(start, tmp_path):
     assert_nothing_aborted(err)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_error_of_an_attack_is_above_its_consequences(start, tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
     options = (*HONEST, *ENDLESS, "q=1", "attack=alie", "attack._target_=failing.forge")

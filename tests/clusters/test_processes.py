@@ -228,7 +228,7 @@ def test_a_rank_with_another_instruction_set_is_told_with_its_host(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("odd", "vote"),
-    [((2,), "auto"), pytest.param((1, 2, 3), "tolerant", marks=pytest.mark.slow)],
+    [((2,), "auto"), pytest.param((1, 2, 3), "tolerant", marks=pytest.mark.thorough)],
     ids=["one rank", "all ranks"],
 )
 def test_ranks_that_read_other_data_are_told(tmp_path, odd, vote):

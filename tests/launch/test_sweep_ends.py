@@ -81,7 +81,7 @@ def test_a_sweep_whose_driver_is_killed_twice(tmp_path):
     assert (told[0], told[-1]) == (f"sweep: 6 runs: 6 done; {folder}/sweep.csv", "6 of 6 done")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_a_sweep_of_which_points_are_impossible_and_one_crashes(tmp_path):
     (tmp_path / "crashing.py").write_text(CRASHING)
@@ -123,7 +123,7 @@ def test_a_sweep_of_which_points_are_impossible_and_one_crashes(tmp_path):
     assert {row["attempts"] for row in after.values() if row["state"] == "failed"} == {"2"}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_sigterm_stops_runs_side_by_side(tmp_path):
     command = [
         sys.executable, "-m", "byzshield_exp", "-m", *SMALL, "steps=100000", "seed=0,1,2,3",

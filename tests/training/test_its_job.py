@@ -12,7 +12,12 @@ JOB = ("steps=300", "eval_every=300")
     ("overrides", "low", "high"),
     [
         (("approach=baseline", "aggregator=mean", "attack=none"), 0.95, 1),
-        (("approach=mols", "aggregator=median", "attack=none"), 0.95, 1),
+        pytest.param(
+            ("approach=mols", "aggregator=median", "attack=none"),
+            0.95,
+            1,
+            marks=pytest.mark.thorough,
+        ),
         (("approach=baseline", "aggregator=mean", "attack=reversed_gradient"), 0, 0.3),
         (("approach=mols", "aggregator=median", "attack=reversed_gradient"), 0.9, 1),
     ],

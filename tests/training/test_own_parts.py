@@ -308,7 +308,7 @@ def test_the_error_of_a_worker_process_reaches_the_terminal(tmp_path, start):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["gloo", "sockets"])
+@pytest.mark.parametrize("backend", ["gloo", pytest.param("sockets", marks=pytest.mark.thorough)])
 def test_the_error_of_a_rank_of_torchrun_is_told_by_rank_0(tmp_path, backend):
     (tmp_path / "broken.py").write_text(BROKEN)
     program = torchrun()

@@ -199,7 +199,7 @@ def test_processes_do_what_one_does_and_resume_where_they_stopped(
     assert f"{accuracy:.4f}" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_torchrun_does_what_one_process_does(network, run, tmp_path):
     options = (*SMALL, "attack=delayed_gradient", "poison_statistics=true", "worker_momentum=0.5",
         "+network.dropout=0.5", "K=6", "r=3", "approach=detox", "q=2", "attack.delay=2",

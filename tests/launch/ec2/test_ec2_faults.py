@@ -107,7 +107,9 @@ def test_a_driver_killed_at_a_call_that_makes_instances(quick, tmp_path):
 THIRDS = [0, *(pytest.param(part, marks=pytest.mark.thorough) for part in (1, 2))]
 
 
-@pytest.mark.parametrize(("when", "end"), [("before", "down"), ("after", "up")])
+@pytest.mark.parametrize(
+    ("when", "end"), [pytest.param("before", "down", marks=pytest.mark.thorough), ("after", "up")]
+)
 @pytest.mark.parametrize("part", THIRDS)
 def test_a_driver_killed_at_any_call(quick, tmp_path, when, end, part):
     """At each third call that changes something; then the fleet is ended, or brought up after all.
@@ -186,6 +188,7 @@ def test_lost_answers_are_asked_for_again(quick, tmp_path):
     assert any(action.endswith("mount-targets") for action in actions)
 
 
+@pytest.mark.thorough
 def test_a_little_throttling_is_waited_out(aws, tmp_path):
     slowed = set()
 

@@ -72,7 +72,7 @@ SMALL_GROUP = ("K=6", "q=2", "batch_size=24")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["sockets", pytest.param("gloo", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("where", ["gloo", pytest.param("sockets", marks=pytest.mark.thorough)])
 def test_three_processes_end_with_the_same_bits(tmp_path, where):
     options = (*SMALL_GROUP, "attack=sign_flip", "cheat=[withhold,wrong_aggregate]")
     local = sweep(tmp_path / "local", *options)
@@ -97,7 +97,7 @@ def test_sixteen_peers_end_with_the_same_bits(tmp_path, alone, count, command):
         assert sweep(tmp_path / name, *chosen, *over, command=command) == alone[name]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_many_peers_in_one_process(tmp_path):
     many = sweep(tmp_path, "K=64", "q=20", "batch_size=64", "attack=sign_flip", "cheat=wrong_part")
     ((summary, _),) = many.values()
