@@ -108,10 +108,10 @@ def aws_server():
     from botocore.loaders import JSONFileLoader
     from ec2_cloud import running_cloud
 
-    read = lru_cache(lambda path: JSONFileLoader().uncached(path))
+    load = JSONFileLoader.load_file
+    read = lru_cache(lambda path: load(JSONFileLoader(), path))
     with running_cloud() as cloud, pytest.MonkeyPatch.context() as patch:
         # Each client reads EC2's description anew, a quarter of a second of JSON.
-        patch.setattr(JSONFileLoader, "uncached", JSONFileLoader.load_file, raising=False)
         patch.setattr(JSONFileLoader, "load_file", lambda self, path: read(path))
         yield cloud
 

@@ -381,7 +381,7 @@ def test_a_point_that_cannot_write_under_torchrun_does_not_stop_the_others(start
 def test_nothing_to_do_under_torchrun_ends_at_once(start):
     """The other ranks wait for a run; they are told that there is none."""
     points = (*HONEST, "steps=3")
-    for more in ((), ()):
+    for more in (("plan=true",), (), ()):
         run = start(*points, *more, count=0, prefix=torchrun())
         code, err = run.end(60)
         assert code == 0, err

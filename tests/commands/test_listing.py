@@ -243,3 +243,10 @@ def test_sentences_and_sections():
     assert docstrings.precondition(function) == "needs n > 1; fails if it rains"
     assert docstrings.knows(function) == "nothing"
     assert docstrings.source(function) == "A. Author et al. Proceedings, 2020."
+
+
+def test_a_class_without_a_docstring_is_not_described_by_its_base():
+    own = type("Own", (dict,), {})
+    assert docstrings.summary(own) == ""
+    own.__doc__ = "Mine. And more."
+    assert docstrings.summary(own) == "Mine."

@@ -179,7 +179,7 @@ def test_a_restart_by_torchrun_does_not_overwrite_what_was_done_since(plain_conf
     assert not plain_config("overwrite=true")["overwrite"]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_folder_that_is_held_is_not_overwritten(tmp_path):
     endless = (*SMALL, "steps=1000000", f"output_dir={tmp_path}")
     command = [sys.executable, "-m", "byzshield_exp", *endless]

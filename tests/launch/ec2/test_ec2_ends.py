@@ -43,9 +43,11 @@ def test_a_limit_ends_everything(ready, jobs, tmp_path, limit, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.thorough)])
-def test_sigterm_makes_a_checkpoint_and_ends_everything(ready, jobs, tmp_path, name):
-    signal.signal(getattr(signal, name), signal.SIG_DFL)  # nohup ignores SIGHUP
-    thread = when_it_runs(tmp_path, 0, lambda: os.kill(os.getpid(), getattr(signal, name)))
+def test_sigterm_makes_a_checkpoint_and_ends_everything(ready, jobs, tmp_path, name, request):
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # nohup ignores SIGHUP
+    request.addfinalizer(lambda: signal.signal(number, before))
+    thread = when_it_runs(tmp_path, 0, lambda: os.kill(os.getpid(), number))
     with pytest.raises(Stopped, match=f"stopped by {name}"):
         commands.sweep(options(tmp_path), jobs_of(jobs("wait", "well")))
     thread.join()
